@@ -1,0 +1,1 @@
+//! The contract both ends share: Image, Operation and Create messages, their validation, and the client.

@@ -1,0 +1,1 @@
+//! Moves disk images into a cloud: inspect, convert, upload, create.
