@@ -42,6 +42,8 @@ pub struct MapStats {
     pub zero: u64,
     /// Upper bound of the bytes that the encoded units take in the source.
     pub encoded_stored: u64,
+    /// Guest bytes of the largest encoded unit; 0 if there is none.
+    pub largest_unit: u64,
     /// Number of runs.
     pub runs: u64,
 }
@@ -345,7 +347,8 @@ impl ExtentMapBuilder {
             State::Hole => {}
             State::Zero => self.stats.zero += len,
             State::Data(_) => self.stats.data += len,
-            State::Encoded { stored, .. } => {
+            State::Encoded { stored, unit_len, .. } => {
+                self.stats.largest_unit = self.stats.largest_unit.max(unit_len);
                 self.stats.encoded += len;
                 self.stats.encoded_stored += stored.span.len;
             }
