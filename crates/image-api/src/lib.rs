@@ -26,7 +26,8 @@ pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
 pub use token::Token;
 pub use validate::{ID_MAX, MIN_DISK_SIZE_MAX, MIN_DISK_SIZE_MIN, Validate, Violations};
 
-#[allow(missing_docs, unreachable_pub, clippy::doc_markdown)]
+// `operation.operation` is how prost names the oneofs of `Operation`.
+#[allow(missing_docs, unreachable_pub, clippy::module_inception)]
 mod messages {
     include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 }
