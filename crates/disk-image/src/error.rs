@@ -1,0 +1,170 @@
+//! Why a disk image was refused.
+
+use crate::{Format, Span};
+
+/// Why a disk image was refused. Nothing was read beyond its metadata.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file has no bytes.
+    #[error("the file is empty")]
+    Empty,
+
+    /// The content matches no known format.
+    #[error("no known disk image format: found neither a QCOW2 nor a VMDK signature")]
+    UnknownFormat,
+
+    /// The content matches more than one format.
+    #[error("the content matches both {0} and {1}")]
+    Ambiguous(Format, Format),
+
+    /// The format was named, and the content is something else.
+    #[error("not a {expected} image: its first bytes are {found:02x?}, expected {signature:02x?}")]
+    Signature {
+        /// The format that was named.
+        expected: Format,
+        /// The first bytes.
+        found: [u8; 4],
+        /// What the format begins with.
+        signature: [u8; 4],
+    },
+
+    /// A structure lies past the end of the file.
+    #[error("{what} at {start:#x}, {len} bytes long, runs past the end of the file ({file_len:#x})", start = span.start, len = span.len)]
+    Truncated {
+        /// The structure, with its index where it has one.
+        what: Item,
+        /// Where it should be.
+        span: Span,
+        /// How long the file is.
+        file_len: u64,
+    },
+
+    /// A field has a value that the format does not allow.
+    #[error("{what} is {found:#x}, expected {expected}")]
+    Field {
+        /// The field.
+        what: Item,
+        /// Its value.
+        found: u64,
+        /// What the specification allows.
+        expected: &'static str,
+    },
+
+    /// A size or a count is above a limit of ours.
+    #[error("{what} is {found}, the limit is {limit}")]
+    Limit {
+        /// What is too large.
+        what: Item,
+        /// How large it is.
+        found: u64,
+        /// What is accepted; see [`crate::limits`].
+        limit: u64,
+    },
+
+    /// A valid image that needs something not read here.
+    #[error("the image needs {0}, which is not supported")]
+    Unsupported(Feature),
+
+    /// The caller broke the contract of [`crate::Need::resume`].
+    #[error("the answers do not match the runs that were asked for")]
+    Answer,
+}
+
+impl OpenError {
+    /// True if the image may be good, and only lacks support here.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported(_))
+    }
+
+    /// What would help, where something would.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownFormat => Some("if this is a raw disk, say so with --format raw"),
+            Self::Ambiguous(..) => Some("name the format with --format"),
+            Self::Truncated { .. } => {
+                Some("the file may be truncated; compare its size and checksum with the original")
+            }
+            Self::Unsupported(feature) => feature.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// A structure or a field of a format, by the specification's name, with its index where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// Something that exists once.
+    The(&'static str),
+    /// An entry of a table: the table's name and the entry's index.
+    Entry(&'static str, u64),
+    /// An entry of one of several tables: the table's name, its index, the entry's index.
+    EntryOf(&'static str, u64, u64),
+}
+
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::The(name) => write!(f, "the {name}"),
+            Self::Entry(table, index) => write!(f, "{table} entry {index}"),
+            Self::EntryOf(table, number, index) => write!(f, "{table} {number} entry {index}"),
+        }
+    }
+}
+
+/// What a valid image may need that is not read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Feature {
+    /// QCOW2 or VMDK delta on top of another image.
+    #[error("a backing file")]
+    BackingFile,
+    /// QCOW2 with its clusters in another file.
+    #[error("an external data file")]
+    DataFile,
+    /// QCOW2 with subclusters.
+    #[error("extended L2 entries")]
+    ExtendedL2,
+    /// QCOW2 with crypt method 1.
+    #[error("AES encryption")]
+    Aes,
+    /// QCOW2 with crypt method 2.
+    #[error("LUKS encryption")]
+    Luks,
+    /// QCOW2 with an incompatible feature bit above those of the specification.
+    #[error("the unknown incompatible feature bit {0}")]
+    IncompatibleBit(u8),
+    /// QCOW2 with a compression type above those of the specification.
+    #[error("the unknown compression type {0}")]
+    CompressionType(u8),
+    /// QCOW or QCOW2 of another version.
+    #[error("QCOW version {0}")]
+    QcowVersion(u32),
+    /// VMDK of another version.
+    #[error("VMDK version {0}")]
+    VmdkVersion(u32),
+    /// VMDK whose guest bytes lie in other files.
+    #[error("VMDK extent files (createType with a separate descriptor)")]
+    VmdkExtentFiles,
+    /// VMDK with a createType that is known, and not read.
+    #[error("the VMDK createType {0}")]
+    VmdkCreateType(&'static str),
+    /// VMDK compressed by something else than deflate.
+    #[error("the VMDK compression algorithm {0}")]
+    VmdkCompression(u16),
+    /// Another disk image format, recognised by its signature.
+    #[error("the {0} format")]
+    OtherFormat(&'static str),
+}
+
+impl Feature {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::BackingFile | Self::DataFile | Self::VmdkExtentFiles => {
+                Some("make one self-contained file first, for example with `qemu-img convert`")
+            }
+            Self::Aes | Self::Luks => Some("decrypt it first, for example with `qemu-img convert`"),
+            _ => None,
+        }
+    }
+}

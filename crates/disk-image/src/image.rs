@@ -1,0 +1,108 @@
+//! An opened disk image.
+
+use crate::{ExtentMap, qcow2, vmdk};
+
+/// A disk image format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The disk's bytes, nothing else.
+    Raw,
+    /// QEMU copy-on-write, versions 2 and 3.
+    Qcow2,
+    /// VMware virtual disk.
+    Vmdk,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        })
+    }
+}
+
+/// An opened disk image: every pointer, count and size that leads to guest bytes has been checked.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub(crate) virtual_size: u64,
+    pub(crate) map: ExtentMap,
+    pub(crate) details: Details,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Image {
+    /// The format.
+    pub fn format(&self) -> Format {
+        match self.details {
+            Details::Raw => Format::Raw,
+            Details::Qcow2(_) => Format::Qcow2,
+            Details::Vmdk(_) => Format::Vmdk,
+        }
+    }
+
+    /// Bytes that the guest sees: a multiple of 512, above zero.
+    pub fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    /// Where each guest byte is stored.
+    pub fn map(&self) -> &ExtentMap {
+        &self.map
+    }
+
+    /// The same image with a refined map, for example one in which stored zeroes are marked.
+    ///
+    /// # Panics
+    ///
+    /// If the map is not as long as the virtual size.
+    #[must_use]
+    pub fn with_map(mut self, map: ExtentMap) -> Self {
+        assert_eq!(map.guest_len(), self.virtual_size, "a map covers exactly the virtual disk");
+        self.map = map;
+        self
+    }
+
+    /// What only this format has.
+    pub fn details(&self) -> &Details {
+        &self.details
+    }
+
+    /// What a user should know and may ignore.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+}
+
+/// What only one format has.
+#[derive(Debug, Clone)]
+pub enum Details {
+    /// Nothing.
+    Raw,
+    /// From the QCOW2 header.
+    Qcow2(qcow2::Details),
+    /// From the VMDK header and descriptor.
+    Vmdk(vmdk::Details),
+}
+
+/// Something odd about an image that can still be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The file's length is not a multiple of 512.
+    #[error("the length {0} is not a multiple of 512; the last sector is filled up with zeroes")]
+    PartialSector(u64),
+    /// QCOW2 dirty bit: refcounts may be stale. Reading needs none.
+    #[error("the image was not closed cleanly (dirty bit); its guest data is read as it stands")]
+    Dirty,
+    /// QCOW2 corrupt bit.
+    #[error("the image is marked corrupt; what the checks here can prove was proved")]
+    Corrupt,
+    /// QCOW2 internal snapshots, which are not converted.
+    #[error("the image has {0} internal snapshots; only the current state is read")]
+    Snapshots(u32),
+    /// VMDK marked as being in use.
+    #[error("the image was not closed cleanly (unclean shutdown flag)")]
+    UncleanShutdown,
+}
