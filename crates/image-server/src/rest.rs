@@ -72,3 +72,6 @@ async fn identify(request: Request, next: Next) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

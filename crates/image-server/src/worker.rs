@@ -24,7 +24,7 @@ use crate::{
     catalog::{Catalog, CatalogError, OperationRecord, Sizes},
     ingest::{IngestError, Ingested},
     limits,
-    operation::{Event, Kind, Refused, State},
+    operation::{Kind, Refused, State},
     uri::SourceUri,
 };
 
@@ -222,14 +222,13 @@ impl Shared {
             }
             error!(image_id, error = &error as &dyn std::error::Error, "blocks of a cancelled image are left over");
         }
-        let stopped = Status::new(Code::Cancelled, "the operation was cancelled");
-        self.persist(|| self.catalog.withdraw(id, Event::Stopped, &stopped)).await?;
+        self.persist(|| self.catalog.stopped(id)).await?;
         info!(image_id, "operation cancelled");
         Ok(())
     }
 
     async fn withdraw(&self, id: &str, status: &Status) -> Result<(), CatalogError> {
-        self.persist(|| self.catalog.withdraw(id, Event::Fail, status)).await.map(drop)
+        self.persist(|| self.catalog.failed(id, status)).await
     }
 
     async fn delete(&self, id: &str, image_id: &str) -> Result<(), CatalogError> {
