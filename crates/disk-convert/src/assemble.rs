@@ -35,13 +35,13 @@ struct Scratch {
 pub(crate) fn assemble(
     plan: &Plan,
     source: &dyn ByteSource,
-    fetched: Fetched<'_>,
+    fetched: &Fetched<'_>,
     counters: &Counters,
     part: &mut [u8],
 ) -> Result<Vec<Span>, ConvertError> {
     SCRATCH.with_borrow_mut(|scratch| {
         let Scratch { decoder, encoded, unit } = scratch;
-        let (stored, local) = match &fetched {
+        let (stored, local) = match fetched {
             Fetched::Here(reads) => {
                 (Store { reads: reads.iter().map(|(at, bytes)| (*at, bytes.as_ref())).collect() }, None)
             }

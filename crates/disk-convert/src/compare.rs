@@ -141,7 +141,7 @@ impl Both {
                 None => Fetched::Here(reads),
             };
             let counters = &self.options.counters;
-            let runs = assemble(&plan, source, stored, counters, &mut buffer[..len])?;
+            let runs = assemble(&plan, source, &stored, counters, &mut buffer[..len])?;
             zero_gaps(&mut buffer[..len], &runs);
             filled = filled.max(runs.iter().map(|run| run.len).sum());
             buffers.push(buffer);

@@ -228,7 +228,7 @@ impl<S: Sink> PartMaker<S> {
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
-        let runs = assemble(plan, source, fetched, &self.options.counters, &mut buffer[..len])?;
+        let runs = assemble(plan, source, &fetched, &self.options.counters, &mut buffer[..len])?;
         if self.rules.zeroes != Zeroes::SkipRuns {
             zero_gaps(&mut buffer[..len], &runs);
         }

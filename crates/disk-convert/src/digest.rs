@@ -11,6 +11,7 @@ use disk_image::ObjectMap;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::assemble::to_usize;
 use crate::{
     ConvertError, Disk, FilledPart, Options, Part, PartRules, PartSize, Payload, PutNow, Sink, SinkError,
     Zeroes, convert, is_zero,
@@ -29,15 +30,14 @@ pub struct GuestDigest(pub [u8; 32]);
 impl GuestDigest {
     /// The digest of a disk of `virtual_size` bytes whose blocks, by their index, have these ids; all others are zero.
     pub fn of_blocks(virtual_size: u64, ids: &BTreeMap<u64, BlockId>) -> Self {
-        let zero_block = block_id(&vec![0; BLOCK_SIZE as usize]);
+        let zero_block = block_id(&vec![0; to_usize(BLOCK_SIZE)]);
         let mut digest = Sha256::new_with_prefix(virtual_size.to_le_bytes());
         for index in 0..virtual_size.div_ceil(BLOCK_SIZE) {
             match ids.get(&index) {
                 Some(id) => digest.update(id),
                 None => match virtual_size - index * BLOCK_SIZE {
                     BLOCK_SIZE.. => digest.update(zero_block),
-                    // Shorter than 4 MiB, so it fits memory.
-                    tail => digest.update(block_id(&vec![0; tail as usize])),
+                    tail => digest.update(block_id(&vec![0; to_usize(tail)])),
                 },
             }
         }

@@ -1,5 +1,7 @@
 //! Raw disks from file to file: content, holes, names, and what remains after an error.
 
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;

@@ -11,3 +11,12 @@ pub const MAX_MAP_MEMORY: usize = 256 << 20;
 
 /// Metadata that a parser asks for in one step, bytes: enough to stream tables at full speed, too little to matter for memory.
 pub const METADATA_STEP: u64 = 4 << 20;
+
+/// Largest VMDK descriptor, bytes. Real ones take a few hundred, and a few KiB where an extent is listed for each 2 GiB.
+pub const MAX_VMDK_DESCRIPTOR: u64 = 1 << 20;
+
+/// Largest VMDK grain, bytes: 2048 sectors. Writers use 64 KiB; a reader holds a decoded grain for each worker.
+pub const MAX_VMDK_GRAIN: u64 = 1 << 20;
+
+/// How far from the end of the file a VMDK footer is looked for, bytes: more than tar and stores that count blocks append.
+pub const VMDK_FOOTER_SEARCH: u64 = 1 << 20;

@@ -169,7 +169,7 @@ impl Extents<'_> {
             let head = self.reader.byte();
             let number = u64::from(head >> 3);
             match head & 7 {
-                tag::CONTEXT => self.cursor.context = self.reader.varint() as u16,
+                tag::CONTEXT => self.cursor.context = (self.reader.varint() & 0xffff) as u16,
                 tag::HOLE => return (self.reader.continued(number), State::Hole),
                 tag::ZERO => return (self.reader.continued(number), State::Zero),
                 tag::DATA => {
@@ -337,8 +337,8 @@ impl ExtentMapBuilder {
             self.units.push(unit);
             self.units.len() - 1
         });
-        // One unit kind per file and format; files are bounded by `limits`.
-        position as u16
+        // A file has one kind of unit, and file ids have 16 bits.
+        u16::try_from(position).unwrap_or(u16::MAX)
     }
 
     fn count(&mut self, len: u64, state: State) {

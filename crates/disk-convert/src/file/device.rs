@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use disk_image::Span;
@@ -18,6 +19,10 @@ const ZEROES: usize = 1 << 20;
 
 /// A block device. What it held is overwritten from the first part on; after an error it holds neither the old nor the new disk.
 pub struct DeviceSink {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     file: File,
     name: Box<str>,
 }
@@ -44,9 +49,22 @@ impl DeviceSink {
         if room < len {
             return Err(SinkError::new(name, None, SinkFault::TooSmall { room, needed: len }));
         }
-        Ok(Self { file, name })
+        Ok(Self { inner: Arc::new(Inner { file, name }) })
     }
 
+    async fn off_runtime(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<(), SinkError> + Send + 'static,
+    ) -> Result<(), SinkError> {
+        let inner = self.inner.clone();
+        match tokio::task::spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(error) => Err(SinkError::io(self.inner.name.clone(), None, io::Error::other(error))),
+        }
+    }
+}
+
+impl Inner {
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.file.write_all_at(bytes, offset).map_err(|error| self.failed(offset, error))
     }
@@ -80,24 +98,28 @@ impl Sink for DeviceSink {
     }
 
     async fn put(&self, part: Part) -> Result<(), SinkError> {
-        match &part.payload {
-            Payload::Zero(len) => self.zero(Span::new(part.offset, *len)),
-            Payload::Data(bytes) => self.write(part.offset, bytes),
-        }
+        self.off_runtime(move |device| match &part.payload {
+            Payload::Zero(len) => device.zero(Span::new(part.offset, *len)),
+            Payload::Data(bytes) => device.write(part.offset, bytes),
+        })
+        .await
     }
 
     fn blocking(&self) -> Option<&dyn PutNow> {
-        Some(self)
+        Some(&*self.inner)
     }
 
     async fn finish(&self, _len: u64) -> Result<(), SinkError> {
-        self.file.sync_all().map_err(|error| SinkError::io(self.name.clone(), None, error))
+        self.off_runtime(|device| {
+            device.file.sync_all().map_err(|error| SinkError::io(device.name.clone(), None, error))
+        })
+        .await
     }
 
     async fn abort(&self) {}
 }
 
-impl PutNow for DeviceSink {
+impl PutNow for Inner {
     fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
         self.write(part.offset, part.bytes)
     }
