@@ -14,7 +14,7 @@ mod rows;
 
 use std::{path::Path, str::FromStr, time::SystemTime};
 
-use image_api::{Any, Image, any_of, compute::image, rpc::Status, to_json};
+use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -171,14 +171,24 @@ impl Catalog {
         Ok(image)
     }
 
-    /// The creation is over without an image, by `event`; its row goes with the same commit.
-    pub(crate) async fn withdraw(&self, id: &str, event: Event, error: &Status) -> Result<State, CatalogError> {
+    /// The creation ended in an error. After a cancel that error is CANCELLED: it is what the caller asked for.
+    pub(crate) async fn failed(&self, id: &str, error: &Status) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Fail, error).await
+    }
+
+    /// The creation stopped, because it was cancelled.
+    pub(crate) async fn stopped(&self, id: &str) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Stopped, &cancelled()).await
+    }
+
+    /// The creation is over without an image, whose row goes with the same commit.
+    async fn withdraw(&self, id: &str, event: Event, error: &Status) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let record = self.advance(&mut tx, id, event).await?;
         remove_image(&mut tx, &record.image_id).await?;
+        let error = if record.state == State::Cancelled { &cancelled() } else { error };
         end(&mut tx, id, Some(error), None).await?;
-        commit(tx).await?;
-        Ok(record.state)
+        commit(tx).await
     }
 
     /// The image is gone from the store: so are its row and the work.
@@ -219,6 +229,10 @@ impl Catalog {
     async fn begin(&self) -> Result<Tx, CatalogError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database("begin a transaction"))
     }
+}
+
+fn cancelled() -> Status {
+    Status::new(Code::Cancelled, "the operation was cancelled")
 }
 
 /// Records how an operation ended, and forgets its source.
