@@ -9,7 +9,10 @@
 // A command line's results go to standard output.
 #![allow(clippy::print_stdout)]
 
+mod content;
+mod disk;
 mod repo;
+mod testdata;
 mod tidy;
 
 use std::process::ExitCode;
@@ -30,6 +33,8 @@ struct Cli {
 enum Command {
     /// Check what can rot: arrows, module heads, hashes, documents
     Tidy(tidy::TidyArgs),
+    /// Make the images of testdata/ and their manifest anew
+    Testdata,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
     let repo = Repo::here();
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
+        Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
