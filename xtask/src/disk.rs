@@ -49,12 +49,12 @@ impl Disk<'_> {
         );
         let mut sfdisk = Command::new("sfdisk");
         sfdisk.args(["--quiet", "--wipe", "never", "--wipe-partitions", "never"]).arg(raw);
-        sfdisk.env("PATH", system_path()).stdin(Stdio::piped()).stdout(Stdio::null());
+        sfdisk.env("PATH", system_path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = sfdisk.spawn().context("cannot run sfdisk (Debian package fdisk)")?;
         child.stdin.take().context("sfdisk without standard input")?.write_all(table.as_bytes())?;
-        let status = child.wait()?;
-        if !status.success() {
-            bail!("sfdisk failed: {status}");
+        let done = child.wait_with_output()?;
+        if !done.status.success() {
+            bail!("sfdisk failed: {}\n{}", done.status, String::from_utf8_lossy(&done.stderr).trim_end());
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 
 mod content;
 mod disk;
+mod images;
 mod repo;
 mod testdata;
 mod tidy;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Check what can rot: arrows, module heads, hashes, documents
     Tidy(tidy::TidyArgs),
+    /// Make real disk images and check every way through image-prep against qemu-img
+    Images(images::ImagesArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let repo = Repo::here();
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
+        Command::Images(args) => images::run(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -121,8 +121,13 @@ fn entry(
 ) -> Result<()> {
     let sha256 = hex::encode(Sha256::digest(fs::read(path)?));
     let digest = content.guest_digest.as_str();
-    let fields =
-        [("file", file), ("holds", holds), ("made_by", made_by), ("sha256", &sha256), ("guest_digest", digest)];
+    let fields = [
+        ("file", file),
+        ("holds", holds),
+        ("made_by", made_by),
+        ("sha256", &sha256),
+        ("guest_digest", digest),
+    ];
     writeln!(manifest, "\n[[image]]")?;
     for (name, value) in fields {
         writeln!(manifest, "{name} = {value:?}")?;

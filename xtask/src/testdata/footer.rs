@@ -31,8 +31,8 @@ const FOOTER: u32 = 3;
 pub(super) fn move_to_footer(stream: &[u8]) -> Result<Vec<u8>> {
     let capacity = u64_at(stream, header::CAPACITY)?;
     let per_table = u32_at(stream, header::ENTRIES_PER_TABLE)? as usize;
-    let grains = capacity.div_ceil(u64_at(stream, header::GRAIN_SIZE)?) as usize;
-    let directory = u64_at(stream, header::GD_OFFSET)? as usize * SECTOR;
+    let grains = usize::try_from(capacity.div_ceil(u64_at(stream, header::GRAIN_SIZE)?))?;
+    let directory = usize::try_from(u64_at(stream, header::GD_OFFSET)?)? * SECTOR;
     let descriptor_end =
         u64_at(stream, header::DESCRIPTOR_OFFSET)? + u64_at(stream, header::DESCRIPTOR_SIZE)?;
 
@@ -43,7 +43,7 @@ pub(super) fn move_to_footer(stream: &[u8]) -> Result<Vec<u8>> {
     head[8] &= !2;
     let mut out = head.clone();
     put(&mut out, header::GD_OFFSET, &GD_AT_END.to_le_bytes());
-    out.extend_from_slice(&stream[SECTOR..descriptor_end as usize * SECTOR]);
+    out.extend_from_slice(&stream[SECTOR..usize::try_from(descriptor_end)? * SECTOR]);
 
     let mut tables = Vec::new();
     for table in 0..grains.div_ceil(per_table) {
