@@ -27,11 +27,6 @@ impl FileId {
         let id = Self(u128::from_str_radix(name, 16).ok()?);
         (id.to_string() == name).then_some(id)
     }
-
-    /// Files are spread over 256 folders by their last byte, which is random.
-    pub(crate) fn shard(self) -> String {
-        format!("{:02x}", self.0 & 0xff)
-    }
 }
 
 impl fmt::Display for FileId {
@@ -193,7 +188,7 @@ impl<F> Object<F> {
     }
 }
 
-/// `objects/SHARD/HASH.json`.
+/// `objects/HASH.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ObjectRecord<O> {
     pub(crate) key: String,
