@@ -1,8 +1,8 @@
 //! A bucket: its objects and uploads, in memory and on disk, always changed together.
 //!
-//! The index is read by every request and locked only for moments. A change takes `changes` first, for as long as it checks its
-//! condition and renames its record, so a condition holds at the instant of the change. All that here touches the disk
-//! blocks: call it on the blocking pool.
+//! The index is read by every request and locked only for moments. A change takes `changes` first, for as
+//! long as it checks its condition and renames its record, so a condition holds at the instant of the change.
+//! All that here touches the disk blocks: call it on the blocking pool.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -257,7 +257,8 @@ impl Bucket {
             state.parts.insert(number, Arc::clone(&part))
         };
         if let Some(replaced) = replaced {
-            // The record before must not come back when its file is gone. Where the folder is gone, so is the upload.
+            // The record before must not come back when its file is gone. Where the folder is gone, so is the
+            // upload.
             match sync_dir(&upload.dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(internal(error)),
                 _ => replaced.files().for_each(DataFile::forget),
@@ -342,7 +343,7 @@ impl Upload {
             let part: Part<FileId> = match read_record(&path) {
                 Ok(part) => part,
                 Err(Error::Record { path, source }) => {
-                    tracing::warn!(path = %path.display(), %source, "a part was lost; it can be uploaded again");
+                    tracing::warn!(path = %path.display(), %source, "a part was lost; it can be sent again");
                     fs::remove_file(&path).map_err(io_error("remove a part from"))?;
                     continue;
                 }

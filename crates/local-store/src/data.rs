@@ -1,7 +1,7 @@
 //! Data files, and the bytes that stream in and out of them.
 //!
-//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a request holds
-//! two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
+//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a
+//! request holds two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};

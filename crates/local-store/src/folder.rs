@@ -3,28 +3,30 @@
 //! ```text
 //! DIR/lock                                  held with flock while a process serves the folder
 //! DIR/layout.json                           the version of this layout
-//! DIR/tmp/                                  records on their way, buckets on their way in or out; emptied at start
+//! DIR/tmp/                                  records, and buckets, on their way in or out; emptied at start
 //! DIR/buckets/BUCKET/bucket.json
-//! DIR/buckets/BUCKET/objects/HASH.json      one object: key, headers, checksum, and the data files that hold its bytes
+//! DIR/buckets/BUCKET/objects/HASH.json      one object: key, headers, checksum, and where its bytes are
 //! DIR/buckets/BUCKET/uploads/ID/upload.json one upload in progress
 //! DIR/buckets/BUCKET/uploads/ID/00001.json  one part of it
 //! DIR/buckets/BUCKET/data/ID                the bytes of one part, or of one object put whole
 //! ```
 //!
-//! HASH is the SHA-256 of the key, so any key of 1024 bytes has a valid name, no two keys share one, and none leads
-//! out of the folder. ID is made here and never reused.
+//! HASH is the SHA-256 of the key, so any key of 1024 bytes has a valid name, no two keys share one, and none
+//! leads out of the folder. ID is made here and never reused.
 //!
 //! The rules that keep it whole after a kill at any instant, or a loss of power:
-//! 1. A data file is complete and synced before a record names it, and belongs to one part. That its name is durable
-//!    too is left to the file system: ext4, XFS and btrfs see to it when a new file is synced.
-//! 2. A record is written to `tmp/`, synced, and renamed into place; its folder is synced before the client hears of it.
+//! 1. A data file is complete and synced before a record names it, and belongs to one part. That its name is
+//!    durable too is left to the file system: ext4, XFS and btrfs see to it when a new file is synced.
+//! 2. A record is written to `tmp/`, synced, and renamed into place; its folder is synced before the client
+//!    hears of it.
 //! 3. The files of a replaced or deleted object are removed only after its record is gone for good.
-//! 4. Records of parts are renamed too but not synced, which saves two of three flushes a part: a kill cannot hurt them,
-//!    and of those that a loss of power tears or loses the part is as if never uploaded. Completing syncs.
+//! 4. Records of parts are renamed too but not synced, which saves two of three flushes a part: a kill cannot
+//!    hurt them, and of those that a loss of power tears or loses the part is as if never uploaded.
+//!    Completing syncs.
 //!
-//! So what a kill leaves behind is only files that no record names: opening removes them. Completing an upload is
-//! rule 2 with a record that names the parts' files: no byte moves.
-//! Opening reads every record, some 20 us each, and keeps an index of all objects in memory.
+//! So what a kill leaves behind is only files that no record names: opening removes them. Completing an
+//! upload is rule 2 with a record that names the parts' files: no byte moves. Opening reads every record,
+//! some 20 us each, and keeps an index of all objects in memory.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -194,7 +196,7 @@ fn start_reaper() -> io::Result<mpsc::Sender<PathBuf>> {
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a data file; the next start will");
+                tracing::warn!(path = %path.display(), %error, "cannot remove data; the next start will");
             }
         }
     })?;

@@ -1,7 +1,7 @@
 //! What the record files hold, and what the store keeps of them in memory: the same types.
 //!
-//! They are generic in how a data file is named: a [`FileId`] in a record, a [`DataFile`] in memory, whose life is
-//! the file's. In memory an object takes some 300 bytes, and 200 more for each part after the first.
+//! They are generic in how a data file is named: a [`FileId`] in a record, a [`DataFile`] in memory, whose
+//! life is the file's. In memory an object takes some 300 bytes, and 200 more for each part after the first.
 
 use std::collections::BTreeMap;
 use std::fmt;
