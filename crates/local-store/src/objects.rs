@@ -175,8 +175,9 @@ impl LocalStore {
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if !replace && source_bucket == input.bucket && source_key == input.key {
-            let message = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, \
-                           storage class, website redirect location or encryption attributes.";
+            let message = "This copy request is illegal because it is trying to copy an object to itself without \
+                           changing the object's metadata, storage class, website redirect location or \
+                           encryption attributes.";
             return Err(s3_error!(InvalidRequest, "{message}"));
         }
         let new_attributes = Box::new(attributes!(input)?);
@@ -326,8 +327,8 @@ fn whole_checksum(part: &Part, algorithm: Algorithm) -> Option<ObjectChecksum> {
     digest.map(|&digest| ObjectChecksum { digest, parts: None })
 }
 
-/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not computed
-/// again; else they are read, but never written. Blocks.
+/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not
+/// computed again; else they are read, but never written. Blocks.
 pub(crate) fn copy_range(
     bucket: &Bucket,
     source: &Object,

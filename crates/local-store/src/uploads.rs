@@ -285,7 +285,8 @@ pub(crate) fn part_algorithm(upload: &Upload) -> Algorithm {
     upload.record.declared.map_or(Algorithm::Crc64Nvme, |declared| declared.algorithm)
 }
 
-/// A part must come with the checksum that its upload was created for; only of a full object it may be left out.
+/// A part must come with the checksum that its upload was created for; only of a full object it may be left
+/// out.
 fn check_claim(declared: Option<Declared>, claimed: Option<Algorithm>) -> S3Result<()> {
     match (declared, claimed) {
         (None, _) | (Some(Declared { kind: Kind::FullObject, .. }), None) => Ok(()),
@@ -322,8 +323,8 @@ fn source_range(header: Option<&str>, size: u64) -> S3Result<(u64, u64)> {
         }
         _ => Err(s3_error!(
             InvalidArgument,
-            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and \
-             last bytes to copy"
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are \
+             the zero-based offsets of the first and last bytes to copy"
         )),
     }
 }
