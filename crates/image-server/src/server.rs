@@ -24,7 +24,7 @@ use tracing::{error, info};
 use url::Url;
 
 use crate::{
-    Config, ServerError, Storage, TlsFiles,
+    Config, ServerError, Storage,
     catalog::Catalog,
     content::StoredContent,
     embedded::Embedded,
