@@ -1,8 +1,9 @@
-//! Reads a stored Image back out of its blocks into a raw file, and prints the guest digest that its manifest records.
+//! Reads what an image server stored, by the library that any other program would use.
 //!
-//! For `cargo xtask images` and `garage`: what the image server stored is read by the library that any other program would use,
-//! while no server runs. The store is that of a local cloud's folder, or the one that the AWS variables name.
+//! For `cargo xtask images` and `garage`. The store is that of a local cloud's folder, while no server runs on it, or the one that
+//! the AWS variables name.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,18 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use block_store::BlockStore;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use disk_convert::{FileSink, Options, convert, open_image};
 use disk_image::{Format, ObjectMap, OpenOptions};
 use object_io::{BucketUri, Credentials, Store, StoreConfig};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-/// Reads a stored Image back into a raw file, and prints the guest digest of its manifest.
+/// Reads what an image server stored.
 #[derive(Debug, Parser)]
 struct Cli {
+    #[command(subcommand)]
+    command: Command,
     /// Folder of a local cloud
     #[arg(long, value_name = "DIR", required_unless_present = "bucket")]
     local: Option<PathBuf>,
@@ -29,10 +32,19 @@ struct Cli {
     /// The bucket's store
     #[arg(long, value_name = "URL")]
     s3_endpoint: Option<String>,
-    /// Identifier of the Image
-    image_id: String,
-    /// Raw file to write
-    out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write an Image to a raw file, and print the guest digest of its manifest
+    Image {
+        /// Its identifier
+        id: String,
+        /// The file
+        out: PathBuf,
+    },
+    /// List what the bucket holds beside blocks and manifests: objects and unfinished uploads
+    Strangers,
 }
 
 /// `store.json` in the folder of a local cloud, as the image server writes it.
@@ -57,13 +69,19 @@ async fn main() -> Result<()> {
         }
         (None, None) => unreachable!("clap asks for one of them"),
     };
-    let blocks = BlockStore::new(store, uri.bucket(), uri.prefix());
-    let read = read(&blocks, &cli.image_id, &cli.out, &stop).await;
+    let never = CancellationToken::new();
+    let found = match &cli.command {
+        Command::Image { id, out } => {
+            let blocks = BlockStore::new(store, uri.bucket(), uri.prefix());
+            read(&blocks, id, out, &never).await
+        }
+        Command::Strangers => strangers(&store, &uri, &never).await,
+    };
     stop.cancel();
     if let Some(serving) = serving {
         serving.await??;
     }
-    writeln!(std::io::stdout(), "{}", read?)?;
+    write!(std::io::stdout(), "{}", found?)?;
     Ok(())
 }
 
@@ -99,5 +117,26 @@ async fn read(blocks: &BlockStore, id: &str, out: &Path, cancel: &CancellationTo
     let disk = open_image(source, &OpenOptions { format: Some(Format::Raw) }, &options, cancel).await?;
     let sink = FileSink::create(out, len)?;
     convert(&disk, &ObjectMap::raw(len), sink, &options, cancel).await?;
-    Ok(digest.to_string())
+    Ok(format!("{digest}\n"))
+}
+
+/// Keys of objects outside the folder of blocks, and of unfinished uploads, a line each.
+async fn strangers(store: &Store, uri: &BucketUri, cancel: &CancellationToken) -> Result<String> {
+    let folder = format!("{}/", uri.prefix().trim_end_matches('/'));
+    let mut found = String::new();
+    let mut from = None;
+    loop {
+        let page = store.list(uri.bucket(), "", from.as_ref(), cancel).await?;
+        for object in page.objects.iter().filter(|object| !object.key.starts_with(&folder)) {
+            writeln!(found, "object {}", object.key)?;
+        }
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    for upload in store.list_uploads(uri.bucket(), "", cancel).await? {
+        writeln!(found, "unfinished upload {}", upload.key)?;
+    }
+    Ok(found)
 }
