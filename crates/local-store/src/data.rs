@@ -1,7 +1,7 @@
 //! Data files, and the bytes that stream in and out of them.
 //!
-//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a request holds
-//! two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
+//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a
+//! request holds two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -19,11 +19,12 @@ use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Result, StdError, s3_error};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::checksums::{Algorithm, Claim, Digest, Hashes, parse_content_md5};
-use crate::errors::{body_error, internal, join};
-use crate::folder::{ensure_dir, sync_dir};
-use crate::limits::{MAX_PUT, READ_CHUNK, WRITE_BATCH};
+use crate::errors::{body_error, idle, internal, join};
+use crate::folder::sync_dir;
+use crate::limits::{BODY_IDLE, MAX_PUT, READ_CHUNK, WRITE_BATCH};
 use crate::records::{FileId, Object, Slice};
 
 /// The `data/` folder of a bucket.
@@ -42,7 +43,7 @@ impl DataDir {
     }
 
     fn locate(&self, id: FileId) -> PathBuf {
-        self.path.join(id.shard()).join(id.to_string())
+        self.path.join(id.to_string())
     }
 }
 
@@ -71,7 +72,6 @@ impl DataFile {
 
     fn create(dir: &Arc<DataDir>) -> io::Result<(Self, File)> {
         let this = Self::claim(dir, FileId::fresh());
-        ensure_dir(&this.shard())?;
         let file = File::create_new(this.path())?;
         Ok((this, file))
     }
@@ -79,13 +79,12 @@ impl DataFile {
     /// Another name for the same bytes in `dir`, durable; a copy where the file system has no hard links.
     pub(crate) fn duplicate(&self, dir: &Arc<DataDir>) -> io::Result<Self> {
         let twin = Self::claim(dir, FileId::fresh());
-        ensure_dir(&twin.shard())?;
         if let Err(error) = fs::hard_link(self.path(), twin.path()) {
             tracing::debug!(%error, "no hard link, copying instead");
             fs::copy(self.path(), twin.path())?;
             File::open(twin.path())?.sync_data()?;
         }
-        sync_dir(&twin.shard())?;
+        sync_dir(dir.path())?;
         Ok(twin)
     }
 
@@ -105,10 +104,6 @@ impl DataFile {
 
     fn path(&self) -> PathBuf {
         self.0.dir.locate(self.0.id)
-    }
-
-    fn shard(&self) -> PathBuf {
-        self.0.dir.path.join(self.0.id.shard())
     }
 }
 
@@ -171,7 +166,7 @@ pub(crate) async fn receive(
     let mut batched = 0;
     let mut body = body.map(StreamExt::fuse);
     while let Some(chunk) = match &mut body {
-        Some(body) => body.next().await,
+        Some(body) => timeout(BODY_IDLE, body.next()).await.map_err(|_| idle())?,
         None => None,
     } {
         let chunk = chunk.map_err(body_error)?;
@@ -242,7 +237,6 @@ impl Writer {
         let open = self.0.await.map_err(join)?.map_err(internal)?;
         let synced = tokio::task::spawn_blocking(move || {
             open.file.sync_data()?;
-            sync_dir(&open.data.shard())?;
             Ok((open.data, open.hashes))
         });
         synced.await.map_err(join)?.map_err(internal)
