@@ -14,7 +14,7 @@ mod rows;
 
 use std::{path::Path, str::FromStr, time::SystemTime};
 
-use image_api::{Any, Image, any_of, compute::image, rpc::Status, to_json};
+use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -55,6 +55,15 @@ pub(crate) struct Job {
 pub(crate) struct Sizes {
     pub(crate) storage_size: u64,
     pub(crate) min_disk_size: u64,
+}
+
+/// What a creation without an image leaves in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// It ended before the first block.
+    None,
+    /// Blocks that no image has, to be collected.
+    MayBeLeft,
 }
 
 impl Catalog {
@@ -171,14 +180,56 @@ impl Catalog {
         Ok(image)
     }
 
-    /// The creation is over without an image, by `event`; its row goes with the same commit.
-    pub(crate) async fn withdraw(&self, id: &str, event: Event, error: &Status) -> Result<State, CatalogError> {
+    /// The creation ended in an error. After a cancel that error is CANCELLED: it is what the caller asked for.
+    pub(crate) async fn failed(&self, id: &str, error: &Status, blocks: Blocks) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Fail, error, blocks).await
+    }
+
+    /// The creation stopped, because it was cancelled.
+    pub(crate) async fn stopped(&self, id: &str) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
+    }
+
+    /// Operations that may have left blocks in the store.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
+        let ids = sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
+        ids.map_err(CatalogError::database("list what was left over"))
+    }
+
+    /// Their blocks were collected.
+    pub(crate) async fn collected(&self, ids: &[String]) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        for id in ids {
+            sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what was collected"))?;
+        }
+        commit(tx).await
+    }
+
+    /// The creation is over without an image, whose row goes with the same commit.
+    async fn withdraw(
+        &self,
+        id: &str,
+        event: Event,
+        error: &Status,
+        blocks: Blocks,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let record = self.advance(&mut tx, id, event).await?;
         remove_image(&mut tx, &record.image_id).await?;
+        let error = if record.state == State::Cancelled { &cancelled() } else { error };
         end(&mut tx, id, Some(error), None).await?;
-        commit(tx).await?;
-        Ok(record.state)
+        if blocks == Blocks::MayBeLeft {
+            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what is left over"))?;
+        }
+        commit(tx).await
     }
 
     /// The image is gone from the store: so are its row and the work.
@@ -219,6 +270,10 @@ impl Catalog {
     async fn begin(&self) -> Result<Tx, CatalogError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database("begin a transaction"))
     }
+}
+
+fn cancelled() -> Status {
+    Status::new(Code::Cancelled, "the operation was cancelled")
 }
 
 /// Records how an operation ended, and forgets its source.
