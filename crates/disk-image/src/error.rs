@@ -82,6 +82,17 @@ pub enum OpenError {
         file_len: u64,
     },
 
+    /// Two structures lie on each other.
+    #[error("{what} and {other} share the bytes at {at:#x}")]
+    Overlap {
+        /// The one.
+        what: Item,
+        /// The other.
+        other: Item,
+        /// The first byte that both have.
+        at: u64,
+    },
+
     /// A line of a VMDK descriptor breaks the grammar.
     #[error("line {line} of the VMDK descriptor is not {expected}")]
     Descriptor {

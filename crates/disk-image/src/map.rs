@@ -242,9 +242,9 @@ impl ExtentMapBuilder {
         self.written + self.pending.map_or(0, |(len, _)| len)
     }
 
-    /// Bytes of memory held so far, for a caller that bounds it.
+    /// Bytes of memory filled so far, for a caller that bounds it. What a vector has reserved beyond that was never touched.
     pub fn memory(&self) -> usize {
-        self.runs.capacity() + self.index.capacity() * size_of::<IndexEntry>()
+        self.runs.len() + self.index.len() * size_of::<IndexEntry>()
     }
 
     /// Appends a run of `len` guest bytes. An empty run is ignored. `State::Data` must be as long as the run.
