@@ -1,9 +1,38 @@
 //! Makes the parts of an output within a memory budget, from any byte source to any sink.
+//!
+//! [`open_image`] opens what a [`ByteSource`] holds; [`convert()`] makes the output that an object map describes and gives it to a
+//! [`Sink`]. [`digest`], [`scan`] and [`compare`] are the same loop with other ends. Sources never see formats, sinks neither.
+//!
+//! Cancellation is the last argument of everything that takes long; when a function returns, nothing that it began is still
+//! running.
 
+mod admission;
+mod assemble;
+mod buffer;
+mod compare;
+mod convert;
+mod digest;
+mod disk;
 mod error;
+mod file;
+mod memory;
+mod options;
+mod scan;
 mod sink;
 mod source;
+mod workers;
+mod zero;
 
+pub use compare::{Comparison, compare};
+pub use convert::convert;
+pub use digest::{BLOCK_SIZE, BlockId, GuestDigest, Summary, block_id, digest};
+pub use disk::{Disk, open_image};
 pub use error::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};
+pub use file::{DeviceSink, FileSink, FileSource};
+pub use memory::{MemorySink, MemorySource};
+pub use options::{Counters, DEFAULT_MEMORY, Options};
+pub use scan::{SCAN_GRANULARITY, scan};
 pub use sink::{FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, Zeroes};
 pub use source::{ByteSource, ReadAt, SourceShape};
+pub use workers::Workers;
+pub use zero::is_zero;

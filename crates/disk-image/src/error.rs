@@ -30,7 +30,7 @@ pub enum OpenError {
     },
 
     /// A structure lies past the end of the file.
-    #[error("{what} at {start:#x}, {len} bytes long, runs past the end of the file ({file_len:#x})", start = span.start, len = span.len)]
+    #[error("{what} {verb} {len} bytes at {start:#x}, past the end of the file ({file_len:#x})", verb = what.verb(), len = span.len, start = span.start)]
     Truncated {
         /// The structure, with its index where it has one.
         what: Item,
@@ -62,6 +62,46 @@ pub enum OpenError {
         limit: u64,
     },
 
+    /// A structure that the format wants is not there.
+    #[error("{what} was not found between {start:#x} and {end:#x}", start = span.start, end = span.end())]
+    Missing {
+        /// The structure.
+        what: Item,
+        /// Where it was looked for.
+        span: Span,
+    },
+
+    /// Entries of the image's tables share what only one of them may have.
+    #[error(
+        "more of {what} are referenced than a file of {file_len:#x} bytes holds, so some are referenced twice"
+    )]
+    Shared {
+        /// What is shared, in the plural.
+        what: Item,
+        /// How long the file is.
+        file_len: u64,
+    },
+
+    /// Two structures lie on each other.
+    #[error("{what} and {other} share the bytes at {at:#x}")]
+    Overlap {
+        /// The one.
+        what: Item,
+        /// The other.
+        other: Item,
+        /// The first byte that both have.
+        at: u64,
+    },
+
+    /// A line of a VMDK descriptor breaks the grammar.
+    #[error("line {line} of the VMDK descriptor is not {expected}")]
+    Descriptor {
+        /// The line, from 1.
+        line: u64,
+        /// What it should be.
+        expected: &'static str,
+    },
+
     /// A valid image that needs something not read here.
     #[error("the image needs {0}, which is not supported")]
     Unsupported(Feature),
@@ -82,7 +122,7 @@ impl OpenError {
         match self {
             Self::UnknownFormat => Some("if this is a raw disk, say so with --format raw"),
             Self::Ambiguous(..) => Some("name the format with --format"),
-            Self::Truncated { .. } => {
+            Self::Truncated { .. } | Self::Missing { .. } => {
                 Some("the file may be truncated; compare its size and checksum with the original")
             }
             Self::Unsupported(feature) => feature.hint(),
@@ -108,6 +148,16 @@ impl std::fmt::Display for Item {
             Self::The(name) => write!(f, "the {name}"),
             Self::Entry(table, index) => write!(f, "{table} entry {index}"),
             Self::EntryOf(table, number, index) => write!(f, "{table} {number} entry {index}"),
+        }
+    }
+}
+
+impl Item {
+    /// What an item does with a run of the file: an entry points to it, all else is it.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::The(_) => "is",
+            Self::Entry(..) | Self::EntryOf(..) => "points to",
         }
     }
 }
@@ -149,6 +199,21 @@ pub enum Feature {
     /// VMDK with a createType that is known, and not read.
     #[error("the VMDK createType {0}")]
     VmdkCreateType(&'static str),
+    /// VMDK with a createType that is not in any specification read here.
+    #[error("a VMDK createType that is not known")]
+    VmdkUnknownCreateType,
+    /// VMDK sparse extent without a descriptor: one of several files.
+    #[error("the VMDK descriptor that this extent file belongs to")]
+    VmdkExtentAlone,
+    /// VMDK with keys of an encryption in its descriptor.
+    #[error("VMDK encryption")]
+    VmdkEncryption,
+    /// VMDK header flags that a reader must know.
+    #[error("the unknown VMDK header flags {0:#x}")]
+    VmdkFlags(u32),
+    /// VMDK whose compressed grains have no markers, so that nothing says how long they are.
+    #[error("VMDK compressed grains without markers")]
+    VmdkWithoutMarkers,
     /// VMDK compressed by something else than deflate.
     #[error("the VMDK compression algorithm {0}")]
     VmdkCompression(u16),
@@ -160,9 +225,12 @@ pub enum Feature {
 impl Feature {
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::BackingFile | Self::DataFile | Self::VmdkExtentFiles => {
+            Self::BackingFile | Self::DataFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
+            Self::VmdkExtentAlone => Some(
+                "make one self-contained file from its descriptor first, for example with `qemu-img convert`",
+            ),
             Self::Aes | Self::Luks => Some("decrypt it first, for example with `qemu-img convert`"),
             _ => None,
         }

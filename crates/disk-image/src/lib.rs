@@ -9,6 +9,8 @@
 //!
 //! All offsets and lengths are bytes unless a name says `_sectors`, `_clusters` or `_bits`.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
 mod decode;
 mod error;
 mod extent;

@@ -11,3 +11,27 @@ pub const MAX_MAP_MEMORY: usize = 256 << 20;
 
 /// Metadata that a parser asks for in one step, bytes: enough to stream tables at full speed, too little to matter for memory.
 pub const METADATA_STEP: u64 = 4 << 20;
+
+/// Largest VMDK descriptor, bytes. Real ones take a few hundred, and a few KiB where an extent is listed for each 2 GiB.
+pub const MAX_VMDK_DESCRIPTOR: u64 = 1 << 20;
+
+/// Largest VMDK grain, bytes: 2048 sectors. Writers use 64 KiB; a reader holds a decoded grain for each worker.
+pub const MAX_VMDK_GRAIN: u64 = 1 << 20;
+
+/// How far from the end of the file a VMDK footer is looked for, bytes: more than tar and stores that count blocks append.
+pub const VMDK_FOOTER_SEARCH: u64 = 1 << 20;
+
+/// How far a QCOW2 header and its extensions may reach, bytes. QEMU writes under 1 KiB; all 192 feature names take 9 KiB.
+pub const MAX_HEADER_LEN: u64 = 64 << 10;
+
+/// Largest QCOW2 L1 table, bytes, as in QEMU: 64 TiB in clusters of 16 KiB.
+pub const MAX_L1_LEN: u64 = 32 << 20;
+
+/// Largest QCOW2 refcount table, bytes, as in QEMU.
+pub const MAX_REFCOUNT_TABLE_LEN: u64 = 8 << 20;
+
+/// Most QCOW2 internal snapshots, as in QEMU.
+pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
+
+/// Memory that a QCOW2 layout may take, bytes: 16 million runs of allocated clusters, the worst that 64 TiB in 2 MiB clusters can be.
+pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;

@@ -42,6 +42,8 @@ pub struct MapStats {
     pub zero: u64,
     /// Upper bound of the bytes that the encoded units take in the source.
     pub encoded_stored: u64,
+    /// Guest bytes of the largest encoded unit; 0 if there is none.
+    pub largest_unit: u64,
     /// Number of runs.
     pub runs: u64,
 }
@@ -167,7 +169,7 @@ impl Extents<'_> {
             let head = self.reader.byte();
             let number = u64::from(head >> 3);
             match head & 7 {
-                tag::CONTEXT => self.cursor.context = self.reader.varint() as u16,
+                tag::CONTEXT => self.cursor.context = (self.reader.varint() & 0xffff) as u16,
                 tag::HOLE => return (self.reader.continued(number), State::Hole),
                 tag::ZERO => return (self.reader.continued(number), State::Zero),
                 tag::DATA => {
@@ -240,9 +242,9 @@ impl ExtentMapBuilder {
         self.written + self.pending.map_or(0, |(len, _)| len)
     }
 
-    /// Bytes of memory held so far, for a caller that bounds it.
+    /// Bytes of memory filled so far, for a caller that bounds it. What a vector has reserved beyond that was never touched.
     pub fn memory(&self) -> usize {
-        self.runs.capacity() + self.index.capacity() * size_of::<IndexEntry>()
+        self.runs.len() + self.index.len() * size_of::<IndexEntry>()
     }
 
     /// Appends a run of `len` guest bytes. An empty run is ignored. `State::Data` must be as long as the run.
@@ -335,8 +337,8 @@ impl ExtentMapBuilder {
             self.units.push(unit);
             self.units.len() - 1
         });
-        // One unit kind per file and format; files are bounded by `limits`.
-        position as u16
+        // A file has one kind of unit, and file ids have 16 bits.
+        u16::try_from(position).unwrap_or(u16::MAX)
     }
 
     fn count(&mut self, len: u64, state: State) {
@@ -345,7 +347,8 @@ impl ExtentMapBuilder {
             State::Hole => {}
             State::Zero => self.stats.zero += len,
             State::Data(_) => self.stats.data += len,
-            State::Encoded { stored, .. } => {
+            State::Encoded { stored, unit_len, .. } => {
+                self.stats.largest_unit = self.stats.largest_unit.max(unit_len);
                 self.stats.encoded += len;
                 self.stats.encoded_stored += stored.span.len;
             }

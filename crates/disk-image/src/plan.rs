@@ -96,7 +96,7 @@ impl Plan {
     }
 
     /// The stored runs behind the pieces that `wanted` picks, as few reads: sorted, merged across small gaps, each covering every
-    /// run that it touches.
+    /// run that it touches. At least half of what is read is wanted, so memory stays bounded however scattered the runs are.
     pub fn reads(&self, shape: ReadShape, wanted: impl Fn(&Origin) -> bool) -> Vec<Stored> {
         let mut runs: Vec<Stored> = self
             .pieces
@@ -110,16 +110,22 @@ impl Plan {
             .collect();
         runs.sort_unstable_by_key(|run| (run.file, run.span.start));
         let mut reads: Vec<Stored> = Vec::new();
+        let mut wasted = 0;
         for run in runs {
             if let Some(last) = reads.last_mut()
                 && last.file == run.file
-                && run.span.start <= last.span.end().saturating_add(shape.max_gap)
-                && (run.span.end() - last.span.start <= shape.max_len || last.span.covers(run.span))
             {
-                last.span = Span::between(last.span.start, last.span.end().max(run.span.end()));
-            } else {
-                reads.push(run);
+                let gap = run.span.start.saturating_sub(last.span.end());
+                let merged = Span::between(last.span.start, last.span.end().max(run.span.end()));
+                let fits = merged.len <= shape.max_len || merged == last.span;
+                if gap <= shape.max_gap && (wasted + gap) * 2 <= merged.len && fits {
+                    last.span = merged;
+                    wasted += gap;
+                    continue;
+                }
             }
+            reads.push(run);
+            wasted = 0;
         }
         reads
     }

@@ -1,1 +1,52 @@
 //! The contract both ends share: Image, Operation and Create messages, their validation, and the client.
+//!
+//! The messages are those of the cloud's public API (packages `yandex.cloud.compute.v1` and `yandex.cloud.operation`,
+//! `google.rpc.Status` for errors): the same field numbers, JSON names, paths and codes, so that what is written for
+//! the cloud talks to `image-server` and the reverse. The `.proto` files are ours and hold what the contract needs.
+//!
+//! - [`compute`], [`operation`], [`rpc`]: messages, from `proto/` by prost; sizes are bytes.
+//! - [`to_json`], [`from_json`]: canonical proto3 JSON. A server refuses unknown fields, a client skips them.
+//! - [`Validate`]: the rules of the fields; reports every violation, not the first.
+//! - [`Code`]: the canonical codes and what HTTP calls them.
+//! - [`Client`]: the REST calls, with bounded retries and cancellation.
+//!
+//! The protos define the gRPC services too; no code is made from them here.
+
+mod client;
+mod code;
+mod json;
+mod operation_state;
+mod token;
+mod validate;
+
+pub use client::{ApiError, Client, ClientOptions, Retry, StatusError, Uuid, WaitOptions};
+pub use code::Code;
+pub use json::{JsonError, from_json, from_json_lenient, to_json, to_json_value};
+pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
+pub use token::Token;
+pub use validate::{ID_MAX, MIN_DISK_SIZE_MAX, MIN_DISK_SIZE_MIN, Validate, Violations};
+
+// `operation.operation` is how prost names the oneofs of `Operation`.
+#[allow(missing_docs, unreachable_pub, clippy::module_inception)]
+mod messages {
+    include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+}
+
+/// Messages of `yandex.cloud.compute.v1`.
+pub mod compute {
+    pub use crate::messages::yandex::cloud::compute::v1::*;
+}
+
+/// Messages of `yandex.cloud.operation`.
+pub mod operation {
+    pub use crate::messages::yandex::cloud::operation::*;
+}
+
+/// Messages of `google.rpc`.
+pub mod rpc {
+    pub use crate::messages::google::rpc::*;
+}
+
+pub use compute::{CreateImageRequest, Image};
+pub use operation::Operation;
+pub use prost_types::{Any, Timestamp};

@@ -1,0 +1,165 @@
+//! Do two disks hold the same bytes?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use disk_image::{ObjectMap, Plan, Span};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
+use crate::buffer::BufferPool;
+use crate::disk::read_all;
+use crate::{BLOCK_SIZE, ConvertError, Disk, Options, SinkError};
+
+/// What comparing two disks finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Same size, same bytes.
+    Same,
+    /// The first byte that differs is at this guest offset.
+    DiffersAt(u64),
+    /// All bytes that both have are the same, and what one has more is zero.
+    SizesDiffer {
+        /// Virtual size of the first disk.
+        first: u64,
+        /// Virtual size of the second.
+        second: u64,
+    },
+}
+
+/// Compares the guest bytes of two disks. Reads what either of them stores, up to the first difference.
+///
+/// # Errors
+///
+/// Whatever the sources and images report, and [`ConvertError::Cancelled`].
+pub async fn compare(
+    first: &Disk,
+    second: &Disk,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<Comparison, ConvertError> {
+    let sizes = (first.image().virtual_size(), second.image().virtual_size());
+    let len = sizes.0.max(sizes.1);
+    // Two parts and their reads; see `convert` for the factor.
+    let cost = 2 * 3 * BLOCK_SIZE;
+    if options.memory < 2 * cost {
+        return Err(ConvertError::Budget { memory: options.memory, needed: 2 * cost });
+    }
+    let both = Arc::new(Both {
+        sides: [Side::new(first), Side::new(second)],
+        options: options.clone(),
+        buffers: BufferPool::new(to_usize(BLOCK_SIZE)),
+        found: AtomicU64::new(u64::MAX),
+    });
+    let stored = |disk: &Disk| disk.image().map().stats().data + disk.image().map().stats().encoded;
+    options.counters.expect(stored(first).max(stored(second)));
+
+    let in_flight = options.workers.jobs() + first.source().shape().in_flight;
+    let mut admission = Admission::new(options.memory, in_flight, cancel);
+    let stop = admission.stop();
+    let planned = async {
+        let mut at = 0;
+        while let Some(filled) = both.sides.iter().filter_map(|side| side.next_filled(at)).min() {
+            at = filled / BLOCK_SIZE * BLOCK_SIZE;
+            if at > both.found.load(Ordering::Relaxed) {
+                break;
+            }
+            let part = Span::new(at, BLOCK_SIZE.min(len - at));
+            let admitted = admission.admit(cost).await?;
+            let (both, stop) = (both.clone(), stop.clone());
+            admission.spawn(admitted, async move {
+                stop.run_until_cancelled(both.compare(part)).await.unwrap_or(Err(ConvertError::Cancelled))
+            });
+            at = part.end();
+        }
+        Ok(())
+    };
+    let planned = planned.await;
+    admission.finish(planned).await?;
+    Ok(match both.found.load(Ordering::Relaxed) {
+        u64::MAX if sizes.0 == sizes.1 => Comparison::Same,
+        u64::MAX => Comparison::SizesDiffer { first: sizes.0, second: sizes.1 },
+        offset => Comparison::DiffersAt(offset),
+    })
+}
+
+struct Both {
+    sides: [Side; 2],
+    options: Options,
+    buffers: BufferPool,
+    /// Lowest offset of a difference found so far.
+    found: AtomicU64,
+}
+
+struct Side {
+    disk: Disk,
+    layout: ObjectMap,
+}
+
+impl Side {
+    fn new(disk: &Disk) -> Self {
+        Self { disk: disk.clone(), layout: ObjectMap::raw(disk.image().virtual_size()) }
+    }
+
+    fn next_filled(&self, at: u64) -> Option<u64> {
+        self.layout.next_filled(self.disk.image().map(), at)
+    }
+}
+
+impl Both {
+    async fn compare(self: Arc<Self>, part: Span) -> Result<(), ConvertError> {
+        let mut fetched = Vec::new();
+        for side in &self.sides {
+            let plan = Plan::new(side.disk.image().map(), &side.layout, part);
+            let source = side.disk.source();
+            let reads = match source.blocking() {
+                Some(_) => Vec::new(),
+                None => plan.reads(source.shape().reads, |_| true),
+            };
+            let bytes = read_all(source, &reads, &self.options.workers).await?;
+            fetched.push((plan, reads.into_iter().zip(bytes).collect::<Vec<_>>()));
+        }
+        let workers = self.options.workers.clone();
+        workers.run(move || self.compare_now(part, fetched)).await?
+    }
+
+    fn compare_now(
+        &self,
+        part: Span,
+        fetched: Vec<(Plan, Vec<(disk_image::Stored, bytes::Bytes)>)>,
+    ) -> Result<(), ConvertError> {
+        let len = to_usize(part.len);
+        let mut buffers = Vec::new();
+        let mut filled = 0;
+        for (side, (plan, reads)) in self.sides.iter().zip(fetched) {
+            let out_of_memory = |error| SinkError::io("memory", Some(part.start), error);
+            let mut buffer = self.buffers.take().map_err(out_of_memory)?;
+            let source = side.disk.source().as_ref();
+            let stored = match source.blocking() {
+                Some(file) => Fetched::Local(file, source.shape().reads),
+                None => Fetched::Here(reads),
+            };
+            let counters = &self.options.counters;
+            let runs = assemble(&plan, source, &stored, counters, &mut buffer[..len])?;
+            zero_gaps(&mut buffer[..len], &runs);
+            filled = filled.max(runs.iter().map(|run| run.len).sum());
+            buffers.push(buffer);
+        }
+        if let [first, second] = buffers.as_slice()
+            && let Some(at) = first_difference(&first[..len], &second[..len])
+        {
+            self.found.fetch_min(part.start + at, Ordering::Relaxed);
+        }
+        self.options.counters.part_done(filled);
+        Ok(())
+    }
+}
+
+/// Offset of the first byte that differs.
+fn first_difference(first: &[u8], second: &[u8]) -> Option<u64> {
+    if first == second {
+        return None;
+    }
+    first.iter().zip(second).position(|(a, b)| a != b).map(|at| at as u64)
+}

@@ -1,0 +1,254 @@
+//! The loop: plan a part, fetch what it needs, assemble it, put it.
+//!
+//! A part depends only on immutable inputs, so parts are made in any order, as many at a time as the budget and the source and sink
+//! are worth. Source and sink that never wait for a network are served from one CPU job a part, without a hop in between.
+
+use std::sync::Arc;
+
+use disk_image::{ObjectMap, Origin, Plan, Span, Stored};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
+use crate::buffer::BufferPool;
+use crate::disk::read_all;
+use crate::{
+    ConvertError, Disk, FilledPart, Options, Part, PartRules, PartSize, Payload, Sink, SinkError, Zeroes,
+};
+
+/// Makes the output that `layout` describes from `disk`, and gives it to `sink`.
+///
+/// Holds at most `options.memory` bytes of parts and reads. Reads each stored byte once for each part that needs it.
+///
+/// # Errors
+///
+/// Whatever source, image or sink report, [`ConvertError::Budget`] if the memory cannot hold two parts, and
+/// [`ConvertError::Cancelled`]. The sink has been aborted then, and nothing is in flight any more.
+pub async fn convert<S: Sink>(
+    disk: &Disk,
+    layout: &ObjectMap,
+    sink: S,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<S::Output, ConvertError> {
+    let sink = Arc::new(sink);
+    let finished = async {
+        make_parts(disk, layout, &sink, options, cancel).await?;
+        disk.source().verify().await?;
+        if cancel.is_cancelled() {
+            return Err(ConvertError::Cancelled);
+        }
+        Ok(sink.finish(layout.len()).await?)
+    };
+    let result = finished.await;
+    if result.is_err() {
+        sink.abort().await;
+    }
+    result
+}
+
+async fn make_parts<S: Sink>(
+    disk: &Disk,
+    layout: &ObjectMap,
+    sink: &Arc<S>,
+    options: &Options,
+    cancel: &CancellationToken,
+) -> Result<(), ConvertError> {
+    let rules = sink.rules();
+    let shape = disk.source().shape();
+    let part_size = part_size(disk, layout, rules);
+    let len = layout.len();
+    if len.div_ceil(part_size) > u64::from(u32::MAX) {
+        return Err(ConvertError::TooManyParts { len, part: part_size });
+    }
+    let needed = 2 * worst_cost(disk, part_size);
+    if options.memory < needed {
+        return Err(ConvertError::Budget { memory: options.memory, needed });
+    }
+    let stats = disk.image().map().stats();
+    options.counters.expect(match rules.zeroes {
+        Zeroes::Put => len,
+        Zeroes::SkipParts | Zeroes::SkipRuns => stats.data + stats.encoded,
+    });
+
+    let jobs = options.workers.jobs();
+    let in_flight = if disk.source().blocking().is_some() && sink.blocking().is_some() {
+        jobs * 2
+    } else {
+        shape.in_flight.max(rules.in_flight) + jobs
+    };
+    let mut admission = Admission::new(options.memory, in_flight, cancel);
+    let maker = PartMaker {
+        disk: disk.clone(),
+        sink: sink.clone(),
+        rules,
+        options: options.clone(),
+        buffers: BufferPool::new(to_usize(part_size)),
+        stop: admission.stop(),
+    };
+    let planned = async {
+        let mut at = 0;
+        while at < len {
+            if rules.zeroes != Zeroes::Put {
+                let Some(filled) = layout.next_filled(disk.image().map(), at) else { break };
+                at = filled / part_size * part_size;
+            }
+            let part = Span::new(at, part_size.min(len - at));
+            let number = u32::try_from(at / part_size).unwrap_or(u32::MAX);
+            let job = maker.plan(number, layout, part);
+            let admitted = admission.admit(job.cost).await?;
+            let maker = maker.clone();
+            admission.spawn(admitted, async move { maker.make(job).await });
+            at += part_size;
+        }
+        Ok(())
+    };
+    let planned = planned.await;
+    admission.finish(planned).await
+}
+
+/// The size of the parts that suits source, layout and sink.
+fn part_size(disk: &Disk, layout: &ObjectMap, rules: PartRules) -> u64 {
+    match rules.size {
+        PartSize::Exactly(size) => size,
+        PartSize::AtLeast(least) => {
+            let unit = disk.image().map().stats().largest_unit;
+            let wanted = least.max(disk.source().shape().part).max(unit);
+            // A part that begins inside an encoded unit or a cluster would decode it, or describe it, twice.
+            wanted.next_multiple_of(layout.alignment()).next_multiple_of(unit.max(1))
+        }
+    }
+}
+
+/// An upper bound of what one part costs: itself, and its reads, of which [`Plan::reads`] wastes at most half.
+fn worst_cost(disk: &Disk, part_size: u64) -> u64 {
+    let stats = disk.image().map().stats();
+    let in_place = disk.source().blocking().is_some() && stats.encoded == 0;
+    part_size + if in_place { 0 } else { 2 * (part_size + stats.largest_unit) }
+}
+
+/// Makes parts; shared by all that are in flight.
+struct PartMaker<S> {
+    disk: Disk,
+    sink: Arc<S>,
+    rules: PartRules,
+    options: Options,
+    buffers: BufferPool,
+    stop: CancellationToken,
+}
+
+impl<S> Clone for PartMaker<S> {
+    fn clone(&self) -> Self {
+        Self {
+            disk: self.disk.clone(),
+            sink: self.sink.clone(),
+            rules: self.rules,
+            options: self.options.clone(),
+            buffers: self.buffers.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// A planned part.
+struct PartJob {
+    number: u32,
+    plan: Plan,
+    /// What has to be fetched before a worker can begin; empty where the worker reads for itself.
+    reads: Vec<Stored>,
+    cost: u64,
+}
+
+impl<S: Sink> PartMaker<S> {
+    fn plan(&self, number: u32, layout: &ObjectMap, part: Span) -> PartJob {
+        let plan = Plan::new(self.disk.image().map(), layout, part);
+        let shape = self.disk.source().shape().reads;
+        let local = self.disk.source().blocking().is_some();
+        let reads = plan.reads(shape, |origin| !local || matches!(origin, Origin::Encoded(..)));
+        let unit = plan.pieces.iter().map(|piece| match &piece.origin {
+            Origin::Encoded(unit, _) if unit.guest.len != piece.len => unit.guest.len,
+            _ => 0,
+        });
+        let read: u64 = reads.iter().map(|read| read.span.len).sum();
+        let cost = part.len + read + unit.max().unwrap_or(0);
+        PartJob { number, plan, reads: if local { Vec::new() } else { reads }, cost }
+    }
+
+    /// Makes a part and puts it. After an error or a cancellation, at most a CPU job is still running, and it is waited for.
+    async fn make(self, job: PartJob) -> Result<(), ConvertError> {
+        if self.stop.is_cancelled() {
+            return Err(ConvertError::Cancelled);
+        }
+        let PartJob { number, plan, reads, .. } = job;
+        let object = plan.object;
+        let counters = self.options.counters.clone();
+        let filled: u64 = plan.pieces.iter().map(|piece| piece.len).sum();
+
+        if plan.pieces.is_empty() {
+            let part = Part { number, offset: object.start, payload: Payload::Zero(object.len) };
+            self.unless_stopped(self.sink.put(part)).await?;
+        } else {
+            let fetched = self.unless_stopped(self.fetch(reads)).await?;
+            let maker = self.clone();
+            let ready = self.options.workers.run(move || maker.work(number, &plan, fetched)).await??;
+            if let Some(part) = ready {
+                self.unless_stopped(self.sink.put(part)).await?;
+            }
+        }
+        counters.part_done(match self.rules.zeroes {
+            Zeroes::Put => object.len,
+            Zeroes::SkipParts | Zeroes::SkipRuns => filled,
+        });
+        Ok(())
+    }
+
+    async fn fetch(&self, reads: Vec<Stored>) -> Result<Vec<(Stored, bytes::Bytes)>, ConvertError> {
+        let bytes = read_all(self.disk.source(), &reads, &self.options.workers).await?;
+        for read in &reads {
+            self.options.counters.read(read.span.len);
+        }
+        Ok(reads.into_iter().zip(bytes).collect())
+    }
+
+    /// What a worker does: assembles the part, and puts it too if the sink does not wait for a network.
+    fn work(
+        &self,
+        number: u32,
+        plan: &Plan,
+        fetched: Vec<(Stored, bytes::Bytes)>,
+    ) -> Result<Option<Part>, ConvertError> {
+        if self.stop.is_cancelled() {
+            return Err(ConvertError::Cancelled);
+        }
+        let source = self.disk.source().as_ref();
+        let fetched = match source.blocking() {
+            Some(file) => Fetched::Local(file, source.shape().reads),
+            None => Fetched::Here(fetched),
+        };
+        let offset = plan.object.start;
+        let len = to_usize(plan.object.len);
+        let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
+        let runs = assemble(plan, source, &fetched, &self.options.counters, &mut buffer[..len])?;
+        if self.rules.zeroes != Zeroes::SkipRuns {
+            zero_gaps(&mut buffer[..len], &runs);
+        }
+        match self.sink.blocking() {
+            Some(sink) => {
+                let bytes = &buffer[..len];
+                sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                Ok(None)
+            }
+            None => Ok(Some(Part { number, offset, payload: Payload::Data(buffer.freeze(len)) })),
+        }
+    }
+
+    async fn unless_stopped<T, E: Into<ConvertError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, ConvertError> {
+        match self.stop.run_until_cancelled(work).await {
+            Some(result) => result.map_err(Into::into),
+            None => Err(ConvertError::Cancelled),
+        }
+    }
+}

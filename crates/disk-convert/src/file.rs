@@ -1,0 +1,9 @@
+//! Local files and block devices, as sources and as sinks.
+
+mod device;
+mod sink;
+mod source;
+
+pub use device::DeviceSink;
+pub use sink::FileSink;
+pub use source::FileSource;

@@ -1,0 +1,170 @@
+//! A file as a sink: sparse, under a temporary name until it is whole and durable.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use disk_image::Span;
+use tempfile::NamedTempFile;
+
+use crate::assemble::to_usize;
+use crate::{
+    FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, SinkError, SinkFault, Zeroes, is_zero,
+};
+
+/// Zeroes are left out of the file in pages of this size: what file systems allocate.
+const PAGE: u64 = 4096;
+
+/// A file that appears under its name when it is finished, replacing what was there.
+///
+/// Until then it is a temporary file in the same folder, removed when the sink is dropped. Zeroes are not written, so they
+/// take no space where the file system can leave holes.
+pub struct FileSink {
+    path: PathBuf,
+    name: Box<str>,
+    file: File,
+    /// Taken when the file is finished or removed.
+    temporary: Mutex<Option<NamedTempFile>>,
+}
+
+impl FileSink {
+    /// A file to be at `path`, `len` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// If the folder is missing or not writable, or `path` is something else than a regular file.
+    pub fn create(path: &Path, len: u64) -> Result<Self, SinkError> {
+        let name: Box<str> = path.to_string_lossy().into();
+        let failed = |error| SinkError::io(name.clone(), None, error);
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(SinkError::new(name, None, SinkFault::NotAFile));
+        }
+        // A link is written through, as a program that opens it would.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let temporary = tempfile::Builder::new()
+            .prefix(".image-prep-")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(failed)?;
+        temporary.as_file().set_len(len).map_err(failed)?;
+        let file = temporary.as_file().try_clone().map_err(failed)?;
+        Ok(Self { path, name, file, temporary: Mutex::new(Some(temporary)) })
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| SinkError::io(self.name.clone(), Some(offset), error))
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    type Output = ();
+
+    fn rules(&self) -> PartRules {
+        PartRules { size: PartSize::AtLeast(1 << 20), zeroes: Zeroes::SkipRuns, in_flight: 4 }
+    }
+
+    async fn put(&self, part: Part) -> Result<(), SinkError> {
+        match &part.payload {
+            Payload::Zero(_) => Ok(()),
+            Payload::Data(bytes) => {
+                let runs = [Span::new(0, bytes.len() as u64)];
+                self.put_now(&FilledPart { number: part.number, offset: part.offset, bytes, runs: &runs })
+            }
+        }
+    }
+
+    fn blocking(&self) -> Option<&dyn PutNow> {
+        Some(self)
+    }
+
+    async fn finish(&self, _len: u64) -> Result<(), SinkError> {
+        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let path = self.path.clone();
+        let publish = move || -> io::Result<()> {
+            let Some(temporary) = temporary else { return Ok(()) };
+            temporary.as_file().sync_all()?;
+            temporary.persist(&path).map_err(|refused| refused.error)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        let published = match tokio::task::spawn_blocking(publish).await {
+            Ok(published) => published,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        published.map_err(|error| SinkError::io(self.name.clone(), None, error))
+    }
+
+    async fn abort(&self) {
+        // Dropping removes the file; that it is gone already is as good.
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl PutNow for FileSink {
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
+        for run in part.runs {
+            for run in filled_pages(part.bytes, *run) {
+                let bytes = &part.bytes[to_usize(run.start)..to_usize(run.end())];
+                self.write(part.offset + run.start, bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The runs of pages inside `run` that are not zero throughout.
+fn filled_pages(bytes: &[u8], run: Span) -> impl Iterator<Item = Span> + '_ {
+    let page = move |at: u64| Span::between(at, (at / PAGE + 1) * PAGE).intersect(run);
+    let is_filled = move |page: Span| !is_zero(&bytes[to_usize(page.start)..to_usize(page.end())]);
+    let mut at = run.start;
+    std::iter::from_fn(move || {
+        while at < run.end() && !is_filled(page(at)) {
+            at = page(at).end();
+        }
+        let start = at;
+        while at < run.end() && is_filled(page(at)) {
+            at = page(at).end();
+        }
+        (at > start).then(|| Span::between(start, at))
+    })
+}
+
+/// Opens an existing block device for writing; used by [`super::DeviceSink`].
+pub(super) fn open_for_writing(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let exclusive = rustix::fs::OFlags::EXCL.bits();
+    // Exclusive on a block device: refused by the kernel while it is mounted or otherwise in use.
+    OpenOptions::new().write(true).custom_flags(exclusive.cast_signed()).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_pages_are_left_out() {
+        let mut bytes = vec![0; 10 * 4096];
+        bytes[5] = 1;
+        bytes[3 * 4096] = 1;
+        bytes[5 * 4096 - 1] = 1;
+        bytes[9 * 4096 + 100] = 1;
+        let runs: Vec<_> = filled_pages(&bytes, Span::new(1, 9 * 4096 + 200)).collect();
+        let expected = [
+            Span::between(1, 4096),
+            Span::between(3 * 4096, 5 * 4096),
+            Span::between(9 * 4096, 9 * 4096 + 201),
+        ];
+        assert_eq!(runs, expected);
+    }
+}

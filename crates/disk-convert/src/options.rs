@@ -1,0 +1,94 @@
+//! What a conversion may use, and what it reports while it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Workers;
+
+/// Memory that a conversion may hold unless told otherwise, bytes: 192 MiB.
+pub const DEFAULT_MEMORY: u64 = 192 << 20;
+
+/// What a conversion may use.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of parts and reads that may be held at a time. Metadata comes on top, see [`disk_image::limits`].
+    pub memory: u64,
+    /// The CPU workers.
+    pub workers: Workers,
+    /// Where work is counted, for whoever shows progress.
+    pub counters: Arc<Counters>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { memory: DEFAULT_MEMORY, workers: Workers::default(), counters: Arc::default() }
+    }
+}
+
+/// Work done so far. Counts only grow, so they can be read at any time from any thread.
+#[derive(Debug, Default)]
+pub struct Counters {
+    total: AtomicU64,
+    done: AtomicU64,
+    parts: AtomicU64,
+    bytes_read: AtomicU64,
+    reads: AtomicU64,
+    decodes: AtomicU64,
+    bytes_decoded: AtomicU64,
+}
+
+impl Counters {
+    /// Bytes that will be done, as far as is known: the object's where zeroes are written, else those that are stored.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes done, counted as [`Counters::total`] does.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Parts put.
+    pub fn parts(&self) -> u64 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read from the source for guest content, gaps between merged runs included.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Reads of the source for guest content.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Encoded units decoded.
+    pub fn decodes(&self) -> u64 {
+        self.decodes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the encoded units decoded to.
+    pub fn bytes_decoded(&self) -> u64 {
+        self.bytes_decoded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn part_done(&self, bytes: u64) {
+        self.parts.fetch_add(1, Ordering::Relaxed);
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, bytes: u64) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn decoded(&self, bytes: u64) {
+        self.decodes.fetch_add(1, Ordering::Relaxed);
+        self.bytes_decoded.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

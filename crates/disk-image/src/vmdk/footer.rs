@@ -1,0 +1,52 @@
+//! The end of a streamOptimized file: a footer marker, the footer, an end-of-stream marker, a sector each.
+//!
+//! Source: *Virtual Disk Format 5.0*, "Stream-Optimized Compressed Sparse Extents". An end-of-stream marker is all zeroes, so a file
+//! that was padded (by tar, by a store that counts blocks) looks like one with more of them: the search goes back over
+//! zeroes. Where the last thing in the file is not a footer, the file was cut.
+
+use super::SECTOR;
+use super::header::Header;
+use crate::limits::VMDK_FOOTER_SEARCH;
+use crate::{Item, OpenError, Span, Stored};
+
+/// A marker's `type` where it announces the footer.
+const FOOTER: u32 = 3;
+
+/// [`SECTOR`] bytes.
+type Sector = [u8; 512];
+
+/// Where the footer is looked for.
+pub(super) fn tail(file_len: u64) -> Stored {
+    let span = tail_span(file_len);
+    Stored::image(span.start, span.len)
+}
+
+fn tail_span(file_len: u64) -> Span {
+    let start = file_len.saturating_sub(VMDK_FOOTER_SEARCH).next_multiple_of(SECTOR).min(file_len);
+    Span::between(start, file_len)
+}
+
+/// The footer in the bytes of [`tail`].
+pub(super) fn find(tail: &[u8], file_len: u64) -> Result<Header, OpenError> {
+    let span = tail_span(file_len);
+    let missing = OpenError::Missing { what: Item::The("VMDK footer"), span };
+    let (sectors, rest) = tail.as_chunks();
+    let ends = sectors.last().is_some_and(is_zero) && rest.iter().all(|&byte| byte == 0);
+    let mut back = sectors.iter().enumerate().rev().skip_while(|(_, sector)| is_zero(sector));
+    match (back.next(), back.next()) {
+        (Some((index, footer)), Some((_, marker))) if ends && is_footer_marker(marker) => {
+            let start = span.start.saturating_add((index as u64).saturating_mul(SECTOR));
+            Header::parse(footer, start, file_len)
+        }
+        _ => Err(missing),
+    }
+}
+
+/// A marker: sectors of what follows (8 bytes), 0 (4 bytes), type (4 bytes).
+fn is_footer_marker(sector: &Sector) -> bool {
+    sector.get(8..12) == Some(&[0; 4]) && sector.get(12..16) == Some(&FOOTER.to_le_bytes())
+}
+
+fn is_zero(sector: &Sector) -> bool {
+    *sector == [0; 512]
+}

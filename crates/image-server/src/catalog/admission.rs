@@ -1,0 +1,195 @@
+//! How operations come into the catalog: names, keys and the length of the queue are checked in the same commit.
+
+use image_api::{Image, compute::image, to_json};
+use sqlx::Row;
+
+use super::{
+    Catalog, CatalogError, OperationRecord, Tx, commit, now, read_image, read_operation, rows, set_status,
+};
+use crate::{
+    ids, limits,
+    operation::{Kind, State},
+    uri::SourceUri,
+};
+
+/// A caller's key, and the digest of what it was sent with.
+#[derive(Clone, Debug)]
+pub(crate) struct IdempotencyKey {
+    pub(crate) key: String,
+    pub(crate) request_digest: String,
+}
+
+/// An image to make.
+#[derive(Debug)]
+pub(crate) struct NewImage {
+    /// What the caller said; identifier, time, status and sizes are the catalog's.
+    pub(crate) image: Image,
+    pub(crate) source: SourceUri,
+    /// 0 means what the content needs.
+    pub(crate) wanted_disk_size: i64,
+    pub(crate) created_by: String,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// A new operation, which a worker must take.
+    New(OperationRecord),
+    /// The operation that the key stands for already.
+    Known(OperationRecord),
+}
+
+impl Catalog {
+    /// Accepts an image: CREATING, with a queued operation.
+    pub(crate) async fn admit_create(&self, new: NewImage) -> Result<Admission, CatalogError> {
+        let mut tx = self.begin().await?;
+        if let Some(known) = known_operation(&mut tx, new.key.as_ref()).await? {
+            // A key that was freed is freed by the commit of the new operation only.
+            return Ok(Admission::Known(known));
+        }
+        check_queue(&mut tx).await?;
+        check_name(&mut tx, &new.image).await?;
+        let (image_id, created_at) = (ids::new_id(), now());
+        let attributes = to_json(&rows::attributes_of(&new.image)).map_err(|source| CatalogError::Json {
+            table: "images",
+            id: image_id.clone(),
+            source,
+        })?;
+        let sql = "INSERT INTO images (id, folder_id, name, family, created_at, status, storage_size, min_disk_size, \
+                   attributes) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)";
+        sqlx::query(sql)
+            .bind(&image_id)
+            .bind(&new.image.folder_id)
+            .bind(&new.image.name)
+            .bind(&new.image.family)
+            .bind(created_at)
+            .bind(i64::from(i32::from(image::Status::Creating)))
+            .bind(new.wanted_disk_size)
+            .bind(attributes)
+            .execute(&mut *tx)
+            .await
+            .map_err(CatalogError::database("add an image"))?;
+        let operation = NewOperation {
+            kind: Kind::Create,
+            image_id: &image_id,
+            created_by: &new.created_by,
+            source: Some(&new.source),
+            wanted_disk_size: new.wanted_disk_size,
+            key: new.key.as_ref(),
+        };
+        let record = add_operation(&mut tx, &operation).await?;
+        commit(tx).await?;
+        Ok(Admission::New(record))
+    }
+
+    /// Accepts the removal of an image: DELETING, with a queued operation.
+    pub(crate) async fn admit_delete(
+        &self,
+        image_id: &str,
+        created_by: &str,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Admission, CatalogError> {
+        let mut tx = self.begin().await?;
+        if let Some(known) = known_operation(&mut tx, key).await? {
+            return Ok(Admission::Known(known));
+        }
+        let image = read_image(&mut tx, image_id).await?;
+        if !matches!(image.status(), image::Status::Ready | image::Status::Error) {
+            let status = image.status().as_str_name();
+            return Err(CatalogError::NotDeletable { id: image_id.to_owned(), status });
+        }
+        set_status(&mut tx, image_id, image::Status::Deleting).await?;
+        let operation =
+            NewOperation { kind: Kind::Delete, image_id, created_by, source: None, wanted_disk_size: 0, key };
+        let record = add_operation(&mut tx, &operation).await?;
+        commit(tx).await?;
+        Ok(Admission::New(record))
+    }
+}
+
+struct NewOperation<'a> {
+    kind: Kind,
+    image_id: &'a str,
+    created_by: &'a str,
+    source: Option<&'a SourceUri>,
+    wanted_disk_size: i64,
+    key: Option<&'a IdempotencyKey>,
+}
+
+async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationRecord, CatalogError> {
+    let (id, created_at) = (ids::new_id(), now());
+    let sql = "INSERT INTO operations (id, kind, state, image_id, created_by, created_at, modified_at, source_uri, \
+               wanted_disk_size, idempotency_key, request_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(sql)
+        .bind(&id)
+        .bind(new.kind.word())
+        .bind(State::Queued.word())
+        .bind(new.image_id)
+        .bind(new.created_by)
+        .bind(created_at)
+        .bind(created_at)
+        .bind(new.source.map(SourceUri::expose))
+        .bind(new.wanted_disk_size)
+        .bind(new.key.map(|key| key.key.as_str()))
+        .bind(new.key.map(|key| key.request_digest.as_str()))
+        .execute(&mut **tx)
+        .await
+        .map_err(CatalogError::database("add an operation"))?;
+    read_operation(tx, &id).await
+}
+
+/// The operation that the key stands for. A key whose operation ended in an error stands for nothing any more: the
+/// caller who tries again wants a new attempt, not the old error.
+async fn known_operation(
+    tx: &mut Tx,
+    key: Option<&IdempotencyKey>,
+) -> Result<Option<OperationRecord>, CatalogError> {
+    let Some(IdempotencyKey { key, request_digest }) = key else { return Ok(None) };
+    let row = sqlx::query("SELECT id, request_digest FROM operations WHERE idempotency_key = ?")
+        .bind(key)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(CatalogError::database("look up an idempotency key"))?;
+    let Some(row) = row else { return Ok(None) };
+    let record = read_operation(tx, row.get("id")).await?;
+    if matches!(record.state, State::Failed | State::Cancelled) {
+        sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = ?")
+            .bind(&record.id)
+            .execute(&mut **tx)
+            .await
+            .map_err(CatalogError::database("free an idempotency key"))?;
+        return Ok(None);
+    }
+    if row.get::<Option<String>, _>("request_digest").as_ref() != Some(request_digest) {
+        return Err(CatalogError::KeyReused);
+    }
+    Ok(Some(record))
+}
+
+async fn check_queue(tx: &mut Tx) -> Result<(), CatalogError> {
+    let sql = "SELECT COUNT(*) FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING')";
+    let found: i64 = sqlx::query_scalar(sql)
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(CatalogError::database("count operations"))?;
+    let limit = limits::UNFINISHED_OPERATIONS;
+    if found < limit { Ok(()) } else { Err(CatalogError::QueueFull { found, limit }) }
+}
+
+async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {
+    if image.name.is_empty() {
+        return Ok(());
+    }
+    let sql = "SELECT id FROM images WHERE folder_id = ? AND name = ? AND status IN (1, 2)";
+    let taken: Option<String> = sqlx::query_scalar(sql)
+        .bind(&image.folder_id)
+        .bind(&image.name)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(CatalogError::database("look up a name"))?;
+    match taken {
+        Some(image_id) => Err(CatalogError::NameTaken { name: image.name.clone(), image_id }),
+        None => Ok(()),
+    }
+}

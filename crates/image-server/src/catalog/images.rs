@@ -1,0 +1,103 @@
+//! Images for reading: one, or a page of a folder.
+
+use image_api::{Image, compute::image};
+use sqlx::QueryBuilder;
+
+use super::{Catalog, CatalogError, read_image, rows::image_of};
+
+/// A column that a listing can be ordered by or filtered on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Column {
+    Id,
+    Name,
+    Family,
+    CreatedAt,
+    Status,
+}
+
+impl Column {
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Name => "name",
+            Self::Family => "family",
+            Self::CreatedAt => "created_at",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Which way a listing is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Ascending,
+    Descending,
+}
+
+/// `column IN values`, or its opposite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) column: Column,
+    pub(crate) negated: bool,
+    pub(crate) values: Vec<String>,
+}
+
+/// A page to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListQuery {
+    pub(crate) folder_id: String,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) order: Column,
+    pub(crate) direction: Direction,
+    /// Value of the order's column, and id, of the last image of the page before.
+    pub(crate) after: Option<(String, String)>,
+    pub(crate) limit: i64,
+}
+
+impl Catalog {
+    /// An image.
+    pub(crate) async fn image(&self, id: &str) -> Result<Image, CatalogError> {
+        let mut tx = self.begin().await?;
+        read_image(&mut tx, id).await
+    }
+
+    /// Images of a folder, at most `limit`, in a total order.
+    pub(crate) async fn images(&self, list: &ListQuery) -> Result<Vec<Image>, CatalogError> {
+        let mut query = QueryBuilder::new("SELECT * FROM images WHERE folder_id = ");
+        query.push_bind(list.folder_id.as_str());
+        for Condition { column, negated, values } in &list.conditions {
+            let verb = if *negated { " NOT IN (" } else { " IN (" };
+            query.push(" AND ").push(column.sql()).push(verb);
+            let mut items = query.separated(", ");
+            for value in values {
+                match column {
+                    // An unknown word is a status that no image has.
+                    Column::Status => items.push_bind(
+                        image::Status::from_str_name(value).map_or(-1, |status| i64::from(i32::from(status))),
+                    ),
+                    _ => items.push_bind(value.as_str()),
+                };
+            }
+            query.push(")");
+        }
+        let (order, beyond, direction) = match list.direction {
+            Direction::Ascending => (list.order.sql(), " > (", " ASC"),
+            Direction::Descending => (list.order.sql(), " < (", " DESC"),
+        };
+        if let Some((value, id)) = &list.after {
+            query.push(" AND (").push(order).push(", id)").push(beyond);
+            match list.order {
+                Column::CreatedAt | Column::Status => {
+                    query.push_bind(value.parse::<i64>().unwrap_or_default())
+                }
+                _ => query.push_bind(value.as_str()),
+            };
+            query.push(", ").push_bind(id.as_str()).push(")");
+        }
+        query.push(" ORDER BY ").push(order).push(direction).push(", id").push(direction);
+        query.push(" LIMIT ").push_bind(list.limit);
+        let rows =
+            query.build().fetch_all(&self.pool).await.map_err(CatalogError::database("list images"))?;
+        rows.iter().map(image_of).collect()
+    }
+}

@@ -1,0 +1,43 @@
+//! What the server bounds, and why there.
+
+use std::time::Duration;
+
+/// Ingests that run at once. Each holds a memory budget and decodes on all cores; more would only wait for each other.
+pub(crate) const RUNNING_INGESTS: usize = 4;
+
+/// Operations that may wait or run. A pre-signed URL that waits behind a hundred ingests is likely to expire first.
+pub(crate) const UNFINISHED_OPERATIONS: i64 = 104;
+
+/// What a caller is told to wait when the queue is full.
+pub(crate) const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's body: a Create with full labels and 64 product ids is below 32 KiB, a pre-signed URL with a
+/// session token below 8 KiB.
+pub(crate) const REQUEST_BODY: usize = 256 << 10;
+
+/// Characters of an `Idempotency-Key`; the contract's are UUIDs of 36.
+pub(crate) const IDEMPOTENCY_KEY: usize = 128;
+
+/// Characters of a source URI. S3 signatures with a session token reach 3 KiB.
+pub(crate) const URI: usize = 16 << 10;
+
+/// `minDiskSize` counts in this unit and starts with it, as the cloud's does.
+pub(crate) const DISK_UNIT: u64 = 4 << 20;
+
+/// Default memory of one ingest: parts in flight and decoded units. The image's map comes on top.
+pub(crate) const INGEST_MEMORY: u64 = 192 << 20;
+
+/// How long a stopping server waits for its connections and its operations. An operation that is still busy then is
+/// continued by the next start.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a write waits for another one in the catalog before it fails.
+pub(crate) const CATALOG_BUSY: Duration = Duration::from_secs(10);
+
+/// Images on a page where the caller does not say, and at most.
+pub(crate) const PAGE_SIZE: i64 = 100;
+/// See [`PAGE_SIZE`].
+pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
+
+/// How long a caller may take to send the head of a request.
+pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(30);
