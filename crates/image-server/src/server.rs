@@ -4,8 +4,7 @@ mod lock;
 mod tls;
 
 use std::{
-    fs,
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
     path::Path,
@@ -73,13 +72,19 @@ impl Server {
             }
             Storage::Bucket { uri, config } => {
                 let store = Store::connect(config).await.map_err(|source| ServerError::Store { source })?;
-                store.head_bucket(uri.bucket(), &starting).await.map_err(|source| ServerError::Store { source })?;
+                store
+                    .head_bucket(uri.bucket(), &starting)
+                    .await
+                    .map_err(|source| ServerError::Store { source })?;
                 (None, store, uri)
             }
             Storage::Connected { store, uri } => (None, store, uri),
         };
+        let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
+        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         let content = StoredContent {
-            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
+            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            http: uris.http_options(),
             options: Options {
                 memory: config.memory,
                 workers: Workers::new(config.jobs).map_err(|source| ServerError::Workers { source })?,
@@ -87,8 +92,6 @@ impl Server {
             },
         };
         let worker = Worker::new(catalog.clone(), Arc::new(content));
-        let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
-        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         worker.resume().await.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
         let app = App { catalog: catalog.clone(), worker: worker.clone(), uris, tokens: config.tokens };
         let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });

@@ -78,7 +78,7 @@ async fn bad_images_are_refused_and_leave_nothing() {
         let status = failure(&fixture.wait(&fixture.create(&request("web", &url)).await).await);
         assert_eq!(status.canonical_code(), Code::InvalidArgument, "{name}: {}", status.message);
         assert!(status.message.contains(words), "{name}: {}", status.message);
-        assert!(!status.message.contains("Signature"), "{name}: {}", status.message);
+        assert!(!status.message.contains("X-Amz-"), "{name}: {}", status.message);
     }
     assert_eq!(fixture.object_count(".blocks/").await, 0);
     fixture.stop().await;
@@ -97,7 +97,7 @@ async fn bad_urls_are_reported() {
         let status = failure(&done);
         assert_eq!(status.canonical_code(), Code::FailedPrecondition, "{}", status.message);
         assert!(status.message.contains(words), "{}", status.message);
-        assert!(!status.message.contains("Signature"), "{}", status.message);
+        assert!(!status.message.contains("X-Amz-"), "{}", status.message);
     }
     fixture.stop().await;
 }
@@ -186,7 +186,9 @@ async fn over_tls_with_a_token() {
         config.tokens = vec!["token".parse().unwrap()];
     })
     .await;
-    let done = fixture.wait(&fixture.create(&request("web", &fixture.upload("raw", &disk(MIB, &[])).await)).await).await;
+    let done = fixture
+        .wait(&fixture.create(&request("web", &fixture.upload("raw", &disk(MIB, &[])).await)).await)
+        .await;
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
     let stranger = fixture.client_with(None).get_operation(&done.id, &fixture.cancel).await;
     assert_eq!(stranger.unwrap_err().code(), Code::Unauthenticated);
@@ -206,7 +208,8 @@ async fn the_keys_are_the_owners() {
 async fn other_hosts_are_not_read() {
     let fixture = Fixture::start().await;
     let slow = support::SlowSource::start(disk(MIB, &[])).await;
-    let refused = fixture.client.create_image(&request("web", &slow.url()), Uuid::new_v4(), &fixture.cancel).await;
+    let refused =
+        fixture.client.create_image(&request("web", &slow.url()), Uuid::new_v4(), &fixture.cancel).await;
     let Err(ApiError::Status(error)) = refused else { panic!("{refused:?}") };
     assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::InvalidArgument, "uri"));
     assert_eq!(slow.served(), 0);

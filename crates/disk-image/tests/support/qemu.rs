@@ -1,5 +1,7 @@
 //! qemu-img and qemu-io as judges.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -41,14 +43,21 @@ impl Lab {
         self.run("qemu-img", &arguments.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// `qemu-io` commands on a QCOW2 file.
+    /// `qemu-io` commands on an image, whose format is found by its content.
     pub(crate) fn io(&self, file: &str, commands: &[&str]) {
-        let mut arguments = vec!["-f", "qcow2"];
+        let mut arguments = Vec::new();
         for command in commands {
             arguments.extend(["-c", command]);
         }
         arguments.push(file);
         self.run("qemu-io", &arguments);
+    }
+
+    /// True if qemu-img reads the whole image.
+    pub(crate) fn accepts(&self, file: &str) -> bool {
+        let arguments = ["convert", "-O", "raw", file, "judge.raw"];
+        let output = Command::new("qemu-img").args(arguments).current_dir(self.dir.path()).output().unwrap();
+        output.status.success()
     }
 
     fn run(&self, tool: &str, arguments: &[&str]) -> String {
