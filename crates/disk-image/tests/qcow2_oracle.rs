@@ -4,14 +4,14 @@
 
 #[path = "support/driver.rs"]
 mod driver;
-#[path = "support/lab.rs"]
-mod lab;
+#[path = "support/qemu.rs"]
+mod qemu;
 
 use bytes::Bytes;
 use disk_image::qcow2::{Layout, LayoutOptions};
 use disk_image::{Details, Feature, ObjectMap, OpenError, OpenOptions, Warning};
 use driver::Disk;
-use lab::{Dice, Lab, seen};
+use qemu::{Dice, Lab, seen};
 
 /// Every guest byte and every extent, by us and by QEMU.
 fn agrees(lab: &Lab, file: &str) -> Disk {
