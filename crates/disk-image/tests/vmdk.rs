@@ -2,29 +2,52 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
-mod support;
+#[path = "support/driver.rs"]
+mod driver;
+#[path = "support/qemu.rs"]
+mod qemu;
+#[path = "support/vmdk.rs"]
+mod vmdk;
 
+use bytes::Bytes;
 use disk_image::vmdk::{CreateType, Details, Directory};
-use disk_image::{Format, Item, OpenError, OpenOptions, Span, State, Warning};
-use support::vmdk::{Builder, GRAIN, Grain, ODD_CAPACITY, content, populated};
-use support::{Numbers, assert_gapless, open, open_counted, read, read_all};
+use disk_image::{Format, Item, ObjectMap, OpenError, OpenOptions, Span, State, Warning};
+use driver::Disk;
+use qemu::Dice;
+use vmdk::{Builder, GRAIN, Grain, ODD_CAPACITY, content, populated};
 
-fn details(file: &[u8]) -> Details {
-    match open(file).unwrap().details() {
-        disk_image::Details::Vmdk(details) => details.clone(),
+fn open(file: &[u8]) -> Result<Disk, OpenError> {
+    Disk::parse(Bytes::copy_from_slice(file), &OpenOptions::default())
+}
+
+fn details(disk: &Disk) -> &Details {
+    match disk.image.details() {
+        disk_image::Details::Vmdk(details) => details,
         other => panic!("{other:?}"),
     }
+}
+
+/// Opens what the builder makes, and reads it in parts that cut grains.
+fn assert_reads_back(builder: &Builder) -> Disk {
+    const PART: u64 = (1 << 20) + 4096;
+    let disk = open(&builder.build().bytes).unwrap();
+    let layout = ObjectMap::raw(disk.image.virtual_size());
+    let expected = builder.guest();
+    assert_eq!(layout.len(), expected.len() as u64);
+    for (expected, start) in expected.chunks(PART as usize).zip((0..).step_by(PART as usize)) {
+        let part = disk.part(&layout, Span::new(start, expected.len() as u64)).unwrap();
+        assert!(part == expected, "{:?}, part at {start:#x}", builder.order);
+    }
+    disk
 }
 
 #[test]
 fn sparse_file_reads_back() {
     let builder = populated(Builder::sparse(ODD_CAPACITY));
-    let file = builder.build().bytes;
-    let image = open(&file).unwrap();
-    assert_eq!(image.format(), Format::Vmdk);
-    assert_eq!(image.virtual_size(), ODD_CAPACITY * 512);
-    assert_eq!(read_all(&image, &file).unwrap(), builder.guest());
-    assert_eq!(image.map().stats().data, 7 * GRAIN as u64 + 3 * 512);
+    let disk = assert_reads_back(&builder);
+    assert_eq!(disk.image.format(), Format::Vmdk);
+    assert_eq!(disk.image.virtual_size(), ODD_CAPACITY * 512);
+    assert_eq!(disk.image.map().stats().data, 7 * GRAIN as u64 + 3 * 512);
     let expected = Details {
         create_type: CreateType::MonolithicSparse,
         version: 1,
@@ -32,15 +55,13 @@ fn sparse_file_reads_back() {
         compressed: false,
         directory: Directory::Header,
     };
-    assert_eq!(details(&file), expected);
+    assert_eq!(*details(&disk), expected);
 }
 
 #[test]
 fn footer_leads_to_the_directory() {
     let builder = populated(Builder::stream(ODD_CAPACITY));
-    let file = builder.build().bytes;
-    let image = open(&file).unwrap();
-    assert_eq!(read_all(&image, &file).unwrap(), builder.guest());
+    let disk = assert_reads_back(&builder);
     let expected = Details {
         create_type: CreateType::StreamOptimized,
         version: 3,
@@ -48,7 +69,7 @@ fn footer_leads_to_the_directory() {
         compressed: true,
         directory: Directory::Footer,
     };
-    assert_eq!(details(&file), expected);
+    assert_eq!(*details(&disk), expected);
 }
 
 #[test]
@@ -58,8 +79,8 @@ fn padding_after_the_stream_is_tolerated() {
     for padding in [1, 511, 512, 10 << 10, 64 << 10, (1 << 20) - 2048] {
         let mut padded = file.clone();
         padded.resize(file.len() + padding, 0);
-        let image = open(&padded).unwrap_or_else(|error| panic!("padding {padding}: {error}"));
-        assert_eq!(read_all(&image, &padded).unwrap(), builder.guest(), "padding {padding}");
+        let disk = open(&padded).unwrap_or_else(|error| panic!("padding {padding}: {error}"));
+        assert!(disk.guest().unwrap() == builder.guest(), "padding {padding}");
     }
 }
 
@@ -67,14 +88,12 @@ fn padding_after_the_stream_is_tolerated() {
 fn grains_may_be_stored_in_any_order() {
     for empty in [Builder::sparse(ODD_CAPACITY), Builder::stream(ODD_CAPACITY)] {
         let mut builder = populated(empty);
-        let mut numbers = Numbers::seeded(5);
+        let mut dice = Dice(5);
         for _ in 0..20 {
             let mut order: Vec<u64> = builder.grains.keys().copied().collect();
-            order.sort_by_cached_key(|_| numbers.next());
+            order.sort_by_cached_key(|_| dice.roll(1 << 31));
             builder.order = order;
-            let file = builder.build().bytes;
-            let image = open(&file).unwrap();
-            assert_eq!(read_all(&image, &file).unwrap(), builder.guest(), "{:?}", builder.order);
+            assert_reads_back(&builder);
         }
     }
 }
@@ -87,10 +106,9 @@ fn stored_lengths_are_bounded() {
         let builder = Builder::stream(64 * 128).grain(0, grain(0)).grain(1, grain(1));
         let builder = builder.grain(2, content(2, GRAIN)).zero_grain(3).grain(5, content(5, GRAIN));
         let builder = Builder { order: order.to_vec(), flags: 0x30005, ..builder };
-        let built = builder.build();
-        let image = open(&built.bytes).unwrap();
-        assert_eq!(read_all(&image, &built.bytes).unwrap(), builder.guest());
-        let lens: Vec<u64> = image
+        let disk = assert_reads_back(&builder);
+        let lens: Vec<u64> = disk
+            .image
             .map()
             .iter()
             .filter_map(|extent| match extent.state {
@@ -98,7 +116,7 @@ fn stored_lengths_are_bounded() {
                 _ => None,
             })
             .collect();
-        (built, lens)
+        (builder.build(), lens)
     };
     let (built, lens) = stream(&[0, 1, 2, 5]);
     let start = |index| built.grains[&index] as u64;
@@ -114,21 +132,17 @@ fn stored_lengths_are_bounded() {
 #[test]
 fn zero_grains_need_their_flag() {
     let mut builder = Builder::sparse(1024).grain(0, content(1, GRAIN)).zero_grain(1).zero_grain(2);
-    let found = open(&builder.build().bytes).unwrap_err();
+    let found = open(&builder.build().bytes).map(|disk| disk.image).unwrap_err();
     let expected = "0 or a sector past the metadata";
     assert_eq!(found, OpenError::Field { what: Item::EntryOf("grain table", 0, 1), found: 1, expected });
     assert_eq!(found.to_string(), "grain table 0 entry 1 is 0x1, expected 0 or a sector past the metadata");
 
     builder.flags |= 4;
-    let file = builder.build().bytes;
-    let image = open(&file).unwrap();
-    assert_eq!(image.map().stats().zero, 2 * GRAIN as u64);
-    assert_eq!(read_all(&image, &file).unwrap(), builder.guest());
+    assert_eq!(assert_reads_back(&builder).image.map().stats().zero, 2 * GRAIN as u64);
 
     let stream =
         Builder { flags: 0x30005, ..Builder::stream(1024).grain(0, content(1, GRAIN)).zero_grain(7) };
-    let file = stream.build().bytes;
-    assert_eq!(open(&file).unwrap().map().stats().zero, GRAIN as u64);
+    assert_eq!(assert_reads_back(&stream).image.map().stats().zero, GRAIN as u64);
 }
 
 /// The stream of the last grain may hold the whole grain or only what the disk has of it.
@@ -138,17 +152,14 @@ fn last_compressed_grain_may_be_full_or_short() {
         for level in [0, 6] {
             let mut builder = Builder::stream(128 + 3).grain(0, content(1, GRAIN));
             builder.grains.insert(1, Grain::Data(content(4, len), level));
-            let file = builder.build().bytes;
-            let image = open(&file).unwrap();
-            assert_eq!(read_all(&image, &file).unwrap(), builder.guest(), "{len} bytes, level {level}");
+            assert_reads_back(&builder);
         }
     }
     for (index, len) in [(1, 3 * 512 - 1), (0, GRAIN - 512), (1, GRAIN + 1)] {
         let builder = Builder::stream(128 + 3).grain(0, content(1, GRAIN)).grain(1, content(4, 3 * 512));
         let builder = builder.grain(index, content(4, len));
-        let file = builder.build().bytes;
-        let image = open(&file).unwrap();
-        assert!(read_all(&image, &file).is_err(), "grain {index} of {len} bytes");
+        let disk = open(&builder.build().bytes).unwrap();
+        assert!(disk.guest().is_err(), "grain {index} of {len} bytes");
     }
 }
 
@@ -165,8 +176,7 @@ fn incompressible_grains_take_more_than_a_grain() {
             builder.order = order.to_vec();
             let built = builder.build();
             assert!(built.grains[&order[1]] - built.grains[&order[0]] > len);
-            let image = open(&built.bytes).unwrap();
-            assert_eq!(read_all(&image, &built.bytes).unwrap(), builder.guest());
+            assert_reads_back(&builder);
         }
     }
 }
@@ -174,17 +184,17 @@ fn incompressible_grains_take_more_than_a_grain() {
 #[test]
 fn unclean_shutdown_is_a_warning() {
     let built = Builder::sparse(1024).grain(3, content(1, GRAIN)).build();
-    assert_eq!(open(&built.bytes).unwrap().warnings(), []);
-    assert_eq!(open(&built.with(72, &[1])).unwrap().warnings(), [Warning::UncleanShutdown]);
+    assert_eq!(open(&built.bytes).unwrap().image.warnings(), []);
+    assert_eq!(open(&built.with(72, &[1])).unwrap().image.warnings(), [Warning::UncleanShutdown]);
 }
 
 /// What lies behind the end of the disk in the last table is nobody's.
 #[test]
 fn entries_past_the_capacity_are_ignored() {
-    let built = populated(Builder::sparse(ODD_CAPACITY)).build();
-    let last = built.entry(700);
-    let image = open(&built.with(last + 4, &[0xff; 8])).unwrap();
-    assert_gapless(&image);
+    let builder = populated(Builder::sparse(ODD_CAPACITY));
+    let built = builder.build();
+    let disk = open(&built.with(built.entry(701), &[0xff; 8])).unwrap();
+    assert!(disk.guest().unwrap() == builder.guest());
 }
 
 /// 64 TiB with one grain: what is read is the directory and one table.
@@ -193,13 +203,14 @@ fn time_goes_by_data() {
     let capacity = 64 << 31;
     let builder = Builder::sparse(capacity).grain(1 << 29, content(1, GRAIN));
     let file = builder.build().bytes;
-    let (image, asked) = open_counted(&file, &OpenOptions::default()).unwrap();
-    assert_eq!(image.map().iter().count(), 3);
-    assert!(image.map().memory() < 4096);
-    assert!(asked.steps < 10, "{asked:?}");
-    assert!(asked.largest_step <= 4 << 20, "{asked:?}");
-    let grain = read(&image, &file, Span::new((1 << 29) * GRAIN as u64, GRAIN as u64)).unwrap();
-    assert_eq!(grain, content(1, GRAIN));
+    let disk = open(&file).unwrap();
+    assert_eq!(disk.image.map().iter().count(), 3);
+    assert!(disk.image.map().memory() < 4096);
+    // The probe, header and descriptor, 4 MiB of directory in two steps, a table.
+    assert!(disk.reads <= 6 && disk.largest_step <= 4 << 20, "{} {}", disk.reads, disk.largest_step);
+    let layout = ObjectMap::raw(disk.image.virtual_size());
+    let grain = disk.part(&layout, Span::new((1 << 29) * GRAIN as u64, GRAIN as u64)).unwrap();
+    assert!(grain == content(1, GRAIN));
 }
 
 /// Many tables are asked for in steps, neighbours in one run.
@@ -211,12 +222,12 @@ fn tables_are_read_in_large_runs() {
         builder = builder.grain(table * 512 + table % 512, content(table, 4096));
     }
     let file = builder.build().bytes;
-    let (image, asked) = open_counted(&file, &OpenOptions::default()).unwrap();
-    assert!(asked.reads < 10, "{asked:?}");
-    assert!(asked.largest_step <= 4 << 20, "{asked:?}");
-    assert_eq!(image.map().stats().data, tables * 4096);
+    let disk = open(&file).unwrap();
+    assert!(disk.reads < 10 && disk.largest_step <= 4 << 20, "{} {}", disk.reads, disk.largest_step);
+    let layout = ObjectMap::raw(disk.image.virtual_size());
+    assert_eq!(disk.image.map().stats().data, tables * 4096);
     for table in (0..tables).step_by(97) {
         let start = (table * 512 + table % 512) * 4096;
-        assert_eq!(read(&image, &file, Span::new(start, 4096)).unwrap(), content(table, 4096));
+        assert!(disk.part(&layout, Span::new(start, 4096)).unwrap() == content(table, 4096));
     }
 }

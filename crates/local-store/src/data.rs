@@ -21,11 +21,11 @@ use s3s::{S3Result, StdError, s3_error};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::checksums::{Algorithm, Claim, Digest, Hashes, parse_content_md5};
+use crate::checksums::{Algorithm, Claim, Hashes, parse_content_md5};
 use crate::errors::{body_error, idle, internal, join};
 use crate::folder::sync_dir;
 use crate::limits::{BODY_IDLE, MAX_PUT, READ_CHUNK, WRITE_BATCH};
-use crate::records::{FileId, Object, Slice};
+use crate::records::{FileId, Moment, Object, Part, Slice};
 
 /// The `data/` folder of a bucket.
 pub(crate) struct DataDir {
@@ -128,14 +128,6 @@ impl Drop for Owned {
     }
 }
 
-/// A body that has arrived whole, is synced, and has what its client promised.
-pub(crate) struct Received {
-    pub(crate) file: DataFile,
-    pub(crate) size: u64,
-    pub(crate) md5: [u8; 16],
-    pub(crate) digests: Vec<Digest>,
-}
-
 /// What to hold a body against, and what to learn of it.
 pub(crate) struct Promise<'a> {
     pub(crate) length: Option<i64>,
@@ -145,12 +137,13 @@ pub(crate) struct Promise<'a> {
     pub(crate) wanted: Option<Algorithm>,
 }
 
-/// Streams a request's body into a new data file. On an error nothing of it stays.
+/// Streams a request's body into a new data file, synced, and holds it against its promise. On an error nothing of it
+/// stays.
 pub(crate) async fn receive(
     dir: &Arc<DataDir>,
     body: Option<StreamingBlob>,
     promise: Promise<'_>,
-) -> S3Result<Received> {
+) -> S3Result<Part> {
     let length = promise.length.and_then(|length| u64::try_from(length).ok());
     let length = length
         .ok_or_else(|| s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."))?;
@@ -192,7 +185,8 @@ pub(crate) async fn receive(
     if content_md5.is_some_and(|expected| expected != md5) {
         return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
     }
-    Ok(Received { file, size, md5, digests })
+    let slices = [Slice { file, offset: 0, len: size }].into();
+    Ok(Part { size, md5, digests: digests.into(), modified: Moment::now(), slices })
 }
 
 fn incomplete() -> s3s::S3Error {

@@ -134,19 +134,14 @@ impl LocalStore {
             claim,
             wanted: Some(algorithm),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-
-        let modified = Moment::now();
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part =
-            Part { size: received.size, md5: received.md5, digests: received.digests, modified, slices };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let object = Object {
-            modified,
+            modified: part.modified,
             etag: part.tag(),
             checksum: whole_checksum(&part, algorithm),
             attributes,
             upload: None,
-            parts: vec![part],
+            parts: [part].into(),
         };
         let key = input.key;
         let object = blocking(move || bucket.put(&key, object, |current| conditions.check(current))).await?;
@@ -206,7 +201,7 @@ impl LocalStore {
                 checksum: whole_checksum(&part, algorithm),
                 attributes: if replace { new_attributes } else { source.attributes.clone() },
                 upload: None,
-                parts: vec![part],
+                parts: [part].into(),
             };
             bucket.put(&key, object, |current| conditions.check(current))
         })
@@ -345,7 +340,7 @@ pub(crate) fn copy_range(
         Ok(Slice { file: file.duplicate(bucket.data())?, offset: slice.offset, len: slice.len })
     };
     let slices = slices(source, start, len).map(twin).collect::<std::io::Result<_>>().map_err(internal)?;
-    Ok(Part { size: len, md5, digests, modified: Moment::now(), slices })
+    Ok(Part { size: len, md5, digests: digests.into(), modified: Moment::now(), slices })
 }
 
 type Known = ([u8; 16], Vec<Digest>);

@@ -1,7 +1,7 @@
 //! What the record files hold, and what the store keeps of them in memory: the same types.
 //!
 //! They are generic in how a data file is named: a [`FileId`] in a record, a [`DataFile`] in memory, whose
-//! life is the file's. In memory an object takes some 300 bytes, and 200 more for each part after the first.
+//! life is the file's. In memory an object takes some 600 bytes, and 200 more for each part after the first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -137,9 +137,9 @@ pub(crate) struct Part<F = DataFile> {
     pub(crate) size: u64,
     #[serde(with = "hex")]
     pub(crate) md5: [u8; 16],
-    pub(crate) digests: Vec<Digest>,
+    pub(crate) digests: Box<[Digest]>,
     pub(crate) modified: Moment,
-    pub(crate) slices: Vec<Slice<F>>,
+    pub(crate) slices: Box<[Slice<F>]>,
 }
 
 impl<F> Part<F> {
@@ -169,7 +169,7 @@ pub(crate) struct Object<F = DataFile> {
     /// The upload that made it, so that a repeated Complete can be answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) upload: Option<Box<str>>,
-    pub(crate) parts: Vec<Part<F>>,
+    pub(crate) parts: Box<[Part<F>]>,
 }
 
 impl<F> Object<F> {

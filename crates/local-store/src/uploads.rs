@@ -20,7 +20,7 @@ use crate::errors::no_such_key;
 use crate::limits::MAX_PART_NUMBER;
 use crate::listing::{Encoder, common_prefixes, count, length, page_size};
 use crate::objects::{attributes, check_key, check_source_size, copy_range, refuse, source_name};
-use crate::records::{Moment, Part, Slice, UploadRecord};
+use crate::records::{Moment, Part, UploadRecord};
 use crate::store::{LocalStore, blocking};
 
 impl LocalStore {
@@ -65,15 +65,7 @@ impl LocalStore {
             claim,
             wanted: Some(part_algorithm(&upload)),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part = Part {
-            size: received.size,
-            md5: received.md5,
-            digests: received.digests,
-            modified: Moment::now(),
-            slices,
-        };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let part = blocking(move || bucket.put_part(&upload, number, part)).await?;
 
         let mut output = UploadPartOutput { e_tag: Some(part.tag().dto()), ..Default::default() };

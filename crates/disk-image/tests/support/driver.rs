@@ -1,5 +1,7 @@
 //! The smallest driver of the crate: a file in memory, one part at a time.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -16,6 +18,10 @@ pub(crate) struct Disk {
     pub(crate) image: Image,
     /// Bytes of metadata that opening asked for.
     pub(crate) asked: u64,
+    /// Runs in which it asked for them.
+    pub(crate) reads: usize,
+    /// The most bytes that it asked for at once.
+    pub(crate) largest_step: u64,
 }
 
 impl Disk {
@@ -28,15 +34,18 @@ impl Disk {
     /// Opens, answering every wish. A wish outside the file is a broken contract.
     pub(crate) fn parse(file: Bytes, options: &OpenOptions) -> Result<Self, OpenError> {
         let mut step = disk_image::open(file.len() as u64, options)?;
-        let mut asked = 0;
+        let (mut asked, mut reads, mut largest_step) = (0, 0, 0);
         loop {
             let need = match step {
-                Open::Ready(image) => return Ok(Self { file, image, asked }),
+                Open::Ready(image) => return Ok(Self { file, image, asked, reads, largest_step }),
                 Open::Need(need) => need,
             };
             assert!(!need.wants().is_empty(), "a parser that wants nothing never ends");
             let answers: Vec<Bytes> = need.wants().iter().map(|want| cut(&file, *want)).collect();
-            asked += answers.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            let bytes = answers.iter().map(|bytes| bytes.len() as u64).sum();
+            asked += bytes;
+            reads += answers.len();
+            largest_step = largest_step.max(bytes);
             step = need.resume(answers)?;
         }
     }

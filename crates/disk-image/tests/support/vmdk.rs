@@ -1,29 +1,31 @@
 //! Builds VMDK files byte by byte, also such as no converter writes: with a footer, with grains in any order, damaged.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::collections::BTreeMap;
 
-use super::Numbers;
+use super::qemu::Dice;
 
-pub const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Where the descriptor of a built file starts, and how much room it has, bytes.
-pub const DESCRIPTOR: usize = 512;
-pub const DESCRIPTOR_ROOM: usize = 20 * 512;
+pub(crate) const DESCRIPTOR: usize = 512;
+pub(crate) const DESCRIPTOR_ROOM: usize = 20 * 512;
 
 /// Where grains start, or in a file with a header directory the first place where they may.
-pub const OVERHEAD: u64 = 128 * SECTOR;
+pub(crate) const OVERHEAD: u64 = 128 * SECTOR;
 
 /// Guest bytes of a grain, where a test says nothing else.
-pub const GRAIN: usize = 64 << 10;
+pub(crate) const GRAIN: usize = 64 << 10;
 
 /// Sectors of a disk that takes two tables and ends with a grain of three sectors.
-pub const ODD_CAPACITY: u64 = 700 * 128 + 3;
+pub(crate) const ODD_CAPACITY: u64 = 700 * 128 + 3;
 
 const ENTRIES: u64 = 512;
 
 /// A grain.
 #[derive(Debug, Clone)]
-pub enum Grain {
+pub(crate) enum Grain {
     /// Table entry 1.
     Zero,
     /// Guest bytes; in a compressed file, compressed at this level.
@@ -32,35 +34,35 @@ pub enum Grain {
 
 /// A VMDK to build.
 #[derive(Debug, Clone)]
-pub struct Builder {
-    pub capacity_sectors: u64,
-    pub grain_sectors: u64,
-    pub flags: u32,
-    pub version: u32,
-    pub algorithm: u16,
+pub(crate) struct Builder {
+    pub(crate) capacity_sectors: u64,
+    pub(crate) grain_sectors: u64,
+    pub(crate) flags: u32,
+    pub(crate) version: u32,
+    pub(crate) algorithm: u16,
     /// True for a directory at the end.
-    pub footer: bool,
-    pub descriptor: String,
+    pub(crate) footer: bool,
+    pub(crate) descriptor: String,
     /// By index.
-    pub grains: BTreeMap<u64, Grain>,
+    pub(crate) grains: BTreeMap<u64, Grain>,
     /// Grains in the order in which they are stored; ascending where it is empty.
-    pub order: Vec<u64>,
+    pub(crate) order: Vec<u64>,
 }
 
 /// A built file, and where its parts are.
 #[derive(Debug, Clone)]
-pub struct Built {
-    pub bytes: Vec<u8>,
+pub(crate) struct Built {
+    pub(crate) bytes: Vec<u8>,
     /// Byte offset of the directory.
-    pub directory: usize,
+    pub(crate) directory: usize,
     /// Byte offset of each table that there is, by its index.
-    pub tables: BTreeMap<u64, usize>,
+    pub(crate) tables: BTreeMap<u64, usize>,
     /// Byte offset of each stored grain, by its index.
-    pub grains: BTreeMap<u64, usize>,
+    pub(crate) grains: BTreeMap<u64, usize>,
 }
 
 impl Builder {
-    pub fn sparse(capacity_sectors: u64) -> Self {
+    pub(crate) fn sparse(capacity_sectors: u64) -> Self {
         Self {
             capacity_sectors,
             grain_sectors: 128,
@@ -75,7 +77,7 @@ impl Builder {
     }
 
     /// streamOptimized as VMware products write it: with a footer.
-    pub fn stream(capacity_sectors: u64) -> Self {
+    pub(crate) fn stream(capacity_sectors: u64) -> Self {
         Self {
             flags: 0x30001,
             version: 3,
@@ -86,18 +88,18 @@ impl Builder {
         }
     }
 
-    pub fn grain(mut self, index: u64, data: Vec<u8>) -> Self {
+    pub(crate) fn grain(mut self, index: u64, data: Vec<u8>) -> Self {
         self.grains.insert(index, Grain::Data(data, 6));
         self
     }
 
-    pub fn zero_grain(mut self, index: u64) -> Self {
+    pub(crate) fn zero_grain(mut self, index: u64) -> Self {
         self.grains.insert(index, Grain::Zero);
         self
     }
 
     /// The guest bytes that the file stands for.
-    pub fn guest(&self) -> Vec<u8> {
+    pub(crate) fn guest(&self) -> Vec<u8> {
         let mut guest = vec![0; (self.capacity_sectors * SECTOR) as usize];
         for (index, grain) in &self.grains {
             if let Grain::Data(data, _) = grain {
@@ -109,7 +111,7 @@ impl Builder {
         guest
     }
 
-    pub fn build(&self) -> Built {
+    pub(crate) fn build(&self) -> Built {
         let tables = self.capacity_sectors.div_ceil(self.grain_sectors * ENTRIES);
         let used: Vec<u64> =
             (0..tables).filter(|table| self.grains.keys().any(|grain| grain / ENTRIES == *table)).collect();
@@ -225,30 +227,30 @@ impl Built {
     }
 
     /// The file with other bytes at `at`.
-    pub fn with(&self, at: usize, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn with(&self, at: usize, bytes: &[u8]) -> Vec<u8> {
         let mut file = self.bytes.clone();
         file[at..at + bytes.len()].copy_from_slice(bytes);
         file
     }
 
     /// Byte offset of the table entry of grain `index`.
-    pub fn entry(&self, index: u64) -> usize {
+    pub(crate) fn entry(&self, index: u64) -> usize {
         self.tables[&(index / ENTRIES)] + (index % ENTRIES) as usize * 4
     }
 }
 
 /// Grains of a kind each: compressible, not compressible, one byte.
-pub fn content(seed: u64, len: usize) -> Vec<u8> {
-    let mut numbers = Numbers::seeded(seed);
+pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = Dice(seed);
     match seed % 3 {
         0 => (0..len as u64).map(|i| ((i * seed) >> 7) as u8).collect(),
-        1 => numbers.bytes(len),
+        1 => (0..len).map(|_| dice.roll(256) as u8).collect(),
         _ => vec![seed as u8; len],
     }
 }
 
 /// A disk over two tables with an odd end: grains 0, 1, 2, 5, 511, 512, 600 and the last, which has 3 sectors.
-pub fn populated(empty: Builder) -> Builder {
+pub(crate) fn populated(empty: Builder) -> Builder {
     let last = empty.capacity_sectors / empty.grain_sectors;
     [0, 1, 2, 5, 511, 512, 600].into_iter().chain([last]).fold(empty, |builder, index| {
         let seed = index + 1;
@@ -257,7 +259,7 @@ pub fn populated(empty: Builder) -> Builder {
 }
 
 /// A descriptor as VMware writes it.
-pub fn descriptor(create_type: &str, capacity_sectors: u64) -> String {
+pub(crate) fn descriptor(create_type: &str, capacity_sectors: u64) -> String {
     format!(
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"{create_type}\"\n\n\
          # Extent description\nRW {capacity_sectors} SPARSE \"disk.vmdk\"\n\n\
