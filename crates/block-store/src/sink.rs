@@ -75,7 +75,10 @@ impl Sink for BlockSink {
         Ok(())
     }
 
-    async fn finish(&self, _len: u64) -> Result<Manifest, SinkError> {
+    async fn finish(&self, len: u64) -> Result<Manifest, SinkError> {
+        if len != self.virtual_size {
+            return Err(SinkError::new(&*self.id, None, SinkFault::Protocol));
+        }
         let blocks = std::mem::take(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner).blocks);
         let manifest = Manifest::new(self.virtual_size, blocks);
         let saved = self.store.save(&self.id, &manifest, &self.cancel).await;

@@ -1,5 +1,8 @@
 //! A stored Image as a source of its raw content.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use disk_convert::{BLOCK_SIZE, ByteSource, SourceError, SourceFault, SourceShape, Workers, block_id};
@@ -8,17 +11,37 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{BlockStore, BlockStoreError, Manifest};
 
-/// The raw content of a stored Image. Each block is read whole and checked against its id.
+/// Blocks that stay at hand: reads of parts of a block come in runs.
+const KEPT_BLOCKS: usize = 2;
+
+/// The raw content of a stored Image. Each block is read whole and checked against its id; the last two that were read in part are
+/// kept, 8 MiB.
 pub struct ManifestSource {
     store: BlockStore,
     name: Box<str>,
     manifest: Manifest,
     workers: Workers,
+    kept: Mutex<VecDeque<(u64, Bytes)>>,
 }
 
 impl ManifestSource {
     pub(crate) fn new(store: BlockStore, id: &str, manifest: Manifest, workers: Workers) -> Self {
-        Self { store, name: format!("image {id}").into(), manifest, workers }
+        Self { store, name: format!("image {id}").into(), manifest, workers, kept: Mutex::default() }
+    }
+
+    /// Block `index`, of which `wanted` is asked for.
+    async fn block_for(&self, index: u64, wanted: Span) -> Result<Bytes, SourceError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, content)) = kept().iter().find(|(at, _)| *at == index) {
+            return Ok(content.clone());
+        }
+        let content = self.block(index).await?;
+        if wanted.len < content.len() as u64 {
+            let mut kept = kept();
+            kept.truncate(KEPT_BLOCKS - 1);
+            kept.push_front((index, content.clone()));
+        }
+        Ok(content)
     }
 
     async fn block(&self, index: u64) -> Result<Bytes, SourceError> {
@@ -68,7 +91,7 @@ impl ByteSource for ManifestSource {
             let index = at / BLOCK_SIZE;
             let block = self.manifest.block_span(index);
             let wanted = block.intersect(span);
-            let content = self.block(index).await?;
+            let content = self.block_for(index, wanted).await?;
             let from = usize::try_from(wanted.start - block.start).unwrap_or(usize::MAX);
             let to = usize::try_from(wanted.end() - block.start).unwrap_or(usize::MAX);
             let content = content.slice(from..to);

@@ -1,5 +1,7 @@
 //! The crate against real protocols: a store over a folder, servers that misbehave, an environment of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod environment;
 mod hostile;
 mod local;

@@ -1,5 +1,7 @@
 //! Uploads in parts: what is stored, and what is left behind.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use disk_convert::{Part, PartSize, Payload, Sink, SinkFault};
 use object_io::{MultipartOptions, MultipartSink, ObjectError, Store};
@@ -113,7 +115,7 @@ async fn nothing_is_left_of_an_abort() {
         if uploads(&local.store).await == 0 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(uploads(&local.store).await, 0);
     local.stop().await;
@@ -128,7 +130,7 @@ async fn a_creation_that_is_cancelled_leaves_no_upload() {
         let options = MultipartOptions::default();
         let create = MultipartSink::create(&local.store, BUCKET, "disk", PART, options, &cancel);
         let soon = async {
-            tokio::time::sleep(std::time::Duration::from_micros(pause * 100)).await;
+            tokio::time::sleep(Duration::from_micros(pause * 100)).await;
             cancel.cancel();
         };
         let (created, ()) = tokio::join!(create, soon);
@@ -139,6 +141,28 @@ async fn a_creation_that_is_cancelled_leaves_no_upload() {
         assert_eq!(uploads(&local.store).await, 0, "{pause}");
     }
     local.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_meets_the_answer_is_waited_for() {
+    let server = Hostile::start(|request, _| match request.method() {
+        "POST" => Answer::new(200).body(CREATED),
+        _ => Answer::new(204),
+    })
+    .await;
+    let store = Store::connect(config_for(&server.origin)).await.unwrap();
+    let cancel = CancellationToken::new();
+    let options = MultipartOptions::default();
+    let mut create = Box::pin(MultipartSink::create(&store, BUCKET, "disk", 1, options, &cancel));
+    assert!(futures_util::future::poll_immediate(&mut create).await.is_none());
+    // The answer comes while nobody looks; then the cancel, which is looked at first.
+    while server.count(|request| request.method() == "POST") == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cancel.cancel();
+    assert!(matches!(create.await, Err(ObjectError::Cancelled)));
+    assert_eq!(server.count(|request| request.method() == "DELETE"), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Signed URLs, judged by a store that verifies them, and by the example of Amazon's documentation elsewhere.
+//! Signed URLs, judged by a store that verifies them.
 
 use std::time::{Duration, SystemTime};
 
