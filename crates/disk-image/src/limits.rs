@@ -32,3 +32,6 @@ pub const MAX_REFCOUNT_TABLE_LEN: u64 = 8 << 20;
 
 /// Most QCOW2 internal snapshots, as in QEMU.
 pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
+
+/// Memory that a QCOW2 layout may take, bytes: 16 million runs of allocated clusters, the worst that 64 TiB in 2 MiB clusters can be.
+pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;

@@ -11,14 +11,17 @@
 //!
 //! Cost: the header, the L1 table and each L2 table are read once and not kept. Time goes with the tables that exist, not with the
 //! virtual size: an empty disk of 8 TiB is a header and an L1 table of 128 KiB.
-#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 mod header;
+mod layout;
+mod ranks;
 mod tables;
 
 use crate::limits::{MAX_HEADER_LEN, METADATA_STEP};
 use crate::{Encoding, Image, Open, OpenError, Stored};
 use header::Header;
+
+pub use layout::{DEFAULT_CLUSTER_SIZE, Layout, LayoutError, LayoutOptions};
 
 /// What the header of a QCOW2 image says beyond its guest bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,19 +49,4 @@ pub(crate) fn open(file_len: u64) -> Result<Open<Image>, OpenError> {
     Ok(Open::need_one(head, move |bytes| {
         tables::read(Header::read(&bytes, file_len)?, file_len, METADATA_STEP)
     }))
-}
-
-/// The layout.
-#[derive(Debug, Clone)]
-pub struct Layout {}
-impl Layout {
-    pub(crate) fn len(&self) -> u64 {
-        0
-    }
-    pub(crate) fn cluster_size(&self) -> u64 {
-        0
-    }
-    pub(crate) fn segment_at(&self, at: u64) -> crate::Segment {
-        crate::Segment { object: crate::Span::new(at, 1), fill: crate::Fill::Zero }
-    }
 }

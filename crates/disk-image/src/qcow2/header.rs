@@ -2,6 +2,7 @@
 //!
 //! Source: QEMU `docs/interop/qcow2.rst`, sections "Header", "Additional fields", "Header extensions". The header must lie in the
 //! first cluster, and so must its extensions. Everything that the header points to is checked here to lie inside the file.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::limits::{
     MAX_HEADER_LEN, MAX_L1_LEN, MAX_QCOW2_SNAPSHOTS, MAX_REFCOUNT_TABLE_LEN, MAX_VIRTUAL_SIZE,
@@ -13,8 +14,8 @@ use crate::{Encoding, Feature, Format, Item, OpenError, Span};
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// Length of a version 2 header, and of the least version 3 header, bytes.
-const V2_LEN: u64 = 72;
-const V3_LEN: u64 = 104;
+const V2_LEN: u32 = 72;
+pub(super) const V3_LEN: u32 = 104;
 
 /// Cluster sizes: the specification's least, and QEMU's largest.
 pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
@@ -99,6 +100,31 @@ impl Header {
         Ok(Checked { header, bitmaps })
     }
 
+    /// The header as it stands at the start of a version 3 file. Fields behind byte 104 are left out.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [
+            &MAGIC[..],
+            &self.version.to_be_bytes(),
+            &self.backing_file_offset.to_be_bytes(),
+            &self.backing_file_size.to_be_bytes(),
+            &self.cluster_bits.to_be_bytes(),
+            &self.size.to_be_bytes(),
+            &self.crypt_method.to_be_bytes(),
+            &self.l1_size.to_be_bytes(),
+            &self.l1_table_offset.to_be_bytes(),
+            &self.refcount_table_offset.to_be_bytes(),
+            &self.refcount_table_clusters.to_be_bytes(),
+            &self.nb_snapshots.to_be_bytes(),
+            &self.snapshots_offset.to_be_bytes(),
+            &self.incompatible_features.to_be_bytes(),
+            &self.compatible_features.to_be_bytes(),
+            &self.autoclear_features.to_be_bytes(),
+            &self.refcount_order.to_be_bytes(),
+            &self.header_length.to_be_bytes(),
+        ]
+        .concat()
+    }
+
     /// Bytes in a cluster.
     pub(super) fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
@@ -155,12 +181,14 @@ impl Header {
             3 => V3_LEN,
             _ => return Err(OpenError::Unsupported(Feature::QcowVersion(version))),
         };
-        let short =
-            |len| OpenError::Truncated { what: Item::The("QCOW2 header"), span: Span::new(0, len), file_len };
-        if file_len < least {
+        let short = |len: u32| {
+            let span = Span::new(0, len.into());
+            OpenError::Truncated { what: Item::The("QCOW2 header"), span, file_len }
+        };
+        if file_len < least.into() {
             return Err(short(least));
         }
-        let header_length = if version == 2 { V2_LEN } else { u64::from(whole.u32(100)) };
+        let header_length = if version == 2 { V2_LEN } else { whole.u32(100) };
         if header_length < least || header_length % 8 != 0 {
             return Err(field(
                 "header_length of the QCOW2 header",
@@ -168,13 +196,13 @@ impl Header {
                 "a multiple of 8, at least 104",
             ));
         }
-        if header_length > MAX_HEADER_LEN {
+        if u64::from(header_length) > MAX_HEADER_LEN {
             return Err(limit("header_length of the QCOW2 header", header_length, MAX_HEADER_LEN));
         }
-        if header_length > file_len {
+        if u64::from(header_length) > file_len {
             return Err(short(header_length));
         }
-        let fields = Fields(head.get(..usize::try_from(header_length).unwrap_or(usize::MAX)).unwrap_or(head));
+        let fields = Fields(head.get(..header_length as usize).unwrap_or(head));
         Ok(Self {
             version,
             backing_file_offset: fields.u64(8),
@@ -192,7 +220,7 @@ impl Header {
             compatible_features: fields.u64(80),
             autoclear_features: fields.u64(88),
             refcount_order: if version == 2 { 4 } else { fields.u32(96) },
-            header_length: u32::try_from(header_length).unwrap_or(u32::MAX),
+            header_length,
             compression_type: u8::from_be_bytes(fields.bytes(104)),
         })
     }

@@ -6,6 +6,7 @@
 //!
 //! Refused: a pointer that is not aligned, has reserved bits, or leads past the end of the file; an L2 table that is used twice
 //! or lies on another table, because a file of 70 KiB could then ask for hours of work. Cost: 12 bytes an L2 table, and the map.
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::limits::MAX_MAP_MEMORY;
 use crate::qcow2::header::{Checked, ENTRY, Header};
