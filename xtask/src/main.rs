@@ -9,7 +9,11 @@
 // A command line's results go to standard output.
 #![allow(clippy::print_stdout)]
 
+mod content;
+mod disk;
+mod images;
 mod repo;
+mod testdata;
 mod tidy;
 
 use std::process::ExitCode;
@@ -30,6 +34,10 @@ struct Cli {
 enum Command {
     /// Check what can rot: arrows, module heads, hashes, documents
     Tidy(tidy::TidyArgs),
+    /// Make real disk images and check every way through image-prep against qemu-img
+    Images(images::ImagesArgs),
+    /// Make the images of testdata/ and their manifest anew
+    Testdata,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +45,8 @@ fn main() -> ExitCode {
     let repo = Repo::here();
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
+        Command::Images(args) => images::run(&repo, &args),
+        Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

@@ -34,7 +34,8 @@ impl Repo {
     /// The text of a file in it.
     pub(crate) fn read(&self, relative: impl AsRef<Path>) -> Result<String> {
         let relative = relative.as_ref();
-        std::fs::read_to_string(self.path(relative)).with_context(|| format!("cannot read {}", relative.display()))
+        std::fs::read_to_string(self.path(relative))
+            .with_context(|| format!("cannot read {}", relative.display()))
     }
 
     /// The files that belong to it: those that git tracks or would add. Sorted, relative to the root.
@@ -86,7 +87,6 @@ pub(crate) enum Profile {
     /// Quick to build, what tests use.
     Dev,
     /// What users run.
-    #[allow(dead_code)]
     Release,
 }
 

@@ -57,6 +57,15 @@ pub(crate) struct Sizes {
     pub(crate) min_disk_size: u64,
 }
 
+/// What a creation without an image leaves in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// It ended before the first block.
+    None,
+    /// Blocks that no image has, to be collected.
+    MayBeLeft,
+}
+
 impl Catalog {
     /// Opens the catalog in a file, makes it where it is missing, and brings its tables up to date.
     pub(crate) async fn open_file(path: &Path) -> Result<Self, CatalogError> {
@@ -172,22 +181,54 @@ impl Catalog {
     }
 
     /// The creation ended in an error. After a cancel that error is CANCELLED: it is what the caller asked for.
-    pub(crate) async fn failed(&self, id: &str, error: &Status) -> Result<(), CatalogError> {
-        self.withdraw(id, Event::Fail, error).await
+    pub(crate) async fn failed(&self, id: &str, error: &Status, blocks: Blocks) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Fail, error, blocks).await
     }
 
     /// The creation stopped, because it was cancelled.
     pub(crate) async fn stopped(&self, id: &str) -> Result<(), CatalogError> {
-        self.withdraw(id, Event::Stopped, &cancelled()).await
+        self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
+    }
+
+    /// Operations that may have left blocks in the store.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
+        let ids = sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
+        ids.map_err(CatalogError::database("list what was left over"))
+    }
+
+    /// Their blocks were collected.
+    pub(crate) async fn collected(&self, ids: &[String]) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        for id in ids {
+            sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what was collected"))?;
+        }
+        commit(tx).await
     }
 
     /// The creation is over without an image, whose row goes with the same commit.
-    async fn withdraw(&self, id: &str, event: Event, error: &Status) -> Result<(), CatalogError> {
+    async fn withdraw(
+        &self,
+        id: &str,
+        event: Event,
+        error: &Status,
+        blocks: Blocks,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let record = self.advance(&mut tx, id, event).await?;
         remove_image(&mut tx, &record.image_id).await?;
         let error = if record.state == State::Cancelled { &cancelled() } else { error };
         end(&mut tx, id, Some(error), None).await?;
+        if blocks == Blocks::MayBeLeft {
+            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what is left over"))?;
+        }
         commit(tx).await
     }
 

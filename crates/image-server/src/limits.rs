@@ -38,3 +38,6 @@ pub(crate) const CATALOG_BUSY: Duration = Duration::from_secs(10);
 pub(crate) const PAGE_SIZE: i64 = 100;
 /// See [`PAGE_SIZE`].
 pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
+
+/// How long a caller may take to send the head of a request.
+pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(30);

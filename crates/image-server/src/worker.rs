@@ -2,8 +2,8 @@
 //!
 //! The catalog is the truth; what is kept here can be lost at any moment. An operation that was accepted is run by this
 //! process or by the next one ([`Worker::resume`]), and it reaches its end exactly once, because only the catalog's
-//! transition can end it. After a cancel the download stops at once and what was stored is removed before the operation
-//! says CANCELLED. After a shutdown the operation stays as it is, for the next start.
+//! transition can end it. After a cancel the download stops at once, and the manifest, if there is one already, is removed
+//! before the operation says CANCELLED; its blocks are collected afterwards, over restarts too. After a shutdown the operation stays as it is, for the next start.
 
 use std::{
     collections::HashMap,
@@ -16,24 +16,26 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use image_api::{Code, rpc::Status};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    catalog::{Catalog, CatalogError, OperationRecord, Sizes},
+    catalog::{Blocks, Catalog, CatalogError, OperationRecord, Sizes},
     ingest::{IngestError, Ingested},
     limits,
     operation::{Kind, Refused, State},
     uri::SourceUri,
 };
 
-/// Attempts to remove what a withdrawn image left in the store, with growing pauses: about a minute in all.
+/// Attempts to remove something from the store, with growing pauses: about a minute in all.
 const REMOVE_ATTEMPTS: u32 = 7;
 /// First pause before such an attempt, and before a commit is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
+/// Pause after a collection that failed for good: nobody waits for it.
+const COLLECT_PAUSE: Duration = Duration::from_secs(300);
 
 /// Where the content of images goes and comes from. One implementation serves, another one stands in for it under test.
 #[async_trait]
@@ -42,8 +44,11 @@ pub(crate) trait Content: Send + Sync + 'static {
     /// an ingest that is repeated replaces what the first one stored.
     async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError>;
 
-    /// Removes an image's manifest and the blocks that no other one lists. Removing what is not there is no error.
+    /// Removes an image's manifest. Removing what is not there is no error.
     async fn remove(&self, image_id: &str, cancel: &CancellationToken) -> Result<(), IngestError>;
+
+    /// Removes the blocks that no manifest lists and no running ingest has stored.
+    async fn collect(&self, cancel: &CancellationToken) -> Result<(), IngestError>;
 }
 
 /// What to ingest.
@@ -68,6 +73,8 @@ struct Shared {
     /// One token for each operation that a task of this process holds.
     cancels: Mutex<HashMap<String, CancellationToken>>,
     tasks: TaskTracker,
+    /// Told when blocks may be left over.
+    leftovers: Notify,
     shutdown: CancellationToken,
 }
 
@@ -79,17 +86,20 @@ impl Worker {
             places: Semaphore::new(limits::RUNNING_INGESTS),
             cancels: Mutex::default(),
             tasks: TaskTracker::new(),
+            leftovers: Notify::new(),
             shutdown: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes every operation that another process left unfinished.
+    /// Takes every operation that another process left unfinished, and begins to collect what is left over.
     pub(crate) async fn resume(&self) -> Result<(), CatalogError> {
         for id in self.shared.catalog.requeue().await? {
             info!(operation_id = %id, "operation resumed");
             self.submit(id);
         }
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move { shared.collect_leftovers().await });
         Ok(())
     }
 
@@ -148,7 +158,8 @@ impl Shared {
             (Kind::Create, _, None) => {
                 // Only a hand that edited the catalog can do this.
                 self.catalog.start(id).await?;
-                self.withdraw(id, &Status::new(Code::DataLoss, "the source of the image is not known any more")).await
+                let status = Status::new(Code::DataLoss, "the source of the image is not known any more");
+                self.failed(id, &status, Blocks::None).await
             }
         }
     }
@@ -177,7 +188,8 @@ impl Shared {
             Err(error) => {
                 let status = error.status(work);
                 info!(image_id = %work.image_id, code = %status.canonical_code(), reason = %status.message, "ingest failed");
-                self.withdraw(id, &status).await
+                let blocks = if error.leaves_blocks() { Blocks::MayBeLeft } else { Blocks::None };
+                self.failed(id, &status, blocks).await
             }
         }
     }
@@ -213,27 +225,35 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends a cancelled creation, after what it stored.
+    /// Ends a cancelled creation. Its manifest goes first, its blocks are collected later: the caller waits for the end,
+    /// not for the broom.
     async fn take_back(&self, id: &str, image_id: &str) -> Result<(), CatalogError> {
-        if let Err(error) = self.remove(image_id).await {
+        if let Err(error) = self.patiently(|| self.content.remove(image_id, &self.shutdown)).await {
             if self.shutdown.is_cancelled() {
                 info!("removal interrupted; the next start continues it");
                 return Ok(());
             }
-            error!(image_id, error = &error as &dyn std::error::Error, "blocks of a cancelled image are left over");
+            error!(image_id, error = &error as &dyn std::error::Error, "manifest of a cancelled image is left over");
         }
         self.persist(|| self.catalog.stopped(id)).await?;
         info!(image_id, "operation cancelled");
+        self.leftovers.notify_one();
         Ok(())
     }
 
-    async fn withdraw(&self, id: &str, status: &Status) -> Result<(), CatalogError> {
-        self.persist(|| self.catalog.failed(id, status)).await
+    async fn failed(&self, id: &str, status: &Status, blocks: Blocks) -> Result<(), CatalogError> {
+        self.persist(|| self.catalog.failed(id, status, blocks)).await?;
+        self.leftovers.notify_one();
+        Ok(())
     }
 
     async fn delete(&self, id: &str, image_id: &str) -> Result<(), CatalogError> {
         self.catalog.start(id).await?;
-        match self.remove(image_id).await {
+        let removed = async {
+            self.patiently(|| self.content.remove(image_id, &self.shutdown)).await?;
+            self.patiently(|| self.content.collect(&self.shutdown)).await
+        };
+        match removed.await {
             Ok(()) => {
                 self.persist(|| self.catalog.deleted(id)).await?;
                 info!(image_id, "image deleted");
@@ -248,16 +268,56 @@ impl Shared {
         }
     }
 
-    /// Removes content, as often as it takes within reason.
-    async fn remove(&self, image_id: &str) -> Result<(), IngestError> {
+    /// Collects what withdrawn creations left over, whenever there is some, until the server stops.
+    async fn collect_leftovers(&self) {
+        loop {
+            let pause = match self.collect_once().await {
+                Ok(()) => None,
+                Err(error) if self.shutdown.is_cancelled() => {
+                    info!(error = &*error, "collection interrupted; the next start continues it");
+                    return;
+                }
+                Err(error) => {
+                    error!(error = &*error, "unlisted blocks cannot be collected; tried again later");
+                    Some(COLLECT_PAUSE)
+                }
+            };
+            let again = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => self.leftovers.notified().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return,
+                () = again => {}
+            }
+        }
+    }
+
+    async fn collect_once(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let ids = self.catalog.leftovers().await?;
+        if !ids.is_empty() {
+            self.patiently(|| self.content.collect(&self.shutdown)).await?;
+            self.catalog.collected(&ids).await?;
+        }
+        Ok(())
+    }
+
+    /// Does something to the store, as often as it takes within reason.
+    async fn patiently<F>(&self, work: impl Fn() -> F) -> Result<(), IngestError>
+    where
+        F: Future<Output = Result<(), IngestError>>,
+    {
         let mut pause = FIRST_PAUSE;
         for _ in 1..REMOVE_ATTEMPTS {
-            match self.content.remove(image_id, &self.shutdown).await {
+            match work().await {
                 Err(error) if error.is_retryable() && self.sleep(pause).await => pause = (pause * 3).min(MAX_PAUSE),
                 done => return done,
             }
         }
-        self.content.remove(image_id, &self.shutdown).await
+        work().await
     }
 
     /// Commits, as often as the database fails: an operation must not hang because its disk was full for a moment.

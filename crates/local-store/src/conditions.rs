@@ -64,7 +64,7 @@ impl WriteConditions {
     /// S3 takes only `*` in If-None-Match of a write.
     pub(crate) fn new(
         if_match: Option<ETagCondition>,
-        if_none_match: Option<ETagCondition>,
+        if_none_match: Option<&ETagCondition>,
     ) -> S3Result<Self> {
         let create_only = match if_none_match {
             None => false,

@@ -19,11 +19,12 @@ use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Result, StdError, s3_error};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::checksums::{Algorithm, Claim, Digest, Hashes, parse_content_md5};
-use crate::errors::{body_error, internal, join};
+use crate::errors::{body_error, idle, internal, join};
 use crate::folder::{ensure_dir, sync_dir};
-use crate::limits::{MAX_PUT, READ_CHUNK, WRITE_BATCH};
+use crate::limits::{BODY_IDLE, MAX_PUT, READ_CHUNK, WRITE_BATCH};
 use crate::records::{FileId, Object, Slice};
 
 /// The `data/` folder of a bucket.
@@ -171,7 +172,7 @@ pub(crate) async fn receive(
     let mut batched = 0;
     let mut body = body.map(StreamExt::fuse);
     while let Some(chunk) = match &mut body {
-        Some(body) => body.next().await,
+        Some(body) => timeout(BODY_IDLE, body.next()).await.map_err(|_| idle())?,
         None => None,
     } {
         let chunk = chunk.map_err(body_error)?;

@@ -14,10 +14,12 @@
 mod access;
 mod bucket;
 mod checksums;
+mod complete;
 mod conditions;
 mod data;
 mod error;
 mod errors;
+mod exchange;
 mod folder;
 mod limits;
 mod listing;

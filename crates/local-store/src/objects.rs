@@ -1,10 +1,7 @@
 //! The verbs on whole objects.
 
-use std::sync::Arc;
-
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::{
     ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput,
     DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETagCondition,
@@ -20,7 +17,7 @@ use crate::data::{Body, Cursor, Promise, receive, slices};
 use crate::errors::{internal, no_such_key};
 use crate::limits::{MAX_KEY, MAX_METADATA, MAX_PAGE, MAX_PUT};
 use crate::listing::{count, length};
-use crate::records::{Attributes, Moment, Object, ObjectChecksum, Part, Slice, Tag};
+use crate::records::{Attributes, Moment, Object, ObjectChecksum, Part, Slice};
 use crate::store::{LocalStore, blocking};
 
 /// What S3 answers for an object that was put without a type.
@@ -125,7 +122,7 @@ impl LocalStore {
         check_key(&input.key)?;
         refuse(&[(input.write_offset_bytes.is_some(), "appending to an object")])?;
         let attributes = Box::new(attributes!(input)?);
-        let conditions = WriteConditions::new(input.if_match, input.if_none_match)?;
+        let conditions = WriteConditions::new(input.if_match, input.if_none_match.as_ref())?;
         let bucket = self.bucket(&input.bucket)?;
         // A request that must fail need not send its body first; the word that counts is said at the change.
         conditions.check(bucket.object(&input.key).as_deref())?;
@@ -165,7 +162,7 @@ impl LocalStore {
     pub(crate) async fn copy(&self, request: S3Request<CopyObjectInput>) -> S3Result<CopyObjectOutput> {
         // Newer than the model that s3s is made from.
         let header = |name: &HeaderName| condition_header(&request.headers, name);
-        let conditions = WriteConditions::new(header(&IF_MATCH)?, header(&IF_NONE_MATCH)?)?;
+        let conditions = WriteConditions::new(header(&IF_MATCH)?, header(&IF_NONE_MATCH)?.as_ref())?;
         let input = request.input;
         check_key(&input.key)?;
         refuse(&[(
@@ -377,15 +374,6 @@ fn hash_range(source: &Object, start: u64, len: u64, wanted: Option<Algorithm>) 
         }
         hashes.update(&chunk);
     }
-}
-
-/// The ETag of a completed upload.
-pub(crate) fn upload_tag(parts: &[Arc<Part>]) -> Tag {
-    let mut md5 = Md5::new();
-    for part in parts {
-        md5.update(&part.md5);
-    }
-    Tag { md5: md5.finalize(), parts: u32::try_from(parts.len()).ok() }
 }
 
 /// Bucket and key of `x-amz-copy-source`.

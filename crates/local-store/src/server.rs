@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use s3s::config::{S3Config, StaticConfigProvider};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Gate, KeyPair};
 use crate::error::Error;
+use crate::exchange;
 use crate::store::LocalStore;
 use crate::{Config, Listener};
 
@@ -97,7 +99,9 @@ async fn accept(listener: TcpListener, service: S3Service, shutdown: Cancellatio
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
+        let service = service.clone();
+        let answer = service_fn(move |request| exchange::answer(service.clone(), request));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection broke");

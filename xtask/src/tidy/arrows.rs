@@ -26,7 +26,8 @@ const TOOLS: [&str; 2] = ["benches", "xtask"];
 
 /// Compares the dependencies of the workspace's members with [`ARROWS`].
 pub(super) fn check(metadata: &Metadata, found: &mut Violations) {
-    let members: Vec<&str> = metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
+    let members: Vec<&str> =
+        metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
     for package in metadata.workspace_packages() {
         let dependencies = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
         let names: Vec<&str> = dependencies.map(|dependency| dependency.name.as_str()).collect();

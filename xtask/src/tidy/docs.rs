@@ -29,7 +29,10 @@ pub(super) fn with_help(readme: &str, help: &str) -> Result<String> {
 pub(super) fn check_help(readme: &str, help: &str, found: &mut Violations) {
     match with_help(readme, help) {
         Ok(expected) if expected == readme => {}
-        Ok(_) => found.add("README.md", "the help text is not that of image-prep; `cargo xtask tidy --bless` writes it"),
+        Ok(_) => found.add(
+            "README.md",
+            "the help text is not that of image-prep; `cargo xtask tidy --bless` writes it",
+        ),
         Err(error) => found.add("README.md", error),
     }
 }
@@ -37,7 +40,11 @@ pub(super) fn check_help(readme: &str, help: &str, found: &mut Violations) {
 /// Compares the list of crates in `crates/README.md` with the manifests' descriptions.
 pub(super) fn check_crates(readme: &str, metadata: &Metadata, found: &mut Violations) {
     let crates = metadata.workspace_packages().into_iter().filter(|package| {
-        package.manifest_path.parent().and_then(|folder| folder.parent()).is_some_and(|f| f.ends_with("crates"))
+        package
+            .manifest_path
+            .parent()
+            .and_then(|folder| folder.parent())
+            .is_some_and(|f| f.ends_with("crates"))
     });
     for package in crates {
         check_crate(readme, &package.name, package.description.as_deref().unwrap_or_default(), found);

@@ -25,7 +25,8 @@ const SYSTEM: [&str; 7] = ["env", "fs", "net", "os", "process", "thread", "time"
 /// Walks what [`PURE`] links and compares it with [`COMPUTES_ONLY`].
 pub(super) fn check_dependencies(metadata: &Metadata, found: &mut Violations) -> Result<()> {
     let resolve = metadata.resolve.as_ref().context("cargo metadata without a dependency graph")?;
-    let root = metadata.packages.iter().find(|package| package.name == PURE).context("no crate disk-image")?;
+    let root =
+        metadata.packages.iter().find(|package| package.name == PURE).context("no crate disk-image")?;
     let mut seen = BTreeSet::new();
     let mut queue = vec![&root.id];
     while let Some(id) = queue.pop() {
@@ -112,7 +113,10 @@ mod tests {
     #[test]
     fn computing_is_not() {
         assert_eq!(violations("use std::sync::Arc;\nuse std::{fmt, ops::Range};"), 0);
-        assert_eq!(violations("// not std::fs\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}"), 0);
+        assert_eq!(
+            violations("// not std::fs\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}"),
+            0
+        );
     }
 
     #[test]

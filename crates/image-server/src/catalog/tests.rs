@@ -97,12 +97,31 @@ async fn a_cancel_wins_over_success() {
     assert_eq!(catalog.cancel(&record.id).await.unwrap().state, State::Cancelling);
     assert!(matches!(catalog.publish(&record.id, SIZES).await, Err(CatalogError::Refused(_))));
     let error = Status::new(Code::Internal, "broken");
-    catalog.failed(&record.id, &error).await.unwrap();
+    catalog.failed(&record.id, &error, Blocks::None).await.unwrap();
     let operation = catalog.operation(&record.id).await.unwrap();
     assert_eq!(operation.state, State::Cancelled);
     assert_eq!(operation.error.unwrap().canonical_code(), Code::Cancelled);
     assert!(matches!(catalog.image(&record.image_id).await, Err(CatalogError::NoImage { .. })));
     assert_eq!(catalog.cancel(&record.id).await.unwrap().state, State::Cancelled, "cancelling twice is no error");
+}
+
+#[tokio::test]
+async fn what_is_left_over_is_remembered() {
+    let (_dir, catalog) = catalog().await;
+    let [early, late, stopped] = [admit(&catalog, "a").await, admit(&catalog, "b").await, admit(&catalog, "c").await];
+    for record in [&early, &late, &stopped] {
+        catalog.start(&record.id).await.unwrap();
+    }
+    catalog.cancel(&stopped.id).await.unwrap();
+    let error = Status::new(Code::InvalidArgument, "x");
+    catalog.failed(&early.id, &error, Blocks::None).await.unwrap();
+    assert!(catalog.leftovers().await.unwrap().is_empty());
+    catalog.failed(&late.id, &error, Blocks::MayBeLeft).await.unwrap();
+    catalog.stopped(&stopped.id).await.unwrap();
+    let left = catalog.leftovers().await.unwrap();
+    assert_eq!(left.len(), 2);
+    catalog.collected(&left[..1]).await.unwrap();
+    assert_eq!(catalog.leftovers().await.unwrap(), left[1..]);
 }
 
 #[tokio::test]
@@ -118,7 +137,7 @@ async fn names() {
         admit(&catalog, "").await;
     }
     catalog.start(&first.id).await.unwrap();
-    catalog.failed(&first.id, &Status::new(Code::Internal, "x")).await.unwrap();
+    catalog.failed(&first.id, &Status::new(Code::Internal, "x"), Blocks::None).await.unwrap();
     let second = admit(&catalog, "web").await;
     catalog.start(&second.id).await.unwrap();
     catalog.publish(&second.id, SIZES).await.unwrap();
@@ -141,7 +160,7 @@ async fn keys() {
     assert!(matches!(other, Err(CatalogError::KeyReused)));
 
     catalog.start(&first.id).await.unwrap();
-    catalog.failed(&first.id, &Status::new(Code::Unavailable, "x")).await.unwrap();
+    catalog.failed(&first.id, &Status::new(Code::Unavailable, "x"), Blocks::None).await.unwrap();
     let Admission::New(second) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap() else {
         panic!("a failed operation frees its key")
     };

@@ -1,6 +1,7 @@
 //! Why an ingest failed, and what the caller is told.
 
-use disk_convert::{ConvertError, SinkFault, SourceFault};
+use block_store::BlockStoreError;
+use disk_convert::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};
 use image_api::{Code, rpc::Status};
 
 use crate::{uri::without_query, worker::IngestWork};
@@ -8,9 +9,15 @@ use crate::{uri::without_query, worker::IngestWork};
 /// Why an ingest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The image, its source or the store of blocks failed.
+    /// The source or the image in it was refused, before the first block.
+    #[error(transparent)]
+    Open(ConvertError),
+    /// The image, its source or the store of blocks failed on the way.
     #[error(transparent)]
     Convert(ConvertError),
+    /// The store of blocks failed outside of a conversion.
+    #[error(transparent)]
+    Store(BlockStoreError),
     /// The caller wants a smaller disk than the guest needs. The sentence is the cloud's own.
     #[error("Minimal disk size should be greater or equal than {needed}")]
     DiskTooSmall {
@@ -27,39 +34,55 @@ pub enum IngestError {
     Panicked,
 }
 
-impl From<ConvertError> for IngestError {
-    fn from(error: ConvertError) -> Self {
+impl IngestError {
+    /// A failure before the first block.
+    pub(crate) fn opening(error: ConvertError) -> Self {
+        if matches!(error, ConvertError::Cancelled) { Self::Cancelled } else { Self::Open(error) }
+    }
+
+    /// A failure on the way.
+    pub(crate) fn converting(error: ConvertError) -> Self {
         match error {
-            ConvertError::Cancelled => Self::Cancelled,
+            ConvertError::Cancelled
+            | ConvertError::Sink(SinkError { fault: SinkFault::Cancelled, .. }) => Self::Cancelled,
             error => Self::Convert(error),
         }
     }
-}
 
-impl IngestError {
     /// The canonical code: whose fault it is, and whether the same call may work later.
     pub fn code(&self) -> Code {
         match self {
-            Self::Convert(ConvertError::Open { .. } | ConvertError::Decode { .. }) => Code::InvalidArgument,
-            Self::Convert(ConvertError::TooManyParts { .. }) => Code::InvalidArgument,
-            Self::Convert(ConvertError::Source(error)) => match error.fault {
-                SourceFault::Stalled | SourceFault::Unavailable => Code::Unavailable,
-                SourceFault::Io => Code::Internal,
-                _ => Code::FailedPrecondition,
-            },
-            Self::Convert(ConvertError::Sink(error)) => match error.fault {
-                SinkFault::Unavailable | SinkFault::NoSpace | SinkFault::Busy => Code::Unavailable,
+            Self::Open(error) | Self::Convert(error) => match error {
+                ConvertError::Open { .. } | ConvertError::Decode { .. } | ConvertError::TooManyParts { .. } => {
+                    Code::InvalidArgument
+                }
+                ConvertError::Source(SourceError { fault, .. }) => match fault {
+                    SourceFault::Stalled | SourceFault::Unavailable => Code::Unavailable,
+                    SourceFault::Io => Code::Internal,
+                    _ => Code::FailedPrecondition,
+                },
+                ConvertError::Sink(SinkError { fault, .. }) => match fault {
+                    SinkFault::Unavailable | SinkFault::NoSpace | SinkFault::Busy => Code::Unavailable,
+                    _ => Code::Internal,
+                },
+                ConvertError::Cancelled => Code::Cancelled,
                 _ => Code::Internal,
             },
+            Self::Store(BlockStoreError::Store { .. }) => Code::Unavailable,
+            Self::Store(_) | Self::Panicked => Code::Internal,
             Self::DiskTooSmall { .. } => Code::InvalidArgument,
             Self::Cancelled => Code::Cancelled,
-            _ => Code::Internal,
         }
     }
 
     /// Whether the same work may succeed later without a change.
     pub fn is_retryable(&self) -> bool {
         self.code() == Code::Unavailable
+    }
+
+    /// Whether blocks may be in the store that no manifest lists.
+    pub(crate) fn leaves_blocks(&self) -> bool {
+        !matches!(self, Self::Open(_) | Self::DiskTooSmall { .. })
     }
 
     /// What the caller is told: the whole chain in one line, without anything that the source's query holds.
@@ -82,7 +105,6 @@ impl IngestError {
 
 #[cfg(test)]
 mod tests {
-    use disk_convert::SourceError;
     use disk_image::Span;
 
     use super::*;
@@ -97,26 +119,37 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_source_faults() {
+    fn codes_of_faults() {
         for (fault, code) in [
             (SourceFault::NotFound, Code::FailedPrecondition),
             (SourceFault::Denied, Code::FailedPrecondition),
             (SourceFault::Expired, Code::FailedPrecondition),
             (SourceFault::Changed, Code::FailedPrecondition),
             (SourceFault::Shrunk, Code::FailedPrecondition),
+            (SourceFault::NoRanges, Code::FailedPrecondition),
             (SourceFault::Unavailable, Code::Unavailable),
         ] {
-            let error = IngestError::from(ConvertError::from(SourceError::new("x", Span::new(0, 0), fault)));
-            assert_eq!(error.code(), code, "{fault:?}");
+            let error = SourceError::new("x", Span::new(0, 0), fault);
+            assert_eq!(IngestError::converting(error.into()).code(), code, "{fault:?}");
         }
-        assert!(matches!(IngestError::from(ConvertError::Cancelled), IngestError::Cancelled));
+        for (fault, code) in [
+            (SinkFault::Unavailable, Code::Unavailable),
+            (SinkFault::NoSpace, Code::Unavailable),
+            (SinkFault::Checksum, Code::Internal),
+            (SinkFault::Denied, Code::Internal),
+            (SinkFault::Cancelled, Code::Cancelled),
+        ] {
+            let error = SinkError::new("x", None, fault);
+            assert_eq!(IngestError::converting(error.into()).code(), code, "{fault:?}");
+        }
+        assert!(matches!(IngestError::opening(ConvertError::Cancelled), IngestError::Cancelled));
     }
 
     #[test]
     fn a_message_never_holds_the_signature() {
         let leak = std::io::Error::other("GET https://s/b/k?X-Amz-Signature=secret: reset");
         let source = SourceError::new("https://s/b/k", Span::new(0, 1), SourceFault::Unavailable).because(leak);
-        let status = IngestError::from(ConvertError::from(source)).status(&work());
+        let status = IngestError::converting(source.into()).status(&work());
         assert!(!status.message.contains("secret"), "{}", status.message);
         assert!(status.message.ends_with("GET https://s/b/k: reset"), "{}", status.message);
     }

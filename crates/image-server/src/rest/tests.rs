@@ -30,6 +30,7 @@ struct Fake {
     most: AtomicUsize,
     ingests: AtomicUsize,
     removed: std::sync::Mutex<Vec<String>>,
+    collected: AtomicUsize,
     go_on: Notify,
 }
 
@@ -68,6 +69,11 @@ impl Content for Fake {
 
     async fn remove(&self, image_id: &str, _cancel: &CancellationToken) -> Result<(), IngestError> {
         self.removed.lock().unwrap().push(image_id.to_owned());
+        Ok(())
+    }
+
+    async fn collect(&self, _cancel: &CancellationToken) -> Result<(), IngestError> {
+        self.collected.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -128,14 +134,22 @@ impl Harness {
     }
 
     async fn until_running(&self, count: usize) {
-        for _ in 0..1000 {
-            if self.fake.running.load(Ordering::SeqCst) == count {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{count} ingests never ran at once");
+        eventually("running", || self.fake.running.load(Ordering::SeqCst) == count).await;
     }
+
+    async fn until_collected(&self, count: usize) {
+        eventually("collection", || self.fake.collected.load(Ordering::SeqCst) == count).await;
+    }
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what} never happened");
 }
 
 fn client(address: std::net::SocketAddr, token: Option<&str>) -> Client {
@@ -328,6 +342,7 @@ async fn cancel_while_it_runs() {
     let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
     assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
     assert_eq!(*server.fake.removed.lock().unwrap(), [image_id]);
+    server.until_collected(1).await;
     let again = server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
     assert!(again.done, "cancelling what has ended shows how it ended");
     server.stop().await;
@@ -419,6 +434,7 @@ async fn deletion() {
     let OperationOutcome::Succeeded(Some(any)) = done.outcome() else { panic!("{done:?}") };
     unpack::<()>(&any).unwrap();
     assert_eq!(*server.fake.removed.lock().unwrap(), [image_id.clone()]);
+    assert_eq!(server.fake.collected.load(Ordering::SeqCst), 1, "the bytes are free when the operation says so");
     assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
     let same = server.client.delete_image(&image_id, key, &server.cancel).await.unwrap();
     assert_eq!(same.id, delete.id);

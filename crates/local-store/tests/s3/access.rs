@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::presigning::PresigningConfig;
-use aws_sdk_s3::primitives::ByteStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{BUCKET, REGION, SECRET, Server, assert_refused, client, raw};
+use crate::signing;
 
 async fn presigned(server: &Server, start: SystemTime, life: u64) -> String {
     let config =
@@ -123,16 +124,43 @@ async fn strangers() {
     .await;
     assert!(skewed.status >= 400, "{}", skewed.head);
 
-    // A body that is not the one that was signed.
-    let put = server.client.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(b"signed"));
-    let put = put.customize().mutate_request(|request| {
-        request.headers_mut().insert(
-            "x-amz-content-sha256",
-            "0000000000000000000000000000000000000000000000000000000000000000",
-        );
-    });
-    assert_refused(put.send().await, 403, "SignatureDoesNotMatch");
+    // A body that is not the one whose hash was sent.
+    let config = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let put = crate::harness::plain_client(server.addr)
+        .put_object()
+        .bucket(BUCKET)
+        .key("k")
+        .presigned(config)
+        .await
+        .unwrap();
+    let hash = "0".repeat(64);
+    let answer = raw(server.addr, "PUT", put.uri(), &[("x-amz-content-sha256", &hash)], "hello").await;
+    assert!(
+        answer.status == 400 && answer.body.contains("<Code>XAmzContentSHA256Mismatch</Code>"),
+        "{}",
+        answer.body
+    );
     crate::harness::assert_data_files(dir.path(), 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clocks_may_differ_by_a_quarter_of_an_hour() {
+    let (server, _dir) = Server::with_bucket().await;
+    server.put("k", "x").await;
+    let headers = [("x-amz-content-sha256", "UNSIGNED-PAYLOAD")];
+    for (minutes, status) in [(0, 200), (14, 200), (16, 403)] {
+        let off = Duration::from_secs(60 * minutes);
+        for time in [SystemTime::now() - off, SystemTime::now() + off] {
+            let answer = signing::send(server.addr, time, ("GET", "/bucket/k"), &headers, "").await;
+            assert_eq!(answer.status, status, "{minutes} {}", answer.body);
+            assert!(
+                status == 200 || answer.body.contains("<Code>RequestTimeTooSkewed</Code>"),
+                "{}",
+                answer.body
+            );
+        }
+    }
     server.stop().await;
 }
 
@@ -141,4 +169,37 @@ fn the_secret_does_not_print() {
     let config = crate::harness::config(std::path::Path::new("/tmp"));
     let printed = format!("{config:?}");
     assert!(!printed.contains(SECRET) && printed.contains("local-access"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_cost_the_connection() {
+    let (server, _dir) = Server::with_bucket().await;
+    server.put("k", "x").await;
+    let config = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let put =
+        crate::harness::plain_client(server.addr).put_object().bucket(BUCKET).key("k").if_none_match("*");
+    let put = put.presigned(config).await.unwrap();
+    let target = put.uri().split_once(&server.addr.to_string()).unwrap().1;
+    let head = |len: usize, more: &str| {
+        format!(
+            "PUT {target} HTTP/1.1\r\nhost: {}\r\nif-none-match: *\r\n{more}content-length: {len}\r\n\r\n",
+            server.addr
+        )
+    };
+    let body = vec![1; 6 << 20];
+    let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+    let mut answer = vec![0; 4096];
+    for _ in 0..3 {
+        // All of it is sent, though it was refused at the first byte, and the next request goes through.
+        stream.write_all(head(body.len(), "").as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let len = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..len].starts_with(b"HTTP/1.1 412 "));
+    }
+    // Who asks first hears at once, and that the connection is over.
+    stream.write_all(head(body.len(), "expect: 100-continue\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 412 ") && answer.contains("connection: close"), "{answer}");
+    server.stop().await;
 }

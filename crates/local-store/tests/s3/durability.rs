@@ -174,6 +174,7 @@ async fn a_stop_lets_a_request_in_flight_end() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
     let put = slow_put(&server, receiver);
     sender.send(noise(MIB, 1)).await.unwrap();
+    assert_data_files(dir.path(), 1).await;
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(100)).await;
     sender.send(noise(MIB, 2)).await.unwrap();

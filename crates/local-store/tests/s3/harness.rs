@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, retry::RetryConfig,
+    timeout::TimeoutConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::complete_multipart_upload::builders::CompleteMultipartUploadFluentBuilder;
@@ -51,7 +52,10 @@ impl Server {
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(listener, config(dir), shutdown.clone()));
-        Self { addr, client: client(addr, SECRET, REGION), shutdown, task }
+        let client = client(addr, SECRET, REGION);
+        // Answered when the folder is open.
+        client.list_buckets().send().await.unwrap();
+        Self { addr, client, shutdown, task }
     }
 
     /// The way of a service manager.
@@ -125,6 +129,7 @@ pub(crate) fn client(addr: SocketAddr, secret: &str, region: &str) -> Client {
         .endpoint_url(format!("http://{addr}"))
         .force_path_style(true)
         .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(60)).build())
         .http_client(aws_smithy_http_client::Builder::new().build_http());
     Client::from_conf(config.build())
 }
@@ -221,4 +226,27 @@ pub(crate) async fn raw(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+/// Stands between a client and the server for one request whose body ends in trailers, and changes it on the way.
+pub(crate) async fn tamper(server: SocketAddr, from: &'static str, to: &'static str) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        let ended = |request: &[u8]| {
+            let text = String::from_utf8_lossy(request);
+            text.contains("\r\nx-amz-checksum-crc32:") && text.ends_with("\r\n\r\n")
+        };
+        while !ended(&request) {
+            assert_ne!(client.read_buf(&mut request).await.unwrap(), 0);
+        }
+        let text = String::from_utf8(request).unwrap();
+        assert!(text.contains(from), "{text}");
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        stream.write_all(text.replace(from, to).as_bytes()).await.unwrap();
+        tokio::io::copy(&mut stream, &mut client).await.ok();
+    });
+    addr
 }

@@ -10,5 +10,7 @@ mod checksums;
 mod conditions;
 mod durability;
 mod harness;
+mod kill;
 mod objects;
+mod signing;
 mod uploads;

@@ -288,6 +288,8 @@ async fn pages_of_uploads() {
             break;
         }
     }
+    // Each page lists its uploads before its prefixes.
+    names.sort();
     assert_eq!(names, ["a", "a", "dir/", "z"]);
     assert_eq!(list().prefix("dir/").send().await.unwrap().uploads().len(), 2);
     server.stop().await;

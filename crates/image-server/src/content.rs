@@ -1,0 +1,50 @@
+//! The content of images as it really is: URL to blocks.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use block_store::{BlockStore, BlockStoreError};
+use disk_convert::Options;
+use object_io::{HttpOptions, HttpSource};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ingest::{IngestError, Ingested, Policy, ingest},
+    worker::{Content, IngestWork},
+};
+
+/// Reads by range GET, stores in a [`BlockStore`].
+pub(crate) struct StoredContent {
+    pub(crate) blocks: BlockStore,
+    pub(crate) options: Options,
+}
+
+#[async_trait]
+impl Content for StoredContent {
+    async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
+        let source = HttpSource::open(work.source.expose(), &HttpOptions::default(), cancel).await;
+        let source = source.map_err(|error| match cancel.is_cancelled() {
+            true => IngestError::Cancelled,
+            false => IngestError::opening(error.into()),
+        })?;
+        // Counters are of one ingest: what they count together is nobody's progress.
+        let options = Options { counters: Arc::default(), ..self.options.clone() };
+        let policy = Policy { wanted_disk_size: work.wanted_disk_size, options };
+        ingest(Arc::new(source), &policy, &work.image_id, &self.blocks, cancel).await
+    }
+
+    async fn remove(&self, image_id: &str, cancel: &CancellationToken) -> Result<(), IngestError> {
+        self.blocks.delete(image_id, cancel).await.map_err(|error| stored(error, cancel))
+    }
+
+    async fn collect(&self, cancel: &CancellationToken) -> Result<(), IngestError> {
+        let collected = self.blocks.collect(cancel).await.map_err(|error| stored(error, cancel))?;
+        let (kept, removed, bytes) = (collected.kept, collected.removed, collected.bytes);
+        tracing::info!(kept, removed, bytes, "unlisted blocks collected");
+        Ok(())
+    }
+}
+
+fn stored(error: BlockStoreError, cancel: &CancellationToken) -> IngestError {
+    if cancel.is_cancelled() { IngestError::Cancelled } else { IngestError::Store(error) }
+}
