@@ -77,7 +77,8 @@ impl Catalog {
         if !url.starts_with("sqlite:") {
             return Err(CatalogError::UnsupportedUrl);
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(CatalogError::database("read the database URL"))?;
+        let options =
+            SqliteConnectOptions::from_str(url).map_err(CatalogError::database("read the database URL"))?;
         Self::open(options).await
     }
 
@@ -93,7 +94,10 @@ impl Catalog {
             .connect_with(options)
             .await
             .map_err(CatalogError::database("open the catalog"))?;
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(|source| CatalogError::Migration { source })?;
+        sqlx::migrate!("./migrations")
+            .run(&pool)
+            .await
+            .map_err(|source| CatalogError::Migration { source })?;
         Ok(Self { pool })
     }
 
@@ -110,7 +114,8 @@ impl Catalog {
 
     /// The operation as a worker sees it, with its source.
     pub(crate) async fn job(&self, id: &str) -> Result<Job, CatalogError> {
-        let sql = "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = ?";
+        let sql =
+            "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = ?";
         let row = sqlx::query(sql)
             .bind(id)
             .fetch_optional(&self.pool)
@@ -132,8 +137,7 @@ impl Catalog {
     /// first. Only for a start, when nobody works yet.
     pub(crate) async fn requeue(&self) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.begin().await?;
-        let sql =
-            "SELECT id FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING') ORDER BY created_at, id";
+        let sql = "SELECT id FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING') ORDER BY created_at, id";
         let ids: Vec<String> = sqlx::query_scalar(sql)
             .fetch_all(&mut *tx)
             .await
@@ -192,7 +196,8 @@ impl Catalog {
 
     /// Operations that may have left blocks in the store.
     pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
-        let ids = sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
+        let ids =
+            sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
         ids.map_err(CatalogError::database("list what was left over"))
     }
 
@@ -277,7 +282,12 @@ fn cancelled() -> Status {
 }
 
 /// Records how an operation ended, and forgets its source.
-async fn end(tx: &mut Tx, id: &str, error: Option<&Status>, response: Option<&Any>) -> Result<(), CatalogError> {
+async fn end(
+    tx: &mut Tx,
+    id: &str,
+    error: Option<&Status>,
+    response: Option<&Any>,
+) -> Result<(), CatalogError> {
     let unwritable = |source| CatalogError::Json { table: "operations", id: id.to_owned(), source };
     let error = error.map(to_json).transpose().map_err(unwritable)?;
     let response = response.map(to_json).transpose().map_err(unwritable)?;
@@ -294,7 +304,8 @@ async fn end(tx: &mut Tx, id: &str, error: Option<&Status>, response: Option<&An
 async fn read_operation(tx: &mut Tx, id: &str) -> Result<OperationRecord, CatalogError> {
     let mut query = sqlx::QueryBuilder::new("SELECT ");
     query.push(OPERATION_COLUMNS).push(" FROM operations WHERE id = ").push_bind(id);
-    let row = query.build().fetch_optional(&mut **tx).await.map_err(CatalogError::database("read an operation"))?;
+    let row =
+        query.build().fetch_optional(&mut **tx).await.map_err(CatalogError::database("read an operation"))?;
     operation_of(&row.ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?)
 }
 

@@ -152,7 +152,8 @@ fn write(dir: &Path, path: &Path, file: &StoreFile) -> Result<(), ServerError> {
     }
     let text = serde_json::to_vec_pretty(file)
         .map_err(|source| ServerError::StoreFile { path: path.to_owned(), source })?;
-    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    let mut out =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
     out.write_all(&text).and_then(|()| out.sync_all()).map_err(failed)?;
     fs::rename(&new, path).map_err(failed)?;
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)

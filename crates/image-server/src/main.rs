@@ -82,8 +82,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(serve: Serve) -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let running = Server::start(serve.into_config()).await?;
     writeln!(std::io::stdout(), "listening on {}", running.endpoint).context("cannot write to stdout")?;
     tokio::select! {

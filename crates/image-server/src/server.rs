@@ -4,8 +4,7 @@ mod lock;
 mod tls;
 
 use std::{
-    fs,
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
     path::Path,
@@ -73,7 +72,10 @@ impl Server {
             }
             Storage::Bucket { uri, config } => {
                 let store = Store::connect(config).await.map_err(|source| ServerError::Store { source })?;
-                store.head_bucket(uri.bucket(), &starting).await.map_err(|source| ServerError::Store { source })?;
+                store
+                    .head_bucket(uri.bucket(), &starting)
+                    .await
+                    .map_err(|source| ServerError::Store { source })?;
                 (None, store, uri)
             }
             Storage::Connected { store, uri } => (None, store, uri),

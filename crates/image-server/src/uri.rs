@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn a_list_replaces_the_own_store() {
         let policy = policy(&["storage.example", "other.example:8443"], false);
-        for good in ["https://storage.example/b/k", "https://STORAGE.example:443/b", "https://other.example:8443/b"] {
+        for good in
+            ["https://storage.example/b/k", "https://STORAGE.example:443/b", "https://other.example:8443/b"]
+        {
             assert!(policy.check(good).is_ok(), "{good}");
         }
         for bad in [
@@ -204,7 +206,9 @@ mod tests {
         assert_eq!(policy.check("https://storage.example/#f"), Err(UriRefusal::Fragment));
         assert_eq!(policy.check("storage.example/b"), Err(UriRefusal::NotUrl));
         assert_eq!(policy.check(""), Err(UriRefusal::NotUrl));
-        assert!(matches!(policy.check("https://0x7f.1/"), Err(UriRefusal::Host { host, .. }) if host == "127.0.0.1"));
+        assert!(
+            matches!(policy.check("https://0x7f.1/"), Err(UriRefusal::Host { host, .. }) if host == "127.0.0.1")
+        );
         let long = format!("https://storage.example/?{}", "x".repeat(limits::URI));
         assert!(matches!(policy.check(&long), Err(UriRefusal::Long { .. })));
     }

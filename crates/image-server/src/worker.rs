@@ -164,7 +164,12 @@ impl Shared {
         }
     }
 
-    async fn create(&self, id: &str, work: &IngestWork, cancel: &CancellationToken) -> Result<(), CatalogError> {
+    async fn create(
+        &self,
+        id: &str,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<(), CatalogError> {
         let place = tokio::select! {
             biased;
             () = cancel.cancelled() => None,
@@ -233,7 +238,11 @@ impl Shared {
                 info!("removal interrupted; the next start continues it");
                 return Ok(());
             }
-            error!(image_id, error = &error as &dyn std::error::Error, "manifest of a cancelled image is left over");
+            error!(
+                image_id,
+                error = &error as &dyn std::error::Error,
+                "manifest of a cancelled image is left over"
+            );
         }
         self.persist(|| self.catalog.stopped(id)).await?;
         info!(image_id, "operation cancelled");
@@ -262,7 +271,8 @@ impl Shared {
             Err(_) if self.shutdown.is_cancelled() => Ok(()),
             Err(error) => {
                 error!(image_id, error = &error as &dyn std::error::Error, "image not deleted");
-                let status = Status::new(error.code(), "the content of the image cannot be removed from the store");
+                let status =
+                    Status::new(error.code(), "the content of the image cannot be removed from the store");
                 self.persist(|| self.catalog.not_deleted(id, &status)).await
             }
         }
@@ -313,7 +323,9 @@ impl Shared {
         let mut pause = FIRST_PAUSE;
         for _ in 1..REMOVE_ATTEMPTS {
             match work().await {
-                Err(error) if error.is_retryable() && self.sleep(pause).await => pause = (pause * 3).min(MAX_PAUSE),
+                Err(error) if error.is_retryable() && self.sleep(pause).await => {
+                    pause = (pause * 3).min(MAX_PAUSE)
+                }
                 done => return done,
             }
         }

@@ -186,7 +186,9 @@ async fn over_tls_with_a_token() {
         config.tokens = vec!["token".parse().unwrap()];
     })
     .await;
-    let done = fixture.wait(&fixture.create(&request("web", &fixture.upload("raw", &disk(MIB, &[])).await)).await).await;
+    let done = fixture
+        .wait(&fixture.create(&request("web", &fixture.upload("raw", &disk(MIB, &[])).await)).await)
+        .await;
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
     let stranger = fixture.client_with(None).get_operation(&done.id, &fixture.cancel).await;
     assert_eq!(stranger.unwrap_err().code(), Code::Unauthenticated);
@@ -206,7 +208,8 @@ async fn the_keys_are_the_owners() {
 async fn other_hosts_are_not_read() {
     let fixture = Fixture::start().await;
     let slow = support::SlowSource::start(disk(MIB, &[])).await;
-    let refused = fixture.client.create_image(&request("web", &slow.url()), Uuid::new_v4(), &fixture.cancel).await;
+    let refused =
+        fixture.client.create_image(&request("web", &slow.url()), Uuid::new_v4(), &fixture.cancel).await;
     let Err(ApiError::Status(error)) = refused else { panic!("{refused:?}") };
     assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::InvalidArgument, "uri"));
     assert_eq!(slow.served(), 0);

@@ -1,4 +1,6 @@
-use image_api::{Code, compute::image::Status as ImageStatus, operation::operation::Result as Ending, unpack};
+use image_api::{
+    Code, compute::image::Status as ImageStatus, operation::operation::Result as Ending, unpack,
+};
 
 use super::*;
 
@@ -21,7 +23,8 @@ fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
         source: SourceUri::trusted("https://s/b/k?signature".to_owned()),
         wanted_disk_size: 0,
         created_by: "anonymous".to_owned(),
-        key: key.map(|(key, digest)| IdempotencyKey { key: key.to_owned(), request_digest: digest.to_owned() }),
+        key: key
+            .map(|(key, digest)| IdempotencyKey { key: key.to_owned(), request_digest: digest.to_owned() }),
     }
 }
 
@@ -71,8 +74,12 @@ async fn nothing_is_lost_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.sqlite");
     let catalog = Catalog::open_file(&path).await.unwrap();
-    let [queued, running, cancelling, ready] =
-        [admit(&catalog, "a").await, admit(&catalog, "b").await, admit(&catalog, "c").await, admit(&catalog, "d").await];
+    let [queued, running, cancelling, ready] = [
+        admit(&catalog, "a").await,
+        admit(&catalog, "b").await,
+        admit(&catalog, "c").await,
+        admit(&catalog, "d").await,
+    ];
     for record in [&running, &cancelling, &ready] {
         catalog.start(&record.id).await.unwrap();
     }
@@ -80,7 +87,10 @@ async fn nothing_is_lost_over_a_restart() {
     catalog.publish(&ready.id, SIZES).await.unwrap();
     // No close: a process that is killed does not say goodbye.
     let again = Catalog::open_file(&path).await.unwrap();
-    assert_eq!(again.requeue().await.unwrap(), [queued.id.clone(), running.id.clone(), cancelling.id.clone()]);
+    assert_eq!(
+        again.requeue().await.unwrap(),
+        [queued.id.clone(), running.id.clone(), cancelling.id.clone()]
+    );
     let states = async |id: &str| again.operation(id).await.unwrap().state;
     assert_eq!(states(&queued.id).await, State::Queued);
     assert_eq!(states(&running.id).await, State::Queued);
@@ -102,13 +112,18 @@ async fn a_cancel_wins_over_success() {
     assert_eq!(operation.state, State::Cancelled);
     assert_eq!(operation.error.unwrap().canonical_code(), Code::Cancelled);
     assert!(matches!(catalog.image(&record.image_id).await, Err(CatalogError::NoImage { .. })));
-    assert_eq!(catalog.cancel(&record.id).await.unwrap().state, State::Cancelled, "cancelling twice is no error");
+    assert_eq!(
+        catalog.cancel(&record.id).await.unwrap().state,
+        State::Cancelled,
+        "cancelling twice is no error"
+    );
 }
 
 #[tokio::test]
 async fn what_is_left_over_is_remembered() {
     let (_dir, catalog) = catalog().await;
-    let [early, late, stopped] = [admit(&catalog, "a").await, admit(&catalog, "b").await, admit(&catalog, "c").await];
+    let [early, late, stopped] =
+        [admit(&catalog, "a").await, admit(&catalog, "b").await, admit(&catalog, "c").await];
     for record in [&early, &late, &stopped] {
         catalog.start(&record.id).await.unwrap();
     }
@@ -142,17 +157,21 @@ async fn names() {
     catalog.start(&second.id).await.unwrap();
     catalog.publish(&second.id, SIZES).await.unwrap();
     assert!(catalog.admit_create(new_image("web", None)).await.is_err(), "READY has the name too");
-    let Admission::New(_) = catalog.admit_delete(&second.image_id, "anonymous", None).await.unwrap() else { panic!() };
+    let Admission::New(_) = catalog.admit_delete(&second.image_id, "anonymous", None).await.unwrap() else {
+        panic!()
+    };
     admit(&catalog, "web").await;
 }
 
 #[tokio::test]
 async fn keys() {
     let (_dir, catalog) = catalog().await;
-    let Admission::New(first) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap() else {
+    let Admission::New(first) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap()
+    else {
         panic!()
     };
-    let Admission::Known(same) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap() else {
+    let Admission::Known(same) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap()
+    else {
         panic!()
     };
     assert_eq!(first, same);
@@ -161,7 +180,8 @@ async fn keys() {
 
     catalog.start(&first.id).await.unwrap();
     catalog.failed(&first.id, &Status::new(Code::Unavailable, "x"), Blocks::None).await.unwrap();
-    let Admission::New(second) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap() else {
+    let Admission::New(second) = catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap()
+    else {
         panic!("a failed operation frees its key")
     };
     assert_ne!(second.id, first.id);
@@ -214,7 +234,8 @@ async fn deletion() {
     catalog.start(&record.id).await.unwrap();
     catalog.publish(&record.id, SIZES).await.unwrap();
 
-    let Admission::New(delete) = catalog.admit_delete(&record.image_id, "anonymous", None).await.unwrap() else {
+    let Admission::New(delete) = catalog.admit_delete(&record.image_id, "anonymous", None).await.unwrap()
+    else {
         panic!()
     };
     assert_eq!(catalog.image(&record.image_id).await.unwrap().status(), ImageStatus::Deleting);
@@ -223,7 +244,8 @@ async fn deletion() {
     catalog.not_deleted(&delete.id, &Status::new(Code::Unavailable, "x")).await.unwrap();
     assert_eq!(catalog.image(&record.image_id).await.unwrap().status(), ImageStatus::Error);
 
-    let Admission::New(delete) = catalog.admit_delete(&record.image_id, "anonymous", None).await.unwrap() else {
+    let Admission::New(delete) = catalog.admit_delete(&record.image_id, "anonymous", None).await.unwrap()
+    else {
         panic!()
     };
     catalog.start(&delete.id).await.unwrap();

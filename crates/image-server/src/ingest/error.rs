@@ -1,7 +1,7 @@
 //! Why an ingest failed, and what the caller is told.
 
 use block_store::BlockStoreError;
-use disk_convert::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};
+use disk_convert::{ConvertError, SinkError, SinkFault, SourceFault};
 use image_api::{Code, rpc::Status};
 
 use crate::{uri::without_query, worker::IngestWork};
@@ -43,8 +43,9 @@ impl IngestError {
     /// A failure on the way.
     pub(crate) fn converting(error: ConvertError) -> Self {
         match error {
-            ConvertError::Cancelled
-            | ConvertError::Sink(SinkError { fault: SinkFault::Cancelled, .. }) => Self::Cancelled,
+            ConvertError::Cancelled | ConvertError::Sink(SinkError { fault: SinkFault::Cancelled, .. }) => {
+                Self::Cancelled
+            }
             error => Self::Convert(error),
         }
     }
@@ -53,18 +54,11 @@ impl IngestError {
     pub fn code(&self) -> Code {
         match self {
             Self::Open(error) | Self::Convert(error) => match error {
-                ConvertError::Open { .. } | ConvertError::Decode { .. } | ConvertError::TooManyParts { .. } => {
-                    Code::InvalidArgument
-                }
-                ConvertError::Source(SourceError { fault, .. }) => match fault {
-                    SourceFault::Stalled | SourceFault::Unavailable => Code::Unavailable,
-                    SourceFault::Io => Code::Internal,
-                    _ => Code::FailedPrecondition,
-                },
-                ConvertError::Sink(SinkError { fault, .. }) => match fault {
-                    SinkFault::Unavailable | SinkFault::NoSpace | SinkFault::Busy => Code::Unavailable,
-                    _ => Code::Internal,
-                },
+                ConvertError::Open { .. }
+                | ConvertError::Decode { .. }
+                | ConvertError::TooManyParts { .. } => Code::InvalidArgument,
+                ConvertError::Source(error) => source_code(error.fault),
+                ConvertError::Sink(error) => sink_code(error.fault),
                 ConvertError::Cancelled => Code::Cancelled,
                 _ => Code::Internal,
             },
@@ -103,8 +97,26 @@ impl IngestError {
     }
 }
 
+/// What the caller named is the caller's to put right, unless the network between us and it failed.
+fn source_code(fault: SourceFault) -> Code {
+    match fault {
+        SourceFault::Stalled | SourceFault::Unavailable => Code::Unavailable,
+        SourceFault::Io => Code::Internal,
+        _ => Code::FailedPrecondition,
+    }
+}
+
+/// Our store is our fault.
+fn sink_code(fault: SinkFault) -> Code {
+    match fault {
+        SinkFault::Unavailable | SinkFault::NoSpace | SinkFault::Busy => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use disk_convert::SourceError;
     use disk_image::Span;
 
     use super::*;
@@ -148,7 +160,8 @@ mod tests {
     #[test]
     fn a_message_never_holds_the_signature() {
         let leak = std::io::Error::other("GET https://s/b/k?X-Amz-Signature=secret: reset");
-        let source = SourceError::new("https://s/b/k", Span::new(0, 1), SourceFault::Unavailable).because(leak);
+        let source =
+            SourceError::new("https://s/b/k", Span::new(0, 1), SourceFault::Unavailable).because(leak);
         let status = IngestError::converting(source.into()).status(&work());
         assert!(!status.message.contains("secret"), "{}", status.message);
         assert!(status.message.ends_with("GET https://s/b/k: reset"), "{}", status.message);

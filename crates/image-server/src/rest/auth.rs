@@ -38,7 +38,8 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Status> {
         return Ok(Caller("anonymous".to_owned()));
     }
     let unauthenticated = |message: &str| Status::new(Code::Unauthenticated, message);
-    let presented = headers.get(header::AUTHORIZATION).ok_or_else(|| unauthenticated("a bearer token is needed"))?;
+    let presented =
+        headers.get(header::AUTHORIZATION).ok_or_else(|| unauthenticated("a bearer token is needed"))?;
     let (scheme, token) = presented
         .to_str()
         .ok()

@@ -50,7 +50,8 @@ pub(super) fn plan(request: &ListImagesRequest) -> Result<ListQuery, Violations>
     let page_size = if request.page_size == 0 { limits::PAGE_SIZE } else { request.page_size };
     Ok(ListQuery {
         folder_id: request.folder_id.clone(),
-        conditions: filter::parse(&request.filter).map_err(|error| Violations::one("filter", error.to_string()))?,
+        conditions: filter::parse(&request.filter)
+            .map_err(|error| Violations::one("filter", error.to_string()))?,
         order,
         direction,
         after,

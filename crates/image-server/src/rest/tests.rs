@@ -8,8 +8,11 @@ use std::{
 use async_trait::async_trait;
 use disk_convert::GuestDigest;
 use image_api::{
-    ApiError, Client, ClientOptions, CreateImageRequest, Image, Operation, OperationOutcome, Retry, Uuid, WaitOptions,
-    compute::{CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image},
+    ApiError, Client, ClientOptions, CreateImageRequest, Image, Operation, OperationOutcome, Retry, Uuid,
+    WaitOptions,
+    compute::{
+        CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image,
+    },
     unpack,
 };
 use tokio::sync::Notify;
@@ -153,7 +156,8 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn client(address: std::net::SocketAddr, token: Option<&str>) -> Client {
-    let options = ClientOptions { retry: Retry { attempts: 1, ..Retry::default() }, ..ClientOptions::default() };
+    let options =
+        ClientOptions { retry: Retry { attempts: 1, ..Retry::default() }, ..ClientOptions::default() };
     let token = token.map(|token| token.parse().unwrap());
     Client::with_options(&format!("http://{address}"), token, &options).unwrap()
 }
@@ -225,14 +229,17 @@ async fn refusals() {
         (Source::DiskId("d".to_owned()), "disk_id"),
         (Source::SnapshotId("s".to_owned()), "snapshot_id"),
     ] {
-        let error = refusal(server.create(&CreateImageRequest { source: Some(source), ..request("", "") }).await);
+        let error =
+            refusal(server.create(&CreateImageRequest { source: Some(source), ..request("", "") }).await);
         assert_eq!((error.code, error.http_status), (Code::Unimplemented, 501));
         assert_eq!(error.field_violations()[0].field, field);
     }
     let error = refusal(server.create(&CreateImageRequest { pooled: true, ..request("", "disk") }).await);
     assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::Unimplemented, "pooled"));
 
-    for uri in ["https://evil.example/x?sig=secret", "http://store.example/x?sig=secret", "file:///x?sig=secret"] {
+    for uri in
+        ["https://evil.example/x?sig=secret", "http://store.example/x?sig=secret", "file:///x?sig=secret"]
+    {
         let source = Some(Source::Uri(uri.to_owned()));
         let error = refusal(server.create(&CreateImageRequest { source, ..request("", "") }).await);
         assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::InvalidArgument, "uri"));
@@ -250,7 +257,8 @@ async fn raw_http() {
     let server = Harness::start(&[]).await;
     let http = reqwest_of(&server);
     let post = async |body: &str| {
-        let answer = http.post(url(&server, "/compute/v1/images")).body(body.to_owned()).send().await.unwrap();
+        let answer =
+            http.post(url(&server, "/compute/v1/images")).body(body.to_owned()).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     let (status, body) = post(r#"{"folderId":"f","unknown":1}"#).await;
@@ -278,7 +286,8 @@ async fn raw_http() {
         assert!(answer.headers().contains_key("x-request-id"));
         assert_eq!(answer.headers()["content-type"], "application/json");
     }
-    let page = http.get(url(&server, "/compute/v1/images?folderId=f")).header("origin", "http://evil.example");
+    let page =
+        http.get(url(&server, "/compute/v1/images?folderId=f")).header("origin", "http://evil.example");
     assert_eq!(page.send().await.unwrap().status().as_u16(), 403);
     server.stop().await;
 }
@@ -411,7 +420,8 @@ async fn a_cancel_before_a_crash_is_kept() {
     // The catalog is opened again while the first server still holds it, as after a crash: nothing was said goodbye to.
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(server.dir.path().join("catalog.sqlite"), dir.path().join("catalog.sqlite")).unwrap();
-    std::fs::copy(server.dir.path().join("catalog.sqlite-wal"), dir.path().join("catalog.sqlite-wal")).unwrap();
+    std::fs::copy(server.dir.path().join("catalog.sqlite-wal"), dir.path().join("catalog.sqlite-wal"))
+        .unwrap();
     let after = Harness::over(dir, &[]).await;
     assert_eq!(failure(&after.wait(&operation.id).await).canonical_code(), Code::Cancelled);
     assert_eq!(after.fake.ingests.load(Ordering::SeqCst), 0, "nothing is downloaded for it again");
@@ -433,8 +443,12 @@ async fn deletion() {
     let done = server.wait(&delete.id).await;
     let OperationOutcome::Succeeded(Some(any)) = done.outcome() else { panic!("{done:?}") };
     unpack::<()>(&any).unwrap();
-    assert_eq!(*server.fake.removed.lock().unwrap(), [image_id.clone()]);
-    assert_eq!(server.fake.collected.load(Ordering::SeqCst), 1, "the bytes are free when the operation says so");
+    assert_eq!(server.fake.removed.lock().unwrap()[..], *std::slice::from_ref(&image_id));
+    assert_eq!(
+        server.fake.collected.load(Ordering::SeqCst),
+        1,
+        "the bytes are free when the operation says so"
+    );
     assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
     let same = server.client.delete_image(&image_id, key, &server.cancel).await.unwrap();
     assert_eq!(same.id, delete.id);

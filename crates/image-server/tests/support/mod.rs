@@ -1,7 +1,7 @@
 //! A server with its embedded store, a client, and a source that takes its time.
 
-// Not every test binary would use all of it.
-#![allow(dead_code, unreachable_pub)]
+// Each test binary uses a part of it; clippy takes only `#[test]` functions for tests.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     io::Write as _,
@@ -264,7 +264,11 @@ const BETWEEN_SIPS: Duration = Duration::from_millis(50);
 
 impl SlowSource {
     pub async fn start(content: Vec<u8>) -> Self {
-        let shared = Arc::new(Slow { content: content.into(), served: AtomicUsize::new(0), fast: AtomicBool::new(false) });
+        let shared = Arc::new(Slow {
+            content: content.into(),
+            served: AtomicUsize::new(0),
+            fast: AtomicBool::new(false),
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = axum::Router::new().route("/disk", get(range)).with_state(Arc::clone(&shared));
@@ -277,8 +281,12 @@ impl SlowSource {
         format!("http://{}/disk?X-Amz-Signature=secret", self.address)
     }
 
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn rule(&self) -> image_server::HostRule {
-        self.address.to_string().parse().unwrap()
+        self.host().parse().unwrap()
     }
 
     pub fn served(&self) -> usize {
