@@ -1,4 +1,5 @@
 //! Ctrl-C and SIGTERM: 130 within two seconds, and what was done is taken back.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/cloud.rs"]
 mod cloud;

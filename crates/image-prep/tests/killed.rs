@@ -1,4 +1,5 @@
 //! kill -9 in the middle of `create --local`, then the same command again: one READY Image, nothing left over.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/cloud.rs"]
 mod cloud;

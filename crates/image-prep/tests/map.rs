@@ -12,7 +12,7 @@ fn agrees(format: &str, options: &[&str]) {
     assert_eq!(found.stdout, expected.stdout);
     assert!(found.json().as_array().is_some_and(|entries| entries.len() > 3));
     // qemu-img has no table for compressed clusters.
-    let table = bench.qemu_img(&["map", "-f", format, "image"]).unwrap();
+    let Some(table) = bench.qemu_img(&["map", "-f", format, "image"]) else { return };
     if table.code == 0 {
         assert_eq!(bench.ok(["map", "image"]).stdout, table.stdout);
     } else {

@@ -1,4 +1,5 @@
 //! `upload`: an object in a store, and a URL to read it by.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/cloud.rs"]
 mod cloud;

@@ -1,5 +1,6 @@
 //! A cloud for the program to talk to: an image server and its store, in the test's process.
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -15,12 +16,12 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// The folder of the Images that the tests make.
-pub const FOLDER: &str = "b1gtestfolder";
+pub(crate) const FOLDER: &str = "b1gtestfolder";
 /// The bucket that the tests upload to.
-pub const BUCKET: &str = "test-uploads";
+pub(crate) const BUCKET: &str = "test-uploads";
 
 /// A running cloud; stopped when it is dropped.
-pub struct Cloud {
+pub(crate) struct Cloud {
     runtime: Runtime,
     running: Option<Running>,
     store: Store,
@@ -30,7 +31,7 @@ pub struct Cloud {
 
 impl Cloud {
     /// Starts one with its state in `dir`, which may be what `--local` left behind.
-    pub fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
@@ -43,13 +44,13 @@ impl Cloud {
     }
 
     /// Tells a command where this cloud is.
-    pub fn tell(&self, command: &mut Command) {
+    pub(crate) fn tell(&self, command: &mut Command) {
         self.tell_store(command);
         command.env("YC_ENDPOINT", &self.running.as_ref().unwrap().endpoint).env("YC_FOLDER_ID", FOLDER);
     }
 
     /// Tells a command where the store is, and nothing of the image server.
-    pub fn tell_store(&self, command: &mut Command) {
+    pub(crate) fn tell_store(&self, command: &mut Command) {
         let key = |name: &str| self.keys[name].as_str().unwrap();
         command
             .env("AWS_ENDPOINT_URL", key("endpoint"))
@@ -59,19 +60,21 @@ impl Cloud {
     }
 
     /// Keys in a bucket.
-    pub fn objects(&self, bucket: &str) -> Vec<String> {
-        let page = self.store.list(bucket, "", None, &CancellationToken::new());
-        self.runtime.block_on(page).unwrap().objects.into_iter().map(|object| object.key).collect()
+    pub(crate) fn objects(&self, bucket: &str) -> Vec<String> {
+        let never = CancellationToken::new();
+        let page = self.runtime.block_on(self.store.list(bucket, "", None, &never)).unwrap();
+        page.objects.into_iter().map(|object| object.key).collect()
     }
 
     /// Keys of unfinished uploads to a bucket.
-    pub fn uploads(&self, bucket: &str) -> Vec<String> {
-        let uploads = self.store.list_uploads(bucket, "", &CancellationToken::new());
-        self.runtime.block_on(uploads).unwrap().into_iter().map(|upload| upload.key).collect()
+    pub(crate) fn uploads(&self, bucket: &str) -> Vec<String> {
+        let never = CancellationToken::new();
+        let uploads = self.runtime.block_on(self.store.list_uploads(bucket, "", &never)).unwrap();
+        uploads.into_iter().map(|upload| upload.key).collect()
     }
 
     /// Images of a folder, whatever their status.
-    pub fn images(&self, folder: &str) -> Vec<Image> {
+    pub(crate) fn images(&self, folder: &str) -> Vec<Image> {
         let request = ListImagesRequest { folder_id: folder.to_owned(), ..ListImagesRequest::default() };
         self.runtime.block_on(self.client.list_images(&request, &CancellationToken::new())).unwrap().images
     }
@@ -99,7 +102,7 @@ async fn connect(keys: &Value) -> Store {
 }
 
 /// Waits until something is true.
-pub fn until(what: &str, is_true: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is_true: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_true() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What the server does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Serves ranges.
     Serves,
     /// Answers with this status.
@@ -17,14 +17,14 @@ pub enum Behaviour {
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     url: String,
     stop: Arc<AtomicBool>,
     address: std::net::SocketAddr,
 }
 
 impl Server {
-    pub fn start(object: Vec<u8>, behaviour: Behaviour) -> Self {
+    pub(crate) fn start(object: Vec<u8>, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, object, served) =
@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// The URL of the object; its query is a secret.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 }

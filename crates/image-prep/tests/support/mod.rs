@@ -1,7 +1,8 @@
 //! What the tests of the command line share: a folder, a clean environment, images, and qemu-img as the oracle.
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
-pub mod http;
+pub(crate) mod http;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,25 +16,25 @@ use tempfile::TempDir;
 /// No command of these tests takes nearly as long.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A folder of its own for one test, and the program under test in a clean environment.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: TempDir,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: TempDir::new().unwrap() }
     }
 
     /// A path in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The program, in the folder, with nothing of the caller's clouds in its environment.
-    pub fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
+    pub(crate) fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-prep"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
@@ -56,19 +57,19 @@ impl Bench {
     }
 
     /// Runs the program to its end.
-    pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Run {
+    pub(crate) fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Run {
         finish(self.command(args).spawn().unwrap())
     }
 
     /// Runs it, and expects success.
-    pub fn ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Run {
+    pub(crate) fn ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Run {
         let run = self.run(args);
         assert_eq!(run.code, 0, "{run:?}");
         run
     }
 
     /// Runs it, and expects this exit code and one error.
-    pub fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, code: i32, args: I) -> Run {
+    pub(crate) fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, code: i32, args: I) -> Run {
         let run = self.run(args);
         assert_eq!(run.code, code, "{run:?}");
         assert_eq!(run.stderr.matches("error: ").count(), 1, "{run:?}");
@@ -77,7 +78,7 @@ impl Bench {
     }
 
     /// Names in the folder, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -86,7 +87,7 @@ impl Bench {
     }
 
     /// A raw disk of `len` bytes with a boot signature, and the bytes of `fill` at each offset.
-    pub fn raw(&self, name: &str, len: u64, fills: &[(u64, &[u8])]) -> PathBuf {
+    pub(crate) fn raw(&self, name: &str, len: u64, fills: &[(u64, &[u8])]) -> PathBuf {
         let path = self.path(name);
         let file = File::create(&path).unwrap();
         file.set_len(len).unwrap();
@@ -98,13 +99,13 @@ impl Bench {
     }
 
     /// A raw disk of 24 MiB with data that does not compress, data that does, and holes.
-    pub fn sample(&self) -> PathBuf {
+    pub(crate) fn sample(&self) -> PathBuf {
         let (noise, text) = (noise(3 * MIB, 7), b"image-prep ".repeat(100_000));
         self.raw("sample.raw", 24 * MIB, &[(MIB, &noise), (9 * MIB + 512, &text), (23 * MIB, &noise[..4096])])
     }
 
     /// Runs qemu-img in the folder. `None`, said aloud, where there is none; under `CI` that is a failure.
-    pub fn qemu_img(&self, args: &[&str]) -> Option<Run> {
+    pub(crate) fn qemu_img(&self, args: &[&str]) -> Option<Run> {
         match Command::new("qemu-img").args(args).current_dir(self.dir.path()).output() {
             Ok(output) => Some(Run::from(output)),
             Err(error) => {
@@ -116,7 +117,7 @@ impl Bench {
     }
 
     /// The sample in another format by qemu-img; `None` where there is no qemu-img.
-    pub fn sample_as(&self, name: &str, options: &[&str]) -> Option<PathBuf> {
+    pub(crate) fn sample_as(&self, name: &str, options: &[&str]) -> Option<PathBuf> {
         let raw = self.sample();
         let raw = raw.to_str().unwrap();
         let args = [&["convert", "-f", "raw"], options, &[raw, name]].concat();
@@ -128,15 +129,15 @@ impl Bench {
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Standard output as one JSON value.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -153,7 +154,7 @@ impl From<Output> for Run {
 }
 
 /// Waits for a child, for a bounded time.
-pub fn finish(mut child: Child) -> Run {
+pub(crate) fn finish(mut child: Child) -> Run {
     // Drained by threads, so that a child that prints much is not stopped by a full pipe.
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let out = std::thread::spawn(move || read_all(&mut stdout));
@@ -179,7 +180,7 @@ fn read_all(from: &mut impl std::io::Read) -> Vec<u8> {
 }
 
 /// Bytes that look random and are the same each time (xorshift64).
-pub fn noise(len: u64, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: u64, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes = Vec::with_capacity(len as usize + 8);
     while (bytes.len() as u64) < len {
@@ -193,6 +194,6 @@ pub fn noise(len: u64, seed: u64) -> Vec<u8> {
 }
 
 /// Cuts a file to `len` bytes.
-pub fn truncate(path: &Path, len: u64) {
+pub(crate) fn truncate(path: &Path, len: u64) {
     File::options().write(true).open(path).unwrap().set_len(len).unwrap();
 }
