@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::repo::run;
+use crate::repo::output;
 
 /// What to make.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Disk<'_> {
         let mut mkfs = Command::new("mkfs.ext4");
         mkfs.args(["-q", "-F", "-U", UUID, "-L", "root", "-E", &offset]).args(self.mkfs);
         mkfs.arg("-d").arg(self.tree).arg(raw).arg(format!("{}k", partition / 1024));
-        run(mkfs.env("SOURCE_DATE_EPOCH", "1700000000").env("PATH", system_path()).stderr(Stdio::null()))?;
+        output(mkfs.env("SOURCE_DATE_EPOCH", "1700000000").env("PATH", system_path()))?;
 
         let table = format!(
             "label: gpt\nlabel-id: {UUID}\nfirst-lba: 34\nstart={}, size={}, type=L, uuid={UUID}, name=root\n",

@@ -13,12 +13,14 @@ mod memory;
 mod table;
 mod tree;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::repo::{Profile, Repo};
+pub(crate) use create::{check_operation, compare_back};
 pub(crate) use make::Form;
 pub(crate) use table::Table;
 
@@ -47,17 +49,10 @@ pub(crate) enum Size {
 
 /// Makes what is missing, then checks every form.
 pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
-    let forms: Vec<Form> = make::forms()
-        .into_iter()
-        .filter(|form| args.only.is_empty() || args.only.iter().any(|text| form.name.contains(text)))
-        .collect();
-    ensure!(!forms.is_empty(), "no form has such a name");
-    let folder = make::folder(repo, args.size);
-    make::make(&folder, args.size, &forms)?;
+    let (folder, forms) = prepare(repo, args.size, &args.only)?;
     if args.make_only {
         return Ok(ExitCode::SUCCESS);
     }
-
     let tools = check::Tools {
         image_prep: repo.build("image-prep", Profile::Release, &[])?,
         read_back: repo.build("read-back", Profile::Release, &["xtask/read-back"])?,
@@ -69,4 +64,14 @@ pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
         table.row(&form.name, &results);
     }
     Ok(table.finish())
+}
+
+/// Makes what is missing; gives the folder and the forms in it whose names contain one of `only`.
+pub(crate) fn prepare(repo: &Repo, size: Size, only: &[String]) -> Result<(PathBuf, Vec<Form>)> {
+    let wanted = |form: &Form| only.is_empty() || only.iter().any(|text| form.name.contains(text));
+    let forms: Vec<Form> = make::forms().into_iter().filter(wanted).collect();
+    ensure!(!forms.is_empty(), "no form has such a name");
+    let folder = make::folder(repo, size);
+    make::make(&folder, size, &forms)?;
+    Ok((folder, forms))
 }

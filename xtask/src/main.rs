@@ -11,6 +11,7 @@
 
 mod content;
 mod disk;
+mod garage;
 mod images;
 mod repo;
 mod testdata;
@@ -36,6 +37,8 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// Make real disk images and check every way through image-prep against qemu-img
     Images(images::ImagesArgs),
+    /// Run the main job against garage as the bucket of both ends
+    Garage(garage::GarageArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
+        Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

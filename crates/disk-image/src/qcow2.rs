@@ -16,6 +16,8 @@ mod header;
 mod layout;
 mod ranks;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::limits::{MAX_HEADER_LEN, METADATA_STEP};
 use crate::{Encoding, Image, Open, OpenError, Stored};

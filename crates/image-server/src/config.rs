@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use image_api::Token;
-use object_io::{BucketUri, Store, StoreConfig};
+use object_io::{BucketUri, HostRule, Store, StoreConfig};
 
-use crate::{HostRule, limits};
+use crate::limits;
 
 /// What a server is made from. Everything can be chosen that `image-server serve` has a flag for.
 #[derive(Clone, Debug)]

@@ -16,13 +16,14 @@ use crate::{
 /// Reads by range GET, stores in a [`BlockStore`].
 pub(crate) struct StoredContent {
     pub(crate) blocks: BlockStore,
+    pub(crate) http: HttpOptions,
     pub(crate) options: Options,
 }
 
 #[async_trait]
 impl Content for StoredContent {
     async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
-        let source = HttpSource::open(work.source.expose(), &HttpOptions::default(), cancel).await;
+        let source = HttpSource::open(work.source.expose(), &self.http, cancel).await;
         let source = source.map_err(|error| match cancel.is_cancelled() {
             true => IngestError::Cancelled,
             false => IngestError::opening(error.into()),

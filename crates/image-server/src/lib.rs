@@ -33,4 +33,5 @@ pub use config::{Config, Storage, TlsFiles};
 pub use error::ServerError;
 pub use ingest::{IngestError, Ingested, Policy, ingest};
 pub use server::{Running, Server};
-pub use uri::{HostRule, InvalidHostRule};
+// Named by `Config`.
+pub use object_io::HostRule;

@@ -80,8 +80,11 @@ impl Server {
             }
             Storage::Connected { store, uri } => (None, store, uri),
         };
+        let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
+        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         let content = StoredContent {
-            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
+            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            http: uris.http_options(),
             options: Options {
                 memory: config.memory,
                 workers: Workers::new(config.jobs).map_err(|source| ServerError::Workers { source })?,
@@ -89,8 +92,6 @@ impl Server {
             },
         };
         let worker = Worker::new(catalog.clone(), Arc::new(content));
-        let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
-        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         worker.resume().await.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
         let app = App { catalog: catalog.clone(), worker: worker.clone(), uris, tokens: config.tokens };
         let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });

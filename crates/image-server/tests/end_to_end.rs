@@ -78,7 +78,7 @@ async fn bad_images_are_refused_and_leave_nothing() {
         let status = failure(&fixture.wait(&fixture.create(&request("web", &url)).await).await);
         assert_eq!(status.canonical_code(), Code::InvalidArgument, "{name}: {}", status.message);
         assert!(status.message.contains(words), "{name}: {}", status.message);
-        assert!(!status.message.contains("Signature"), "{name}: {}", status.message);
+        assert!(!status.message.contains("X-Amz-"), "{name}: {}", status.message);
     }
     assert_eq!(fixture.object_count(".blocks/").await, 0);
     fixture.stop().await;
@@ -97,7 +97,7 @@ async fn bad_urls_are_reported() {
         let status = failure(&done);
         assert_eq!(status.canonical_code(), Code::FailedPrecondition, "{}", status.message);
         assert!(status.message.contains(words), "{}", status.message);
-        assert!(!status.message.contains("Signature"), "{}", status.message);
+        assert!(!status.message.contains("X-Amz-"), "{}", status.message);
     }
     fixture.stop().await;
 }

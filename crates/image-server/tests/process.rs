@@ -1,5 +1,8 @@
 //! The program itself: its first line, its log, its exit, and what a SIGKILL leaves.
 
+// Clippy takes only `#[test]` functions for tests.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -1,7 +1,8 @@
 //! CompleteMultipartUpload: parts become an object, by one record and one rename.
 //!
-//! Everything is checked before anything changes, so a refused Complete leaves the upload as it was. A repeated one,
-//! whose first answer was lost, finds the object that the upload made and gives the same answer.
+//! Everything is checked before anything changes, so a refused Complete leaves the upload as it was. A
+//! repeated one, whose first answer was lost, finds the object that the upload made and gives the same
+//! answer.
 
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ pub(crate) fn complete(bucket: &Bucket, key: &str, id: &str, wish: &Wish) -> S3R
     if let Some(expected) = wish.size.filter(|&expected| expected != length(size)) {
         return Err(s3_error!(
             InvalidRequest,
-            "The provided 'x-amz-mp-object-size' header value {expected} does not match what was computed: {size}"
+            "The provided 'x-amz-mp-object-size' header value {expected} does not match what was computed: \
+             {size}"
         ));
     }
     let checksum = upload_checksum(&upload, &parts, wish)?;
@@ -131,8 +133,8 @@ fn check_part_checksum(wanted: &CompletedPart, part: &Part, declared: Option<Dec
         let (name, number) = (algorithm.name().to_ascii_lowercase(), wanted.part_number.unwrap_or_default());
         return Err(s3_error!(
             InvalidRequest,
-            "The upload was created using a {name} checksum. The complete request must include the checksum for each part. \
-             It was missing for part {number} in the request."
+            "The upload was created using a {name} checksum. The complete request must include the checksum for \
+             each part. It was missing for part {number} in the request."
         ));
     }
     for (algorithm, text) in given {
@@ -152,7 +154,8 @@ fn upload_checksum(upload: &Upload, parts: &[Arc<Part>], wish: &Wish) -> S3Resul
         let kind = kind.dto();
         return Err(s3_error!(
             InvalidRequest,
-            "The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
+            "The upload was created using the {} checksum mode. The complete request must use the \
+             same checksum mode.",
             kind.as_str()
         ));
     }
@@ -191,7 +194,7 @@ fn upload_checksum(upload: &Upload, parts: &[Arc<Part>], wish: &Wish) -> S3Resul
 }
 
 fn invalid_part() -> S3Error {
-    let message = "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not \
-                   match the part's entity tag.";
+    let message = "One or more of the specified parts could not be found.  The part may not have been uploaded, \
+                   or the specified entity tag may not match the part's entity tag.";
     s3_error!(InvalidPart, "{message}")
 }

@@ -70,7 +70,8 @@ impl WriteConditions {
             None => false,
             Some(ETagCondition::Any) => true,
             Some(ETagCondition::ETag(_)) => {
-                let message = "A header you provided implies functionality that is not implemented: If-None-Match with an ETag";
+                let message = "A header you provided implies functionality that is not implemented: \
+                               If-None-Match with an ETag";
                 return Err(s3_error!(NotImplemented, "{message}"));
             }
         };

@@ -1,9 +1,10 @@
 //! One request and its response: s3s answers, and what it left of the request's body is seen to.
 //!
-//! A request can be refused before its body is read. To close the connection then would reset it under a client that is
-//! still sending, which loses the response; and a client that does not know of the close would send its next request into
-//! it. So the rest of the body is read first, up to a bound; and a client that waits for `100 Continue` is told that the
-//! connection ends here (RFC 9110 section 10.1.1), for reading would ask it to send.
+//! A request can be refused before its body is read. To close the connection then would reset it under a
+//! client that is still sending, which loses the response; and a client that does not know of the close would
+//! send its next request into it. So the rest of the body is read first, up to a bound; and a client that
+//! waits for `100 Continue` is told that the connection ends here (RFC 9110 section 10.1.1), for reading
+//! would ask it to send.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

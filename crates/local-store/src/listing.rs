@@ -66,7 +66,8 @@ pub(crate) struct Page<T> {
 }
 
 impl Query<'_> {
-    /// Walks over `next`, which gives the first key beyond a bound. Rolled-up keys are skipped in one step each prefix.
+    /// Walks over `next`, which gives the first key beyond a bound. Rolled-up keys are skipped in one step
+    /// each prefix.
     pub(crate) fn run<T>(&self, next: impl Fn(Bound<&[u8]>) -> Option<(String, T)>) -> Page<(String, T)> {
         let mut page = Page { items: Vec::new(), prefixes: Vec::new(), next: None };
         let mut last = self.after.clone();
@@ -100,7 +101,8 @@ impl Query<'_> {
     }
 }
 
-/// The least bytes that are greater than all that begin with `prefix`. UTF-8 has no byte 0xff, so the last can be raised.
+/// The least bytes that are greater than all that begin with `prefix`. UTF-8 has no byte 0xff, so the last
+/// can be raised.
 fn beyond(prefix: &str) -> Vec<u8> {
     let mut bytes = prefix.as_bytes().to_vec();
     if let Some(last) = bytes.last_mut() {

@@ -134,19 +134,14 @@ impl LocalStore {
             claim,
             wanted: Some(algorithm),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-
-        let modified = Moment::now();
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part =
-            Part { size: received.size, md5: received.md5, digests: received.digests, modified, slices };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let object = Object {
-            modified,
+            modified: part.modified,
             etag: part.tag(),
             checksum: whole_checksum(&part, algorithm),
             attributes,
             upload: None,
-            parts: vec![part],
+            parts: [part].into(),
         };
         let key = input.key;
         let object = blocking(move || bucket.put(&key, object, |current| conditions.check(current))).await?;
@@ -175,8 +170,9 @@ impl LocalStore {
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if !replace && source_bucket == input.bucket && source_key == input.key {
-            let message = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, \
-                           storage class, website redirect location or encryption attributes.";
+            let message = "This copy request is illegal because it is trying to copy an object to itself without \
+                           changing the object's metadata, storage class, website redirect location or \
+                           encryption attributes.";
             return Err(s3_error!(InvalidRequest, "{message}"));
         }
         let new_attributes = Box::new(attributes!(input)?);
@@ -205,7 +201,7 @@ impl LocalStore {
                 checksum: whole_checksum(&part, algorithm),
                 attributes: if replace { new_attributes } else { source.attributes.clone() },
                 upload: None,
-                parts: vec![part],
+                parts: [part].into(),
             };
             bucket.put(&key, object, |current| conditions.check(current))
         })
@@ -326,8 +322,8 @@ fn whole_checksum(part: &Part, algorithm: Algorithm) -> Option<ObjectChecksum> {
     digest.map(|&digest| ObjectChecksum { digest, parts: None })
 }
 
-/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not computed
-/// again; else they are read, but never written. Blocks.
+/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not
+/// computed again; else they are read, but never written. Blocks.
 pub(crate) fn copy_range(
     bucket: &Bucket,
     source: &Object,
@@ -344,7 +340,7 @@ pub(crate) fn copy_range(
         Ok(Slice { file: file.duplicate(bucket.data())?, offset: slice.offset, len: slice.len })
     };
     let slices = slices(source, start, len).map(twin).collect::<std::io::Result<_>>().map_err(internal)?;
-    Ok(Part { size: len, md5, digests, modified: Moment::now(), slices })
+    Ok(Part { size: len, md5, digests: digests.into(), modified: Moment::now(), slices })
 }
 
 type Known = ([u8; 16], Vec<Digest>);

@@ -20,7 +20,7 @@ use crate::errors::no_such_key;
 use crate::limits::MAX_PART_NUMBER;
 use crate::listing::{Encoder, common_prefixes, count, length, page_size};
 use crate::objects::{attributes, check_key, check_source_size, copy_range, refuse, source_name};
-use crate::records::{Moment, Part, Slice, UploadRecord};
+use crate::records::{Moment, Part, UploadRecord};
 use crate::store::{LocalStore, blocking};
 
 impl LocalStore {
@@ -65,15 +65,7 @@ impl LocalStore {
             claim,
             wanted: Some(part_algorithm(&upload)),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part = Part {
-            size: received.size,
-            md5: received.md5,
-            digests: received.digests,
-            modified: Moment::now(),
-            slices,
-        };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let part = blocking(move || bucket.put_part(&upload, number, part)).await?;
 
         let mut output = UploadPartOutput { e_tag: Some(part.tag().dto()), ..Default::default() };
@@ -285,7 +277,8 @@ pub(crate) fn part_algorithm(upload: &Upload) -> Algorithm {
     upload.record.declared.map_or(Algorithm::Crc64Nvme, |declared| declared.algorithm)
 }
 
-/// A part must come with the checksum that its upload was created for; only of a full object it may be left out.
+/// A part must come with the checksum that its upload was created for; only of a full object it may be left
+/// out.
 fn check_claim(declared: Option<Declared>, claimed: Option<Algorithm>) -> S3Result<()> {
     match (declared, claimed) {
         (None, _) | (Some(Declared { kind: Kind::FullObject, .. }), None) => Ok(()),
@@ -322,8 +315,8 @@ fn source_range(header: Option<&str>, size: u64) -> S3Result<(u64, u64)> {
         }
         _ => Err(s3_error!(
             InvalidArgument,
-            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and \
-             last bytes to copy"
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are \
+             the zero-based offsets of the first and last bytes to copy"
         )),
     }
 }

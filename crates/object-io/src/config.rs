@@ -71,7 +71,13 @@ impl Credentials {
     }
 
     fn for_sdk(self, origin: &'static str) -> aws_credential_types::Credentials {
-        aws_credential_types::Credentials::new(self.access_key, self.secret_key, self.session_token, None, origin)
+        aws_credential_types::Credentials::new(
+            self.access_key,
+            self.secret_key,
+            self.session_token,
+            None,
+            origin,
+        )
     }
 }
 
@@ -107,7 +113,8 @@ impl Store {
         credentials.provide_credentials().await.map_err(no_credentials)?;
 
         let path_style = config.force_path_style.unwrap_or(endpoint.is_some());
-        let mut builder = aws_sdk_s3::config::Builder::from(&sdk).region(region.clone()).force_path_style(path_style);
+        let mut builder =
+            aws_sdk_s3::config::Builder::from(&sdk).region(region.clone()).force_path_style(path_style);
         builder.set_endpoint_url(endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()));
         Ok(Self(Arc::new(Inner {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
@@ -126,7 +133,11 @@ fn http_client() -> SharedHttpClient {
         .build_https()
 }
 
-async fn load(http: SharedHttpClient, credentials: &SharedCredentialsProvider, profile: Option<&str>) -> SdkConfig {
+async fn load(
+    http: SharedHttpClient,
+    credentials: &SharedCredentialsProvider,
+    profile: Option<&str>,
+) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -183,10 +194,16 @@ impl ProvideCredentials for YandexVariables {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::ready(match (variable("YC_STORAGE_ACCESS_KEY"), variable("YC_STORAGE_SECRET_KEY")) {
-            (Some(access_key), Some(secret_key)) => Ok(Credentials::new(access_key, secret_key).for_sdk("YC_STORAGE")),
-            _ => Err(CredentialsError::not_loaded("YC_STORAGE_ACCESS_KEY or YC_STORAGE_SECRET_KEY not set")),
-        })
+        future::ProvideCredentials::ready(
+            match (variable("YC_STORAGE_ACCESS_KEY"), variable("YC_STORAGE_SECRET_KEY")) {
+                (Some(access_key), Some(secret_key)) => {
+                    Ok(Credentials::new(access_key, secret_key).for_sdk("YC_STORAGE"))
+                }
+                _ => Err(CredentialsError::not_loaded(
+                    "YC_STORAGE_ACCESS_KEY or YC_STORAGE_SECRET_KEY not set",
+                )),
+            },
+        )
     }
 }
 
@@ -204,7 +221,12 @@ async fn region_of_environment(providers: &ProviderConfig, profile: Option<&str>
 
 fn endpoint_of(config: &StoreConfig, sdk: &SdkConfig, named: bool) -> Result<Option<Url>, ObjectError> {
     let aws = || {
-        let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
+        let key = ServiceConfigKey::builder()
+            .service_id("S3")
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build()
+            .ok()?;
         let of_s3 = sdk.service_config().and_then(|services| services.load_config(key));
         of_s3.or_else(|| sdk.endpoint_url().map(str::to_owned))
     };
@@ -301,7 +323,8 @@ mod tests {
 
     #[test]
     fn credentials_print_no_secret() {
-        let credentials = Credentials { session_token: Some("token".into()), ..Credentials::new("AKID", "secret") };
+        let credentials =
+            Credentials { session_token: Some("token".into()), ..Credentials::new("AKID", "secret") };
         assert_eq!(format!("{credentials:?}"), r#"Credentials { access_key: "AKID", .. }"#);
     }
 }

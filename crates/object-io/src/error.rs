@@ -201,7 +201,9 @@ impl ObjectError {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or YC_STORAGE_ACCESS_KEY and YC_STORAGE_SECRET_KEY",
             ),
             Self::NoSuchBucket { .. } => Some("check its name and the endpoint, or create it first"),
-            Self::AccessDenied { .. } => Some("check the credentials, the bucket's policy and the system's clock"),
+            Self::AccessDenied { .. } => {
+                Some("check the credentials, the bucket's policy and the system's clock")
+            }
             Self::WrongRegion { .. } => Some("set the bucket's region, for instance with AWS_REGION"),
             Self::Unreachable { .. } => Some("check the endpoint and the network"),
             _ => None,
@@ -211,7 +213,9 @@ impl ObjectError {
     /// As a sink's failure, at `offset` of the output.
     pub fn into_sink_error(self, offset: Option<u64>) -> SinkError {
         let fault = match &self {
-            Self::NoSuchBucket { .. } | Self::NoSuchKey { .. } | Self::NoSuchUpload { .. } => SinkFault::NotFound,
+            Self::NoSuchBucket { .. } | Self::NoSuchKey { .. } | Self::NoSuchUpload { .. } => {
+                SinkFault::NotFound
+            }
             Self::NoCredentials | Self::Credentials { .. } | Self::AccessDenied { .. } => SinkFault::Denied,
             Self::Checksum { .. } => SinkFault::Checksum,
             Self::Failed { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => SinkFault::Unavailable,
@@ -277,7 +281,9 @@ impl ObjectError {
                 Ok(source) => Self::Unreachable { verb, place, source },
                 Err(_) => Self::TimedOut { verb, place },
             },
-            SdkError::ServiceError(service) => Self::from_answer(verb, place, Answer::new(service.err(), service.raw())),
+            SdkError::ServiceError(service) => {
+                Self::from_answer(verb, place, Answer::new(service.err(), service.raw()))
+            }
             other => Self::Protocol { verb, place, source: other.into_source().ok() },
         }
     }
@@ -293,7 +299,9 @@ impl ObjectError {
             }
             (_, "BucketAlreadyExists") => Self::BucketTaken { place },
             (412, _) => Self::PreconditionFailed { place },
-            (301 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed") => Self::WrongRegion { place, source },
+            (301 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed") => {
+                Self::WrongRegion { place, source }
+            }
             (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId") => {
                 Self::AccessDenied { verb, place, source }
             }
@@ -373,7 +381,8 @@ impl Answer {
     fn new(error: &impl ProvideErrorMetadata, raw: &HttpResponse) -> Self {
         let header = |name| raw.headers().get(name).map(printable);
         // Only this header says which region it is; the message often does not.
-        let region = header("x-amz-bucket-region").map(|region| format!("the bucket's region is {region}").into());
+        let region =
+            header("x-amz-bucket-region").map(|region| format!("the bucket's region is {region}").into());
         Self {
             status: raw.status().as_u16(),
             code: error.code().map(printable),

@@ -26,7 +26,9 @@ use bytes::{Bytes, BytesMut};
 use disk_convert::{ByteSource, SourceError, SourceFault, SourceShape};
 use disk_image::{ReadShape, Span};
 use futures_util::future::try_join_all;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE,
+};
 use reqwest::{Client, Response, StatusCode, redirect, retry};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -65,11 +67,17 @@ impl HttpSource {
     ///
     /// If the policy forbids the URL ([`SourceFault::Forbidden`]), its signature has ended, or the server refuses, does not serve
     /// ranges, or fails for good. When cancelled: [`SourceFault::Io`] because of [`HttpFault::Cancelled`].
-    pub async fn open(url: &str, options: &HttpOptions, cancel: &CancellationToken) -> Result<Self, SourceError> {
+    pub async fn open(
+        url: &str,
+        options: &HttpOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Self, SourceError> {
         let parsed = Url::parse(url).map_err(|_| {
             // What stands before an `@` or after a `?` may be a secret.
-            let shown = url.split(['?', '#']).next().and_then(|url| url.rsplit('@').next()).unwrap_or_default();
-            SourceError::new(crate::error::printable(shown), NOTHING, SourceFault::Protocol).because(HttpFault::Url)
+            let shown =
+                url.split(['?', '#']).next().and_then(|url| url.rsplit('@').next()).unwrap_or_default();
+            SourceError::new(crate::error::printable(shown), NOTHING, SourceFault::Protocol)
+                .because(HttpFault::Url)
         })?;
         let name: Box<str> = without_query(&parsed).into();
         let opening = async {
@@ -99,7 +107,8 @@ impl HttpSource {
 
     /// Fills `into`, which is empty and has room for `span`; takes up where an attempt broke off.
     async fn fill(&self, span: Span, mut into: BytesMut) -> Result<BytesMut, SourceError> {
-        let failed = |failure: Failure| SourceError::new(self.name(), span, failure.fault).because(failure.cause);
+        let failed =
+            |failure: Failure| SourceError::new(self.name(), span, failure.fault).because(failure.cause);
         let mut backoff = Backoff::new(self.client.options.attempts);
         loop {
             let attempt = {
@@ -172,7 +181,10 @@ impl ByteSource for HttpSource {
 
 impl fmt::Debug for HttpSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSource").field("name", &self.client.name).field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("HttpSource")
+            .field("name", &self.client.name)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -243,8 +255,14 @@ impl HttpClient {
                 let identity = self.identify(response).await?;
                 return Ok((url, identity));
             }
-            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).and_then(|to| url.join(to).ok());
-            let to = to.ok_or_else(|| Failure::new(SourceFault::Protocol, HttpFault::Redirect { to: "nowhere".into() }))?;
+            let to = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|to| to.to_str().ok())
+                .and_then(|to| url.join(to).ok());
+            let to = to.ok_or_else(|| {
+                Failure::new(SourceFault::Protocol, HttpFault::Redirect { to: "nowhere".into() })
+            })?;
             let forbidden = |cause| Failure::new(SourceFault::Forbidden, cause);
             redirects = redirects
                 .checked_sub(1)
@@ -271,24 +289,38 @@ impl HttpClient {
                 }
             }
             // Some servers answer so for an object without bytes, of which there is no range.
-            StatusCode::OK if answer::text(headers, CONTENT_LENGTH).as_deref() == Some("0") => Ok(Identity::of(0, headers)),
+            StatusCode::OK if answer::text(headers, CONTENT_LENGTH).as_deref() == Some("0") => {
+                Ok(Identity::of(0, headers))
+            }
             StatusCode::OK => Err(Failure::new(SourceFault::NoRanges, status_only(StatusCode::OK))),
-            StatusCode::RANGE_NOT_SATISFIABLE if answer::unsatisfied_len(headers) == Some(0) => Ok(Identity::of(0, headers)),
+            StatusCode::RANGE_NOT_SATISFIABLE if answer::unsatisfied_len(headers) == Some(0) => {
+                Ok(Identity::of(0, headers))
+            }
             _ => Err(self.refused(response).await),
         }
     }
 
     /// Adds the bytes `span` to `into`.
-    async fn fetch(&self, url: &Url, span: Span, opened: &Identity, into: &mut BytesMut) -> Result<(), Failure> {
+    async fn fetch(
+        &self,
+        url: &Url,
+        span: Span,
+        opened: &Identity,
+        into: &mut BytesMut,
+    ) -> Result<(), Failure> {
         let response = self.send(url, span, Some(opened)).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 answer::check_part(response.headers(), span, opened)?;
                 self.receive(response, span.len, into).await
             }
-            status @ StatusCode::RANGE_NOT_SATISFIABLE => Err(Failure::new(SourceFault::Shrunk, status_only(status))),
+            status @ StatusCode::RANGE_NOT_SATISFIABLE => {
+                Err(Failure::new(SourceFault::Shrunk, status_only(status)))
+            }
             status @ StatusCode::OK => Err(Failure::new(SourceFault::NoRanges, status_only(status))),
-            status if status.is_redirection() => Err(Failure::new(SourceFault::Forbidden, status_only(status))),
+            status if status.is_redirection() => {
+                Err(Failure::new(SourceFault::Forbidden, status_only(status)))
+            }
             _ => Err(self.refused(response).await),
         }
     }
@@ -296,7 +328,8 @@ impl HttpClient {
     async fn send(&self, url: &Url, span: Span, opened: Option<&Identity>) -> Result<Response, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let range = format!("bytes={}-{}", span.start, span.end() - 1);
-        let mut request = self.client.get(url.clone()).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
+        let mut request =
+            self.client.get(url.clone()).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
         if let Some(etag) = opened.and_then(Identity::if_match) {
             request = request.header(IF_MATCH, etag);
         }
@@ -311,7 +344,12 @@ impl HttpClient {
     }
 
     /// Adds a body of exactly `expected` bytes to `into`, which has room for it.
-    async fn receive(&self, mut response: Response, expected: u64, into: &mut BytesMut) -> Result<(), Failure> {
+    async fn receive(
+        &self,
+        mut response: Response,
+        expected: u64,
+        into: &mut BytesMut,
+    ) -> Result<(), Failure> {
         let limits = &self.options.limits;
         let mut found = 0;
         let mut pace = Pace::new(limits);

@@ -20,7 +20,9 @@ mod uri;
 
 pub use config::{Credentials, StoreConfig};
 pub use error::{Answer, ObjectError, Verb};
-pub use http::{AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic};
+pub use http::{
+    AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
+};
 pub use multipart::{MultipartOptions, MultipartSink, UploadedObject};
 pub use presign::PresignedUrl;
 pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};

@@ -20,12 +20,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::{Part, PartRules, PartSize, Payload, Sink, SinkError, SinkFault, Zeroes};
+use md5::{Digest as _, Md5};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{ABORT_TIMEOUT, MAX_OBJECT_LEN, PARTS_IN_FLIGHT};
-use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place};
-use crate::ObjectError;
+use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::{ObjectError, ObjectInfo, Verb};
 
 /// How to upload.
 #[derive(Debug, Clone)]
@@ -143,22 +144,38 @@ impl MultipartSink {
         let crc32 = crc::of_object(&parts);
         let OpenUpload { store, id, .. } = &self.upload;
         let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
-        let mut complete = CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
-        let etag = match store.complete_upload(id, &complete, &self.cancel).await {
+        let mut complete =
+            CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
+        let completed = match store.complete_upload(id, &complete, &self.cancel).await {
             Err(error) if with.is_some() && refuses_checksums(&error) => {
                 complete.crc32 = None;
-                store.complete_upload(id, &complete, &self.cancel).await?
+                store.complete_upload(id, &complete, &self.cancel).await
             }
-            answer => answer?,
+            answer => answer,
         };
+        // Where the answer to an attempt before the last was lost, the upload is gone and the object is there.
+        let lost = match completed {
+            Ok(()) => None,
+            Err(error @ (ObjectError::NoSuchUpload { .. } | ObjectError::PreconditionFailed { .. })) => {
+                Some(error)
+            }
+            Err(error) => return Err(error),
+        };
+        let stored = store.head(&id.bucket, &id.key, &self.cancel).await;
+        if let Some(error) = lost {
+            let ours = |stored: &ObjectInfo| stored.etag.is_some() && stored.etag == etag_of_object(&parts);
+            if !stored.as_ref().is_ok_and(ours) {
+                return Err(error);
+            }
+        }
         self.upload.close();
-        // Some gateways answer before, or without, having all parts.
-        let stored = store.head(&id.bucket, &id.key, &self.cancel).await?;
+        let stored = stored?;
+        // Some gateways report success before, or without, having all parts.
         if stored.size != len {
+            store.delete(&id.bucket, &id.key, &self.cancel).await?;
             return Err(ObjectError::Length { place: self.name.clone(), found: stored.size, expected: len });
         }
-        let etag = etag.or(stored.etag).unwrap_or_default();
-        Ok(UploadedObject { etag, size: stored.size, crc32 })
+        Ok(UploadedObject { etag: stored.etag.unwrap_or_default(), size: stored.size, crc32 })
     }
 }
 
@@ -167,7 +184,11 @@ impl Sink for MultipartSink {
     type Output = UploadedObject;
 
     fn rules(&self) -> PartRules {
-        PartRules { size: PartSize::Exactly(self.part_len), zeroes: Zeroes::Put, in_flight: self.options.in_flight }
+        PartRules {
+            size: PartSize::Exactly(self.part_len),
+            zeroes: Zeroes::Put,
+            in_flight: self.options.in_flight,
+        }
     }
 
     async fn put(&self, part: Part) -> Result<(), SinkError> {
@@ -183,8 +204,10 @@ impl Sink for MultipartSink {
                 (bytes, crc32)
             }
             Payload::Zero(len) => {
-                let fits = usize::try_from(self.part_len).and_then(|all| usize::try_from(len).map(|len| (all, len)));
-                let (all, len) = fits.map_err(|_| SinkError::new(self.name.clone(), offset, SinkFault::Protocol))?;
+                let fits =
+                    usize::try_from(self.part_len).and_then(|all| usize::try_from(len).map(|len| (all, len)));
+                let (all, len) =
+                    fits.map_err(|_| SinkError::new(self.name.clone(), offset, SinkFault::Protocol))?;
                 // Pages that were never written to take no memory.
                 let zeroes = self.zeroes.get_or_init(|| Bytes::from(vec![0; all]));
                 (zeroes.slice(..len), crc::of_zeroes(len as u64))
@@ -209,11 +232,16 @@ impl Sink for MultipartSink {
 /// Begins an upload; with checksums, or without if the store refuses them.
 ///
 /// The request runs in a task of its own: were it dropped in the middle, an upload might remain whose name nobody knows.
-async fn begin(store: &Store, mut new: NewUpload, cancel: &CancellationToken) -> Result<(OpenUpload, bool), ObjectError> {
+async fn begin(
+    store: &Store,
+    mut new: NewUpload,
+    cancel: &CancellationToken,
+) -> Result<(OpenUpload, bool), ObjectError> {
     if cancel.is_cancelled() {
         return Err(ObjectError::Cancelled);
     }
-    let (give, take) = oneshot::channel();
+    let place = place(&new.bucket, &new.key);
+    let (give, mut take) = oneshot::channel();
     let task_store = store.clone();
     let task = tokio::spawn(async move {
         let never = CancellationToken::new();
@@ -224,30 +252,27 @@ async fn begin(store: &Store, mut new: NewUpload, cancel: &CancellationToken) ->
             }
             answer => answer,
         };
-        let upload = id.map(|id| (OpenUpload { store: task_store, id, open: AtomicBool::new(true) }, new.checksummed));
+        let upload =
+            id.map(|id| (OpenUpload { store: task_store, id, open: AtomicBool::new(true) }, new.checksummed));
         // Nobody waits any more: it is ours to abort.
         if let Err(Ok((upload, _))) = give.send(upload) {
             upload.abort().await;
         }
     });
-    let cancelled = tokio::select! {
+    tokio::select! {
         biased;
-        () = cancel.cancelled() => true,
-        upload = take => match upload {
-            Ok(upload) => return upload,
-            Err(_) => false,
-        },
-    };
-    // `take` is dropped by now: the task aborts what it begins. Waiting for it lets a command say that nothing is left.
-    let _ = tokio::time::timeout(ABORT_TIMEOUT, task).await;
-    if cancelled {
-        return Err(ObjectError::Cancelled);
+        () = cancel.cancelled() => {}
+        upload = &mut take => return upload.unwrap_or_else(|_| Err(protocol(Verb::Upload, &place))),
     }
-    Err(ObjectError::Protocol { verb: crate::Verb::Upload, place: store_place(store), source: None })
-}
-
-fn store_place(store: &Store) -> Box<str> {
-    store.0.endpoint.as_ref().map_or_else(|| "object store".into(), |url| crate::presign::without_query(url).into())
+    // Either the answer is here already, or the task meets a closed door and aborts. Both are waited for, so that a command can say
+    // that nothing is left.
+    take.close();
+    match take.try_recv() {
+        Ok(Ok((upload, _))) => upload.abort().await,
+        Ok(Err(_)) => {}
+        Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
+    }
+    Err(ObjectError::Cancelled)
 }
 
 /// True if a store's refusal may be about checksums: codes that stores without them are known to answer.
@@ -255,6 +280,16 @@ fn refuses_checksums(error: &ObjectError) -> bool {
     let Some(answer) = error.answer() else { return false };
     let codes = ["", "NotImplemented", "InvalidRequest", "InvalidArgument", "UnsupportedArgument"];
     matches!(answer.status, 400 | 501) && codes.contains(&answer.code.as_deref().unwrap_or_default())
+}
+
+/// The ETag that most stores give an object of these parts: the MD5 of their MD5s, and their number. `None` where the parts' ETags are no MD5s.
+fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
+    let mut sums = Md5::new();
+    for part in parts.values() {
+        let sum = hex::decode(part.etag.trim_matches('"')).ok().filter(|sum| sum.len() == 16)?;
+        sums.update(&sum);
+    }
+    Some(format!("\"{}-{}\"", hex::encode(sums.finalize()), parts.len()))
 }
 
 /// An upload that is aborted unless it is completed.
@@ -296,7 +331,9 @@ async fn abort_now(store: &Store, id: &UploadId) {
     let abort = store.abort_upload(&id.bucket, &id.key, &id.id, &never);
     match tokio::time::timeout(ABORT_TIMEOUT, abort).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room"),
+        Ok(Err(error)) => {
+            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room")
+        }
         Err(_) => tracing::warn!(upload = %id.place(), "upload not aborted in time; its parts take room"),
     }
 }

@@ -9,12 +9,12 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::ProvideCredentials as _;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SessionTokenMode, SignableBody, SignableRequest, SignatureLocation,
-    SigningParams, SigningSettings, UriPathNormalizationMode, sign,
+    PayloadChecksumKind, PercentEncodingMode, SessionTokenMode, SignableBody, SignableRequest,
+    SignatureLocation, SigningParams, SigningSettings, UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use aws_sdk_s3::presigning::PresigningConfig;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -78,7 +78,8 @@ impl Store {
         expires: Duration,
         cancel: &CancellationToken,
     ) -> Result<PresignedUrl, ObjectError> {
-        let limit = if self.0.endpoint.as_ref().is_some_and(is_yandex) { MAX_EXPIRY_YANDEX } else { MAX_EXPIRY };
+        let limit =
+            if self.0.endpoint.as_ref().is_some_and(is_yandex) { MAX_EXPIRY_YANDEX } else { MAX_EXPIRY };
         if expires > limit || expires.as_secs() == 0 {
             return Err(ObjectError::Expiry { asked: expires, limit });
         }
@@ -86,7 +87,8 @@ impl Store {
         let place = place(bucket, key);
         let mut url = self.address(bucket, key, &place, cancel).await?;
         let credentials = self.0.credentials.provide_credentials().await;
-        let credentials = credentials.map_err(|error| ObjectError::Credentials { source: Box::new(error) })?;
+        let credentials =
+            credentials.map_err(|error| ObjectError::Credentials { source: Box::new(error) })?;
         let now = SystemTime::now();
         let ends_with_credentials = credentials.expiry();
 
@@ -98,7 +100,11 @@ impl Store {
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         settings.session_token_mode = SessionTokenMode::Include;
         let identity = credentials.into();
-        let failed = |source| ObjectError::Protocol { verb: Verb::Sign, place: place.as_str().into(), source: Some(source) };
+        let failed = |source| ObjectError::Protocol {
+            verb: Verb::Sign,
+            place: place.as_str().into(),
+            source: Some(source),
+        };
         let params: SigningParams<'_> = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.0.region)
@@ -108,7 +114,8 @@ impl Store {
             .build()
             .map_err(|error| failed(error.into()))?
             .into();
-        let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::UnsignedPayload);
+        let request =
+            SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::UnsignedPayload);
         let request = request.map_err(|error| failed(error.into()))?;
         let (instructions, _) = sign(request, &params).map_err(|error| failed(error.into()))?.into_parts();
         url.query_pairs_mut().extend_pairs(instructions.params());
@@ -119,9 +126,17 @@ impl Store {
     }
 
     /// The object's URL, by the SDK's rules for endpoints.
-    async fn address(&self, bucket: &str, key: &str, place: &str, cancel: &CancellationToken) -> Result<Url, ObjectError> {
-        let failed = |source| ObjectError::Protocol { verb: Verb::Sign, place: place.into(), source: Some(source) };
-        let config = PresigningConfig::expires_in(Duration::from_secs(1)).map_err(|error| failed(error.into()))?;
+    async fn address(
+        &self,
+        bucket: &str,
+        key: &str,
+        place: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Url, ObjectError> {
+        let failed =
+            |source| ObjectError::Protocol { verb: Verb::Sign, place: place.into(), source: Some(source) };
+        let config =
+            PresigningConfig::expires_in(Duration::from_secs(1)).map_err(|error| failed(error.into()))?;
         let request = self.0.client.get_object().bucket(bucket).key(key);
         let signed = call(Verb::Sign, place, cancel, request.presigned(config)).await?;
         let mut url = Url::parse(signed.uri()).map_err(|error| failed(error.into()))?;

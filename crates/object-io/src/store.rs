@@ -24,8 +24,8 @@ use crate::http::Backoff;
 use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, MAX_ATTEMPTS, MAX_GET_LEN, MIN_RATE};
 use crate::{ObjectError, Verb};
 
-pub(crate) use uploads::{CompleteUpload, NewUpload, PartSent, UploadId};
 pub use uploads::Upload;
+pub(crate) use uploads::{CompleteUpload, NewUpload, PartSent, UploadId};
 
 /// One S3-compatible store, with the credentials to speak to it. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -113,7 +113,9 @@ impl Store {
         let request = request
             .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
             .set_checksum_sha256(options.checksum_sha256.map(|sum| BASE64_STANDARD.encode(sum)))
-            .set_metadata((!options.metadata.is_empty()).then(|| options.metadata.clone().into_iter().collect()))
+            .set_metadata(
+                (!options.metadata.is_empty()).then(|| options.metadata.clone().into_iter().collect()),
+            )
             .body(ByteStream::from(body))
             .customize()
             .config_override(aws_sdk_s3::Config::builder().timeout_config(timeout));
@@ -166,7 +168,10 @@ impl Store {
         let header = range.map(|span| format!("bytes={}-{}", span.start, span.end() - 1));
         let request = self.0.client.get_object().bucket(bucket).key(key).set_range(header);
         let mut answer = call(Verb::Get, place, cancel, request.send()).await?;
-        let found = answer.content_length.and_then(|len| u64::try_from(len).ok()).ok_or_else(|| protocol(Verb::Get, place))?;
+        let found = answer
+            .content_length
+            .and_then(|len| u64::try_from(len).ok())
+            .ok_or_else(|| protocol(Verb::Get, place))?;
         if found > MAX_GET_LEN {
             return Err(ObjectError::TooLong { place: place.into(), found, limit: MAX_GET_LEN });
         }
@@ -180,12 +185,17 @@ impl Store {
                 () = cancel.cancelled() => return Err(ObjectError::Cancelled),
                 chunk = answer.body.try_next() => chunk,
             };
-            let unreachable = |source| ObjectError::Unreachable { verb: Verb::Get, place: place.into(), source };
+            let unreachable =
+                |source| ObjectError::Unreachable { verb: Verb::Get, place: place.into(), source };
             match chunk.map_err(|error| unreachable(Box::new(error)))? {
                 Some(chunk) if body.len() + chunk.len() <= len => body.extend_from_slice(&chunk),
                 Some(_) => return Err(protocol(Verb::Get, place)),
                 None if body.len() == len => return Ok(body.freeze()),
-                None => return Err(unreachable(Box::new(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)))),
+                None => {
+                    return Err(unreachable(Box::new(std::io::Error::from(
+                        std::io::ErrorKind::UnexpectedEof,
+                    ))));
+                }
             }
         }
     }
@@ -195,7 +205,12 @@ impl Store {
     /// # Errors
     ///
     /// [`ObjectError::NoSuchKey`] if there is none; a missing bucket cannot be told from it, the answer has no body.
-    pub async fn head(&self, bucket: &str, key: &str, cancel: &CancellationToken) -> Result<ObjectInfo, ObjectError> {
+    pub async fn head(
+        &self,
+        bucket: &str,
+        key: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ObjectInfo, ObjectError> {
         let place = place(bucket, key);
         let request = self.0.client.head_object().bucket(bucket).key(key);
         let answer = call(Verb::Head, &place, cancel, request.send()).await?;
@@ -213,7 +228,12 @@ impl Store {
     /// # Errors
     ///
     /// If the store refuses or cannot be reached.
-    pub async fn delete(&self, bucket: &str, key: &str, cancel: &CancellationToken) -> Result<(), ObjectError> {
+    pub async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), ObjectError> {
         let request = self.0.client.delete_object().bucket(bucket).key(key);
         match call(Verb::Delete, &place(bucket, key), cancel, request.send()).await {
             Ok(_) | Err(ObjectError::NoSuchKey { .. }) => Ok(()),
@@ -240,7 +260,9 @@ impl Store {
         let mut objects = Vec::new();
         for object in answer.contents.unwrap_or_default() {
             let size = object.size.and_then(|size| u64::try_from(size).ok());
-            let (Some(key), Some(size)) = (object.key, size) else { return Err(protocol(Verb::List, &place)) };
+            let (Some(key), Some(size)) = (object.key, size) else {
+                return Err(protocol(Verb::List, &place));
+            };
             objects.push(Listed { key, size });
         }
         let more = answer.is_truncated.unwrap_or(false);

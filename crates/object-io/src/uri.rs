@@ -105,7 +105,9 @@ pub enum UriError {
     #[error("the name of an object begins with `s3://`")]
     Scheme,
     /// Not a bucket's name.
-    #[error("a bucket name has 3 to 63 of a-z, 0-9, `.` and `-`, and begins and ends with a letter or a digit")]
+    #[error(
+        "a bucket name has 3 to 63 of a-z, 0-9, `.` and `-`, and begins and ends with a letter or a digit"
+    )]
     Bucket,
     /// No key.
     #[error("the key is missing; expected `s3://BUCKET/KEY`")]
@@ -192,7 +194,10 @@ mod tests {
             ("s3://blocks/a/b/", "blocks", "a/b", "s3://blocks/a/b"),
         ] {
             let parsed: BucketUri = uri.parse().unwrap();
-            assert_eq!((parsed.bucket(), parsed.prefix(), parsed.to_string().as_str()), (bucket, prefix, shown));
+            assert_eq!(
+                (parsed.bucket(), parsed.prefix(), parsed.to_string().as_str()),
+                (bucket, prefix, shown)
+            );
         }
     }
 }

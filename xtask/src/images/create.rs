@@ -62,8 +62,11 @@ pub(crate) fn check_operation(operation: &Value, expected: &Content) -> Result<(
 pub(super) fn read_back(tools: &Tools, created: &Created, expected: &Content) -> Result<String> {
     let raw = tools.scratch.join("back.raw");
     let mut back = Command::new(&tools.read_back);
-    back.arg("--local").arg(&created.folder).arg(&created.image_id).arg(&raw);
-    compare_back(&output(&mut back)?, &raw, expected)
+    back.arg("--local").arg(&created.folder).arg("image").arg(&created.image_id).arg(&raw);
+    let said = compare_back(&output(&mut back)?, &raw, expected)?;
+    let left = output(Command::new(&tools.read_back).arg("--local").arg(&created.folder).arg("strangers"))?;
+    ensure!(left.is_empty(), "left in the bucket: {left}");
+    Ok(said)
 }
 
 /// Compares the digest that read-back printed, the manifest's, and the raw file that it wrote.

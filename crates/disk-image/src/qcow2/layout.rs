@@ -352,3 +352,6 @@ fn segment(at: u64, fill: Fill) -> Segment {
 fn small(len: u64) -> usize {
     usize::try_from(len).unwrap_or(MAX_LITERAL)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! boto3 as judge: another implementation of the client, with its own defaults (CRC32 trailers, URL-encoded listings).
+//! boto3 as judge: another implementation of the client, with its own defaults (CRC32 trailers, URL-encoded
+//! listings).
 
 use std::process::Command;
 

@@ -80,20 +80,21 @@ async fn leftovers_of_every_kind_are_swept() {
 
     let bucket = dir.path().join("buckets").join(BUCKET);
     let data = bucket.join("data");
-    fs::create_dir_all(data.join("aa")).unwrap();
     // A body that no record came to name.
-    fs::write(data.join("aa").join(format!("{:032x}", 0xaa)), vec![0; MIB]).unwrap();
+    fs::write(data.join(format!("{:032x}", 0xaa)), vec![0; MIB]).unwrap();
     // A record, and a bucket, that were not yet moved into place.
     fs::write(dir.path().join("tmp").join("1"), "{\"key\":").unwrap();
     fs::create_dir(dir.path().join("tmp").join("2")).unwrap();
     // An upload whose end began.
     fs::create_dir(bucket.join("uploads").join("00")).unwrap();
-    fs::write(bucket.join("uploads").join("00").join("00001.json"), "torn").unwrap();
+    fs::write(bucket.join("uploads").join("00").join("00001.json"), "{}").unwrap();
+    // A part's record that lost its bytes with the power.
+    fs::write(bucket.join("uploads").join(&id).join("00002.json"), "").unwrap();
     let before = files(dir.path()).len();
 
     let server = Server::start(dir.path()).await;
     assert_eq!(server.get("k").await, b"kept");
-    assert_eq!(files(dir.path()).len(), before - 3);
+    assert_eq!(files(dir.path()).len(), before - 4);
     assert!(!bucket.join("uploads").join("00").exists());
     server.complete("up", &id, &[part]).send().await.unwrap();
     server.stop().await;

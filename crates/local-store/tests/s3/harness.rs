@@ -228,7 +228,8 @@ pub(crate) async fn raw(
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// Stands between a client and the server for one request whose body ends in trailers, and changes it on the way.
+/// Stands between a client and the server for one request whose body ends in trailers, and changes it on the
+/// way.
 pub(crate) async fn tamper(server: SocketAddr, from: &'static str, to: &'static str) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -8,7 +8,9 @@ use std::time::SystemTime;
 use disk_convert::SourceFault;
 use disk_image::Span;
 use reqwest::Response;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER};
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER,
+};
 
 use super::fault::{Failure, HttpFault};
 use crate::error::printable;
@@ -124,7 +126,9 @@ pub(super) async fn refusal(mut response: Response, expires_at: Option<SystemTim
         }
     }
     let body = String::from_utf8_lossy(&body);
-    let element = |open, close| body.split_once(open).and_then(|(_, rest)| rest.split_once(close)).map(|(text, _)| text);
+    let element = |open, close| {
+        body.split_once(open).and_then(|(_, rest)| rest.split_once(close)).map(|(text, _)| text)
+    };
     let code = element("<Code>", "</Code>").unwrap_or_default();
     let message = element("<Message>", "</Message>").unwrap_or_default();
     let expired = expires_at.is_some_and(|end| end <= SystemTime::now()) || says_expired(code, message);
@@ -165,9 +169,16 @@ mod tests {
         assert_eq!(ContentRange::parse("bytes 0-0/10"), Some(whole));
         let last = ContentRange { span: Span::new(5, 5), len: 10 };
         assert_eq!(ContentRange::parse("bytes 5-9/10"), Some(last));
-        for header in
-            ["", "bytes 0-0/*", "bytes */10", "bytes 5-10/10", "bytes 5-4/10", "bytes +0-0/10", "0-0/10", "bytes 0-0/99999999999999999999"]
-        {
+        for header in [
+            "",
+            "bytes 0-0/*",
+            "bytes */10",
+            "bytes 5-10/10",
+            "bytes 5-4/10",
+            "bytes +0-0/10",
+            "0-0/10",
+            "bytes 0-0/99999999999999999999",
+        ] {
             assert_eq!(ContentRange::parse(header), None, "{header}");
         }
     }

@@ -115,7 +115,8 @@ impl FromStr for HostRule {
         }
         // As in a URL of http, where 127.1 is an address too.
         let url = Url::parse(&format!("http://{host}/")).map_err(|_| refused())?;
-        let only_host = url.port().is_none() && url.username().is_empty() && url.path() == "/" && url.query().is_none();
+        let only_host =
+            url.port().is_none() && url.username().is_empty() && url.path() == "/" && url.query().is_none();
         let host = url.host().filter(|_| only_host).ok_or_else(refused)?;
         Ok(Self { host: host.to_owned(), port })
     }
@@ -155,9 +156,14 @@ mod tests {
             ("[::1]:9000", "http://[::1]:9000/", true),
             ("[::1]", "http://[::1]/", true),
         ] {
-            assert_eq!(rule.parse::<HostRule>().unwrap().allows(&Url::parse(url).unwrap()), allowed, "{rule} {url}");
+            assert_eq!(
+                rule.parse::<HostRule>().unwrap().allows(&Url::parse(url).unwrap()),
+                allowed,
+                "{rule} {url}"
+            );
         }
-        for rule in ["", ":80", "host:", "host:99999", "user@host", "host/path", "a b", "::1", "http://host"] {
+        for rule in ["", ":80", "host:", "host:99999", "user@host", "host/path", "a b", "::1", "http://host"]
+        {
             assert!(rule.parse::<HostRule>().is_err(), "{rule}");
         }
     }

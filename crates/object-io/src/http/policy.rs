@@ -96,7 +96,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
     // 2000::/3 is all that is given out; of it, without Teredo, ORCHID and the like (2001::/23) and documentation.
-    let documentation = (segments[0] == 0x2001 && segments[1] == 0xdb8) || (segments[0] == 0x3fff && segments[1] < 0x1000);
+    let documentation =
+        (segments[0] == 0x2001 && segments[1] == 0xdb8) || (segments[0] == 0x3fff && segments[1] < 0x1000);
     let protocols = segments[0] == 0x2001 && segments[1] < 0x200;
     segments[0] & 0xe000 == 0x2000 && !documentation && !protocols
 }
@@ -111,9 +112,29 @@ mod tests {
             assert!(check_address(address.parse().unwrap(), AddressPolicy::Public).is_ok(), "{address}");
         }
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.0.8", "192.168.1.1",
-            "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
-            "64:ff9b::7f00:1", "2002:7f00:1::", "fe80::1", "fc00::1", "ff02::1", "2001:db8::1", "2001::1", "fd00:ec2::254",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.8",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "fd00:ec2::254",
         ] {
             assert!(check_address(address.parse().unwrap(), AddressPolicy::Public).is_err(), "{address}");
             assert!(check_address(address.parse().unwrap(), AddressPolicy::Any).is_ok(), "{address}");
@@ -122,8 +143,12 @@ mod tests {
 
     #[test]
     fn urls_are_checked_before_they_are_asked() {
-        let strict = HttpOptions { allow_http: false, addresses: AddressPolicy::Public, ..HttpOptions::default() };
-        let listed = HttpOptions { allowed_hosts: Some(vec!["127.0.0.1:9000".parse().unwrap()]), ..HttpOptions::default() };
+        let strict =
+            HttpOptions { allow_http: false, addresses: AddressPolicy::Public, ..HttpOptions::default() };
+        let listed = HttpOptions {
+            allowed_hosts: Some(vec!["127.0.0.1:9000".parse().unwrap()]),
+            ..HttpOptions::default()
+        };
         let refusal = |url: &str, options: &HttpOptions| check(&Url::parse(url).unwrap(), options).err();
         assert!(refusal("https://example.com/x", &strict).is_none());
         assert!(matches!(refusal("http://example.com/x", &strict), Some(HttpFault::Scheme)));

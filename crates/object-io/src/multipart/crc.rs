@@ -47,7 +47,10 @@ mod tests {
         let mut parts = BTreeMap::new();
         for (number, part) in bytes.chunks(3001).enumerate().collect::<Vec<_>>().into_iter().rev() {
             let number = u32::try_from(number).unwrap();
-            parts.insert(number, PartSent { etag: "".into(), crc32: crc32fast::hash(part), len: part.len() as u64 });
+            parts.insert(
+                number,
+                PartSent { etag: "".into(), crc32: crc32fast::hash(part), len: part.len() as u64 },
+            );
         }
         assert_eq!(of_object(&parts), crc32fast::hash(&bytes));
     }

@@ -17,7 +17,16 @@ mod tests {
 
     #[test]
     fn every_length_fits_the_limits() {
-        let lens = [0, 1, PART_LEN, PART_LEN + 1, MAX_PARTS * PART_LEN, MAX_PARTS * PART_LEN + 1, 1 << 40, MAX_OBJECT_LEN];
+        let lens = [
+            0,
+            1,
+            PART_LEN,
+            PART_LEN + 1,
+            MAX_PARTS * PART_LEN,
+            MAX_PARTS * PART_LEN + 1,
+            1 << 40,
+            MAX_OBJECT_LEN,
+        ];
         for len in lens {
             let part = part_len(len).unwrap();
             assert!((PART_LEN..=MAX_PART_LEN).contains(&part), "{len}: {part}");

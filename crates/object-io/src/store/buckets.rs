@@ -35,7 +35,11 @@ impl Store {
         });
         let request = request.set_create_bucket_configuration(location);
         match call(Verb::CreateBucket, &place(bucket, ""), cancel, request.send()).await {
-            Err(ObjectError::Refused { source, .. }) if source.code.as_deref() == Some("BucketAlreadyOwnedByYou") => Ok(()),
+            Err(ObjectError::Refused { source, .. })
+                if source.code.as_deref() == Some("BucketAlreadyOwnedByYou") =>
+            {
+                Ok(())
+            }
             answer => answer.map(drop),
         }
     }
@@ -45,7 +49,11 @@ impl Store {
     /// # Errors
     ///
     /// As the two verbs it is made of.
-    pub async fn create_bucket_if_missing(&self, bucket: &str, cancel: &CancellationToken) -> Result<(), ObjectError> {
+    pub async fn create_bucket_if_missing(
+        &self,
+        bucket: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), ObjectError> {
         match self.head_bucket(bucket, cancel).await {
             Err(ObjectError::NoSuchBucket { .. }) => self.create_bucket(bucket, cancel).await,
             answer => answer,

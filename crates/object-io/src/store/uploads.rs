@@ -88,7 +88,9 @@ impl Store {
             let answer = call(Verb::List, &place, cancel, request.send()).await?;
             for upload in answer.uploads.unwrap_or_default() {
                 let initiated = upload.initiated.and_then(system_time);
-                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else { return Err(protocol(Verb::List, &place)) };
+                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
+                    return Err(protocol(Verb::List, &place));
+                };
                 uploads.push(Upload { key, id, initiated });
             }
             if !answer.is_truncated.unwrap_or(false) {
@@ -122,7 +124,11 @@ impl Store {
         }
     }
 
-    pub(crate) async fn create_upload(&self, new: &NewUpload, cancel: &CancellationToken) -> Result<UploadId, ObjectError> {
+    pub(crate) async fn create_upload(
+        &self,
+        new: &NewUpload,
+        cancel: &CancellationToken,
+    ) -> Result<UploadId, ObjectError> {
         let place = place(&new.bucket, &new.key);
         let request = self.0.client.create_multipart_upload().bucket(&*new.bucket).key(&*new.key);
         let request = request
@@ -146,7 +152,8 @@ impl Store {
         let place = upload.place();
         let timeout = body_timeout(body.len() as u64);
         let number = i32::try_from(number).map_err(|_| protocol(Verb::Upload, &place))?;
-        let request = self.0.client.upload_part().bucket(&*upload.bucket).key(&*upload.key).upload_id(&*upload.id);
+        let request =
+            self.0.client.upload_part().bucket(&*upload.bucket).key(&*upload.key).upload_id(&*upload.id);
         let request = request
             .part_number(number)
             .set_checksum_crc32(crc32.map(base64_crc32))
@@ -163,13 +170,19 @@ impl Store {
         upload: &UploadId,
         complete: &CompleteUpload<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Option<String>, ObjectError> {
+    ) -> Result<(), ObjectError> {
         let place = upload.place();
         let mut parts = Vec::with_capacity(complete.parts.len());
         for (number, part) in complete.parts {
             let number = i32::try_from(*number).map_err(|_| protocol(Verb::Upload, &place))?;
             let crc32 = complete.crc32.map(|_| base64_crc32(part.crc32));
-            parts.push(CompletedPart::builder().part_number(number).e_tag(&*part.etag).set_checksum_crc32(crc32).build());
+            parts.push(
+                CompletedPart::builder()
+                    .part_number(number)
+                    .e_tag(&*part.etag)
+                    .set_checksum_crc32(crc32)
+                    .build(),
+            );
         }
         let request = self.0.client.complete_multipart_upload();
         let request = request
@@ -182,7 +195,7 @@ impl Store {
             .set_if_none_match(complete.if_none_match.then(|| "*".to_owned()))
             .customize()
             .config_override(aws_sdk_s3::Config::builder().timeout_config(attempt_timeout(COMPLETE_TIMEOUT)));
-        Ok(call(Verb::Upload, &place, cancel, request.send()).await?.e_tag)
+        call(Verb::Upload, &place, cancel, request.send()).await.map(drop)
     }
 }
 

@@ -1,0 +1,103 @@
+//! The smallest driver of the crate: a file in memory, one part at a time.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use disk_image::{
+    DecodeError, Decoder, Image, ObjectMap, Open, OpenError, OpenOptions, Origin, Plan, Span, Stored,
+};
+
+/// A source file and the image in it.
+pub(crate) struct Disk {
+    pub(crate) file: Bytes,
+    pub(crate) image: Image,
+    /// Bytes of metadata that opening asked for.
+    pub(crate) asked: u64,
+    /// Runs in which it asked for them.
+    pub(crate) reads: usize,
+    /// The most bytes that it asked for at once.
+    pub(crate) largest_step: u64,
+}
+
+impl Disk {
+    pub(crate) fn open(path: &Path) -> Self {
+        let file = Bytes::from(std::fs::read(path).unwrap());
+        Self::parse(file, &OpenOptions::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Opens, answering every wish. A wish outside the file is a broken contract.
+    pub(crate) fn parse(file: Bytes, options: &OpenOptions) -> Result<Self, OpenError> {
+        let mut step = disk_image::open(file.len() as u64, options)?;
+        let (mut asked, mut reads, mut largest_step) = (0, 0, 0);
+        loop {
+            let need = match step {
+                Open::Ready(image) => return Ok(Self { file, image, asked, reads, largest_step }),
+                Open::Need(need) => need,
+            };
+            assert!(!need.wants().is_empty(), "a parser that wants nothing never ends");
+            let answers: Vec<Bytes> = need.wants().iter().map(|want| cut(&file, *want)).collect();
+            let bytes = answers.iter().map(|bytes| bytes.len() as u64).sum();
+            asked += bytes;
+            reads += answers.len();
+            largest_step = largest_step.max(bytes);
+            step = need.resume(answers)?;
+        }
+    }
+
+    /// The whole guest disk.
+    pub(crate) fn guest(&self) -> Result<Vec<u8>, DecodeError> {
+        let layout = ObjectMap::raw(self.image.virtual_size());
+        self.part(&layout, Span::new(0, layout.len()))
+    }
+
+    /// One part of an output.
+    pub(crate) fn part(&self, layout: &ObjectMap, object: Span) -> Result<Vec<u8>, DecodeError> {
+        let mut out = vec![0; object.len as usize];
+        let mut decoder = Decoder::default();
+        let mut decoded = HashMap::new();
+        for piece in Plan::new(self.image.map(), layout, object).pieces {
+            let place = &mut out[piece.at as usize..(piece.at + piece.len) as usize];
+            match piece.origin {
+                Origin::Literal(bytes) => place.copy_from_slice(&bytes),
+                Origin::Stored(stored) => place.copy_from_slice(&cut(&self.file, stored)),
+                Origin::Encoded(unit, skip) => {
+                    if !decoded.contains_key(&unit.guest.start) {
+                        let mut bytes = vec![0; unit.guest.len as usize];
+                        decoder.decode(&unit, &cut(&self.file, unit.stored), &mut bytes)?;
+                        decoded.clear();
+                        decoded.insert(unit.guest.start, bytes);
+                    }
+                    let unit = &decoded[&unit.guest.start];
+                    place.copy_from_slice(&unit[skip as usize..][..place.len()]);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Writes a layout in parts of `part` bytes; zeroes are left out.
+    pub(crate) fn write(&self, layout: &ObjectMap, part: u64, path: &Path) {
+        let mut out = File::create(path).unwrap();
+        out.set_len(layout.len()).unwrap();
+        let mut at = 0;
+        while let Some(next) = layout.next_filled(self.image.map(), at) {
+            let start = next / part * part;
+            let object = Span::between(start, layout.len().min(start + part));
+            out.seek(SeekFrom::Start(object.start)).unwrap();
+            out.write_all(&self.part(layout, object).unwrap()).unwrap();
+            at = object.end();
+        }
+    }
+}
+
+fn cut(file: &Bytes, stored: Stored) -> Bytes {
+    let Span { start, .. } = stored.span;
+    assert!(stored.span.end() <= file.len() as u64, "{stored:?} is outside a file of {} bytes", file.len());
+    file.slice(start as usize..stored.span.end() as usize)
+}
