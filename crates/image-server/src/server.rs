@@ -44,6 +44,8 @@ pub struct Running {
     pub addr: SocketAddr,
     /// Scheme and address, as a client wants them.
     pub endpoint: String,
+    /// The store that images are kept in; for a caller in the same process, who may upload to it.
+    pub store: Store,
     http: Handle<SocketAddr>,
     serving: Option<JoinHandle<io::Result<()>>>,
     worker: Worker,
@@ -83,7 +85,7 @@ impl Server {
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
         let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         let content = StoredContent {
-            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
             http: uris.http_options(),
             options: Options {
                 memory: config.memory,
@@ -98,7 +100,7 @@ impl Server {
         let http = Handle::new();
         let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
-        Ok(Running { addr, endpoint, http, serving: Some(serving), worker, catalog, embedded, _lock: lock })
+        Ok(Running { addr, endpoint, store, http, serving: Some(serving), worker, catalog, embedded, _lock: lock })
     }
 }
 
