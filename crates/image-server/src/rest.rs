@@ -1,7 +1,7 @@
 //! The REST face: paths, JSON and codes of the contract.
 //!
 //! Source: `api.md`, "HTTP". Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP
-//! status of its code. Every answer carries an `x-request-id`, which the log has too. What this issue does not serve
+//! status of its code. Every answer carries an `x-request-id`, which the log has too. What is not served yet
 //! (Update, ListOperations, access bindings) is answered with UNIMPLEMENTED.
 
 mod answer;
