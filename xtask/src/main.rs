@@ -1,2 +1,62 @@
 //! The repository's own commands.
-fn main() {}
+//!
+//! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
+//! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
+//! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
+//!
+//! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
+
+// A command line's results go to standard output.
+#![allow(clippy::print_stdout)]
+
+mod content;
+mod disk;
+mod garage;
+mod images;
+mod repo;
+mod testdata;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use repo::Repo;
+
+/// The repository's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check what can rot: arrows, module heads, hashes, documents
+    Tidy(tidy::TidyArgs),
+    /// Make real disk images and check every way through image-prep against qemu-img
+    Images(images::ImagesArgs),
+    /// Run the main job against garage as the bucket of both ends
+    Garage(garage::GarageArgs),
+    /// Make the images of testdata/ and their manifest anew
+    Testdata,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let repo = Repo::here();
+    let done = match cli.command {
+        Command::Tidy(args) => tidy::run(&repo, &args),
+        Command::Images(args) => images::run(&repo, &args),
+        Command::Garage(args) => garage::run_garage(&repo, &args),
+        Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

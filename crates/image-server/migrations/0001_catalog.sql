@@ -34,6 +34,8 @@ CREATE TABLE operations (
     wanted_disk_size    BIGINT NOT NULL,
     idempotency_key     TEXT,
     request_digest      TEXT,
+    -- 1 from the end of a creation without an image until blocks that no image has were collected.
+    leftovers           BIGINT NOT NULL DEFAULT 0,
     -- How it ended: canonical JSON of google.rpc.Status, or of google.protobuf.Any.
     error               TEXT,
     response            TEXT
@@ -41,4 +43,4 @@ CREATE TABLE operations (
 
 CREATE UNIQUE INDEX operations_by_key ON operations (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX operations_unfinished ON operations (created_at) WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING');
-CREATE INDEX operations_by_image ON operations (image_id);
+CREATE INDEX operations_by_leftovers ON operations (leftovers) WHERE leftovers = 1;

@@ -14,7 +14,7 @@ mod rows;
 
 use std::{path::Path, str::FromStr, time::SystemTime};
 
-use image_api::{Any, Image, any_of, compute::image, rpc::Status, to_json};
+use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -57,6 +57,15 @@ pub(crate) struct Sizes {
     pub(crate) min_disk_size: u64,
 }
 
+/// What a creation without an image leaves in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// It ended before the first block.
+    None,
+    /// Blocks that no image has, to be collected.
+    MayBeLeft,
+}
+
 impl Catalog {
     /// Opens the catalog in a file, makes it where it is missing, and brings its tables up to date.
     pub(crate) async fn open_file(path: &Path) -> Result<Self, CatalogError> {
@@ -68,7 +77,8 @@ impl Catalog {
         if !url.starts_with("sqlite:") {
             return Err(CatalogError::UnsupportedUrl);
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(CatalogError::database("read the database URL"))?;
+        let options =
+            SqliteConnectOptions::from_str(url).map_err(CatalogError::database("read the database URL"))?;
         Self::open(options).await
     }
 
@@ -84,7 +94,10 @@ impl Catalog {
             .connect_with(options)
             .await
             .map_err(CatalogError::database("open the catalog"))?;
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(|source| CatalogError::Migration { source })?;
+        sqlx::migrate!("./migrations")
+            .run(&pool)
+            .await
+            .map_err(|source| CatalogError::Migration { source })?;
         Ok(Self { pool })
     }
 
@@ -101,7 +114,8 @@ impl Catalog {
 
     /// The operation as a worker sees it, with its source.
     pub(crate) async fn job(&self, id: &str) -> Result<Job, CatalogError> {
-        let sql = "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = ?";
+        let sql =
+            "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = ?";
         let row = sqlx::query(sql)
             .bind(id)
             .fetch_optional(&self.pool)
@@ -123,8 +137,7 @@ impl Catalog {
     /// first. Only for a start, when nobody works yet.
     pub(crate) async fn requeue(&self) -> Result<Vec<String>, CatalogError> {
         let mut tx = self.begin().await?;
-        let sql =
-            "SELECT id FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING') ORDER BY created_at, id";
+        let sql = "SELECT id FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING') ORDER BY created_at, id";
         let ids: Vec<String> = sqlx::query_scalar(sql)
             .fetch_all(&mut *tx)
             .await
@@ -171,14 +184,57 @@ impl Catalog {
         Ok(image)
     }
 
-    /// The creation is over without an image, by `event`; its row goes with the same commit.
-    pub(crate) async fn withdraw(&self, id: &str, event: Event, error: &Status) -> Result<State, CatalogError> {
+    /// The creation ended in an error. After a cancel that error is CANCELLED: it is what the caller asked for.
+    pub(crate) async fn failed(&self, id: &str, error: &Status, blocks: Blocks) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Fail, error, blocks).await
+    }
+
+    /// The creation stopped, because it was cancelled.
+    pub(crate) async fn stopped(&self, id: &str) -> Result<(), CatalogError> {
+        self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
+    }
+
+    /// Operations that may have left blocks in the store.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
+        let ids =
+            sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
+        ids.map_err(CatalogError::database("list what was left over"))
+    }
+
+    /// Their blocks were collected.
+    pub(crate) async fn collected(&self, ids: &[String]) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        for id in ids {
+            sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what was collected"))?;
+        }
+        commit(tx).await
+    }
+
+    /// The creation is over without an image, whose row goes with the same commit.
+    async fn withdraw(
+        &self,
+        id: &str,
+        event: Event,
+        error: &Status,
+        blocks: Blocks,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let record = self.advance(&mut tx, id, event).await?;
         remove_image(&mut tx, &record.image_id).await?;
+        let error = if record.state == State::Cancelled { &cancelled() } else { error };
         end(&mut tx, id, Some(error), None).await?;
-        commit(tx).await?;
-        Ok(record.state)
+        if blocks == Blocks::MayBeLeft {
+            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(CatalogError::database("note what is left over"))?;
+        }
+        commit(tx).await
     }
 
     /// The image is gone from the store: so are its row and the work.
@@ -221,8 +277,17 @@ impl Catalog {
     }
 }
 
+fn cancelled() -> Status {
+    Status::new(Code::Cancelled, "the operation was cancelled")
+}
+
 /// Records how an operation ended, and forgets its source.
-async fn end(tx: &mut Tx, id: &str, error: Option<&Status>, response: Option<&Any>) -> Result<(), CatalogError> {
+async fn end(
+    tx: &mut Tx,
+    id: &str,
+    error: Option<&Status>,
+    response: Option<&Any>,
+) -> Result<(), CatalogError> {
     let unwritable = |source| CatalogError::Json { table: "operations", id: id.to_owned(), source };
     let error = error.map(to_json).transpose().map_err(unwritable)?;
     let response = response.map(to_json).transpose().map_err(unwritable)?;
@@ -239,7 +304,8 @@ async fn end(tx: &mut Tx, id: &str, error: Option<&Status>, response: Option<&An
 async fn read_operation(tx: &mut Tx, id: &str) -> Result<OperationRecord, CatalogError> {
     let mut query = sqlx::QueryBuilder::new("SELECT ");
     query.push(OPERATION_COLUMNS).push(" FROM operations WHERE id = ").push_bind(id);
-    let row = query.build().fetch_optional(&mut **tx).await.map_err(CatalogError::database("read an operation"))?;
+    let row =
+        query.build().fetch_optional(&mut **tx).await.map_err(CatalogError::database("read an operation"))?;
     operation_of(&row.ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?)
 }
 

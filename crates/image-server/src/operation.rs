@@ -123,7 +123,9 @@ pub(crate) fn transition(kind: Kind, state: State, event: Event) -> Result<State
         (_, State::Queued, Event::Start) => State::Running,
         (_, State::Queued | State::Running, Event::Requeue) => State::Queued,
         (_, State::Cancelling, Event::Requeue) => State::Cancelling,
-        (Kind::Create, State::Queued | State::Running | State::Cancelling, Event::Cancel) => State::Cancelling,
+        (Kind::Create, State::Queued | State::Running | State::Cancelling, Event::Cancel) => {
+            State::Cancelling
+        }
         // Cancelling what has ended is no error: the caller sees how it ended.
         (_, State::Succeeded | State::Failed | State::Cancelled, Event::Cancel) => state,
         (_, State::Running, Event::Succeed) => State::Succeeded,
@@ -173,7 +175,10 @@ mod tests {
         for state in State::ALL.into_iter().filter(|state| state.is_done()) {
             for event in Event::ALL {
                 for kind in Kind::ALL {
-                    assert!(transition(kind, state, event).is_ok_and(|next| next == state) || event != Event::Cancel);
+                    assert!(
+                        transition(kind, state, event).is_ok_and(|next| next == state)
+                            || event != Event::Cancel
+                    );
                     assert!(transition(kind, state, event).is_err() || event == Event::Cancel);
                 }
             }

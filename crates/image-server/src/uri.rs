@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use object_io::{HostRule, HttpOptions};
 use url::Url;
 
 use crate::limits;
@@ -44,34 +45,6 @@ impl fmt::Display for SourceUri {
     }
 }
 
-/// A host that may be read from, at one port or at the scheme's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostRule {
-    host: String,
-    port: Option<u16>,
-}
-
-/// Text that is not `HOST` or `HOST:PORT`.
-#[derive(Debug, thiserror::Error)]
-#[error("expected HOST or HOST:PORT, without scheme and path")]
-pub struct InvalidHostRule;
-
-impl std::str::FromStr for HostRule {
-    type Err = InvalidHostRule;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHostRule> {
-        // A scheme without a default port, so that a port that is written is kept.
-        let url = Url::parse(&format!("rule://{text}")).map_err(|_| InvalidHostRule)?;
-        let bare = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
-        let nobody = url.username().is_empty() && url.password().is_none();
-        // The host once more by the rules of https: lower case, punycode, numbers as IPv4 addresses.
-        let host = url.host_str().filter(|host| !host.is_empty() && bare && nobody).ok_or(InvalidHostRule)?;
-        let normal = Url::parse(&format!("https://{host}/")).map_err(|_| InvalidHostRule)?;
-        let host = normal.host_str().ok_or(InvalidHostRule)?.to_owned();
-        Ok(Self { host, port: url.port() })
-    }
-}
-
 /// Which URIs are read.
 #[derive(Clone, Debug)]
 pub(crate) struct UriPolicy {
@@ -84,15 +57,15 @@ pub(crate) struct UriPolicy {
 }
 
 impl UriPolicy {
-    /// Checks a URI; the error says what is expected and never repeats the query.
+    /// Checks a URI before it is accepted; the error says what is expected and never repeats the query.
     pub(crate) fn check(&self, text: &str) -> Result<SourceUri, UriRefusal> {
         if text.len() > limits::URI {
             return Err(UriRefusal::Long { found: text.len() });
         }
         let url = Url::parse(text).map_err(|_| UriRefusal::NotUrl)?;
-        let secure = match url.scheme() {
-            "https" => true,
-            "http" => false,
+        let port = match url.scheme() {
+            "https" => url.port().unwrap_or(443),
+            "http" => url.port().unwrap_or(80),
             _ => return Err(UriRefusal::Scheme),
         };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(UriRefusal::NotUrl)?;
@@ -102,19 +75,34 @@ impl UriPolicy {
         if url.fragment().is_some() {
             return Err(UriRefusal::Fragment);
         }
-        let own = self.own_endpoint.as_ref().is_some_and(|own| own.origin() == url.origin());
-        if own && self.hosts.is_empty() {
+        if self.is_own(&url) {
             return Ok(SourceUri(text.to_owned()));
         }
-        let standard = if secure { 443 } else { 80 };
-        let port = url.port().unwrap_or(standard);
-        if !self.hosts.iter().any(|rule| rule.host == host && rule.port.unwrap_or(standard) == port) {
+        if !self.hosts.iter().any(|rule| rule.allows(&url)) {
             return Err(UriRefusal::Host { host: host.to_owned(), port });
         }
-        if !secure && !self.allow_http {
+        if url.scheme() == "http" && !self.allow_http {
             return Err(UriRefusal::PlainHttp);
         }
         Ok(SourceUri(text.to_owned()))
+    }
+
+    /// The same policy for whoever opens the connections: an operation that was accepted yesterday is checked again by
+    /// what is allowed today.
+    pub(crate) fn http_options(&self) -> HttpOptions {
+        let own = self.own_endpoint.as_ref().filter(|_| self.hosts.is_empty());
+        let rule =
+            own.and_then(|url| format!("{}:{}", url.host_str()?, url.port_or_known_default()?).parse().ok());
+        HttpOptions {
+            allow_http: own.map_or(self.allow_http, |url| url.scheme() == "http"),
+            allowed_hosts: Some(self.hosts.iter().cloned().chain(rule).collect()),
+            redirects: 0,
+            ..HttpOptions::default()
+        }
+    }
+
+    fn is_own(&self, url: &Url) -> bool {
+        self.hosts.is_empty() && self.own_endpoint.as_ref().is_some_and(|own| own.origin() == url.origin())
     }
 }
 
@@ -173,7 +161,9 @@ mod tests {
     #[test]
     fn a_list_replaces_the_own_store() {
         let policy = policy(&["storage.example", "other.example:8443"], false);
-        for good in ["https://storage.example/b/k", "https://STORAGE.example:443/b", "https://other.example:8443/b"] {
+        for good in
+            ["https://storage.example/b/k", "https://STORAGE.example:443/b", "https://other.example:8443/b"]
+        {
             assert!(policy.check(good).is_ok(), "{good}");
         }
         for bad in [
@@ -204,19 +194,24 @@ mod tests {
         assert_eq!(policy.check("https://storage.example/#f"), Err(UriRefusal::Fragment));
         assert_eq!(policy.check("storage.example/b"), Err(UriRefusal::NotUrl));
         assert_eq!(policy.check(""), Err(UriRefusal::NotUrl));
-        assert!(matches!(policy.check("https://0x7f.1/"), Err(UriRefusal::Host { host, .. }) if host == "127.0.0.1"));
+        assert!(
+            matches!(policy.check("https://0x7f.1/"), Err(UriRefusal::Host { host, .. }) if host == "127.0.0.1")
+        );
         let long = format!("https://storage.example/?{}", "x".repeat(limits::URI));
         assert!(matches!(policy.check(&long), Err(UriRefusal::Long { .. })));
     }
 
     #[test]
-    fn rules() {
-        for good in ["a.example", "a.example:80", "[::1]:9000", "127.0.0.1", "MiXed.example"] {
-            assert!(good.parse::<HostRule>().is_ok(), "{good}");
-        }
-        for bad in ["", ":80", "https://a", "a/b", "a b", "u@a", "a:99999", "a?b"] {
-            assert!(bad.parse::<HostRule>().is_err(), "{bad}");
-        }
+    fn whoever_connects_has_the_same_policy() {
+        let own = policy(&[], false).http_options();
+        assert_eq!((own.allow_http, own.redirects), (true, 0));
+        let rules = own.allowed_hosts.unwrap();
+        assert!(rules.len() == 1 && rules[0].allows(&Url::parse("http://127.0.0.1:9000/b/k").unwrap()));
+        let listed = policy(&["storage.example"], false).http_options();
+        assert!(!listed.allow_http);
+        assert_eq!(listed.allowed_hosts.unwrap(), ["storage.example".parse().unwrap()]);
+        let nothing = UriPolicy { hosts: vec![], allow_http: true, own_endpoint: None }.http_options();
+        assert_eq!(nothing.allowed_hosts, Some(vec![]));
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl S3Access for Gate {
         if expires.is_none_or(|seconds| seconds > MAX_PRESIGN_SECONDS) {
             return Err(s3_error!(
                 AuthorizationQueryParametersError,
-                "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than {MAX_PRESIGN_SECONDS} seconds"
+                "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be \
+                 less than {MAX_PRESIGN_SECONDS} seconds"
             ));
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! A bucket: its objects and uploads, in memory and on disk, always changed together.
 //!
-//! The index is read by every request and locked only for moments. A change takes `changes` first, for as long as it checks its
-//! condition and renames its record, so a condition holds at the instant of the change. All that here touches the disk
-//! blocks: call it on the blocking pool.
+//! The index is read by every request and locked only for moments. A change takes `changes` first, for as
+//! long as it checks its condition and renames its record, so a condition holds at the instant of the change.
+//! All that here touches the disk blocks: call it on the blocking pool.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,7 +17,7 @@ use s3s::S3Result;
 use crate::data::{DataDir, DataFile};
 use crate::error::Error;
 use crate::errors::{internal, no_such_bucket, no_such_upload};
-use crate::folder::{Folder, ensure_dir, read_record, record_name, sync_dir};
+use crate::folder::{Folder, read_record, record_name, sync_dir};
 use crate::records::{BucketRecord, FileId, Object, ObjectRecord, Part, UploadRecord};
 
 /// A bucket that exists, or did when the request began.
@@ -89,12 +89,10 @@ impl Bucket {
         let record = read_record(&path.join("bucket.json"))?;
         let mut bucket = Self::empty(folder, path, name, record);
         let mut objects = BTreeMap::new();
-        for shard in children(&bucket.path.join("objects"))? {
-            for path in children(&shard)? {
-                let ObjectRecord { key, object } = read_record::<ObjectRecord<Object<FileId>>>(&path)?;
-                let object = object.map_files(|id| DataFile::recorded(&bucket.data, id));
-                objects.insert(Key(key.into()), Arc::new(object));
-            }
+        for path in children(&bucket.objects_dir())? {
+            let ObjectRecord { key, object } = read_record::<ObjectRecord<Object<FileId>>>(&path)?;
+            let object = object.map_files(|id| DataFile::recorded(&bucket.data, id));
+            objects.insert(Key(key.into()), Arc::new(object));
         }
         bucket.objects = RwLock::new(objects);
         let mut uploads = HashMap::new();
@@ -119,13 +117,11 @@ impl Bucket {
                 named.extend(part.files().map(DataFile::id));
             }
         }
-        for shard in children(self.data.path())? {
-            for path in children(&shard)? {
-                let id = path.file_name().and_then(|name| FileId::from_name(name.to_str()?));
-                if id.is_none_or(|id| !named.contains(&id)) {
-                    tracing::debug!(path = %path.display(), "removing a leftover");
-                    fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
-                }
+        for path in children(self.data.path())? {
+            let id = path.file_name().and_then(|name| FileId::from_name(name.to_str()?));
+            if id.is_none_or(|id| !named.contains(&id)) {
+                tracing::debug!(path = %path.display(), "removing a leftover");
+                fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
             }
         }
         Ok(())
@@ -151,6 +147,10 @@ impl Bucket {
         Ok(true)
     }
 
+    fn objects_dir(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+
     pub(crate) fn data(&self) -> &Arc<DataDir> {
         &self.data
     }
@@ -173,19 +173,18 @@ impl Bucket {
         object: Object,
         condition: impl FnOnce(Option<&Object>) -> S3Result<()>,
     ) -> S3Result<Arc<Object>> {
-        let (shard, name) = record_name(key);
-        let shard = self.path.join("objects").join(shard);
+        let (dir, name) = (self.objects_dir(), record_name(key));
         let record = ObjectRecord { key: key.to_owned(), object: &object };
         let staged = self.folder.stage(&record).map_err(internal)?;
         let object = Arc::new(object);
         let replaced = {
             let _change = self.begin()?;
             condition(self.object(key).as_deref())?;
-            ensure_dir(&shard).and_then(|()| staged.publish(&shard.join(name))).map_err(internal)?;
+            staged.publish(&dir.join(name)).map_err(internal)?;
             object.files().for_each(DataFile::record);
             write(&self.objects).insert(Key(key.into()), Arc::clone(&object))
         };
-        sync_dir(&shard).map_err(internal)?;
+        sync_dir(&dir).map_err(internal)?;
         if let Some(replaced) = replaced {
             replaced.files().for_each(DataFile::forget);
         }
@@ -198,8 +197,7 @@ impl Bucket {
         key: &str,
         condition: impl FnOnce(Option<&Object>) -> S3Result<()>,
     ) -> S3Result<()> {
-        let (shard, name) = record_name(key);
-        let shard = self.path.join("objects").join(shard);
+        let (dir, name) = (self.objects_dir(), record_name(key));
         let removed = {
             let _change = self.begin()?;
             let current = self.object(key);
@@ -207,10 +205,10 @@ impl Bucket {
             if current.is_none() {
                 return Ok(());
             }
-            fs::remove_file(shard.join(name)).map_err(internal)?;
+            fs::remove_file(dir.join(name)).map_err(internal)?;
             write(&self.objects).remove(key.as_bytes())
         };
-        sync_dir(&shard).map_err(internal)?;
+        sync_dir(&dir).map_err(internal)?;
         if let Some(removed) = removed {
             removed.files().for_each(DataFile::forget);
         }
@@ -239,9 +237,10 @@ impl Bucket {
         let staged = self.folder.stage(&record).map_err(internal)?;
         let upload = Arc::new(Upload { id: id.clone(), record, dir, state: Mutex::default() });
         let _change = self.begin()?;
-        ensure_dir(&upload.dir)
+        fs::create_dir(&upload.dir)
             .and_then(|()| staged.publish(&upload.dir.join(UPLOAD_RECORD)))
             .and_then(|()| sync_dir(&upload.dir))
+            .and_then(|()| sync_dir(&self.path.join("uploads")))
             .map_err(internal)?;
         write(&self.uploads).insert(id, Arc::clone(&upload));
         Ok(upload)
@@ -249,7 +248,7 @@ impl Bucket {
 
     /// Adds a part to an upload, or replaces it.
     pub(crate) fn put_part(&self, upload: &Upload, number: u16, part: Part) -> S3Result<Arc<Part>> {
-        let staged = self.folder.stage(&part).map_err(internal)?;
+        let staged = self.folder.stage_part(&part).map_err(internal)?;
         let part = Arc::new(part);
         let replaced = {
             let mut state = upload.lock_open()?;
@@ -257,13 +256,13 @@ impl Bucket {
             part.files().for_each(DataFile::record);
             state.parts.insert(number, Arc::clone(&part))
         };
-        // The upload may be over by now, and its folder gone: the part then went the way of all its parts.
-        match sync_dir(&upload.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(internal(error)),
-            _ => {}
-        }
         if let Some(replaced) = replaced {
-            replaced.files().for_each(DataFile::forget);
+            // The record before must not come back when its file is gone. Where the folder is gone, so is the
+            // upload.
+            match sync_dir(&upload.dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(internal(error)),
+                _ => replaced.files().for_each(DataFile::forget),
+            }
         }
         Ok(part)
     }
@@ -341,7 +340,15 @@ impl Upload {
         for path in children(&dir)? {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let Some(number) = stem.and_then(|stem| stem.parse().ok()) else { continue };
-            let part: Part<FileId> = read_record(&path)?;
+            let part: Part<FileId> = match read_record(&path) {
+                Ok(part) => part,
+                Err(Error::Record { path, source }) => {
+                    tracing::warn!(path = %path.display(), %source, "a part was lost; it can be sent again");
+                    fs::remove_file(&path).map_err(io_error("remove a part from"))?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             parts.insert(number, Arc::new(part.map_files(|file| DataFile::recorded(&bucket.data, file))));
         }
         let state = Mutex::new(UploadState { life: Life::Open, parts });

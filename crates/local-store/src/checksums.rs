@@ -1,10 +1,10 @@
 //! The checksums of S3: which a request promises, what the bytes have, and what many parts have together.
 //!
 //! Source: "Checking object integrity in Amazon S3". An object has at most one checksum, of one of two kinds:
-//! `FULL_OBJECT`, over all its bytes, which for an upload is combined from the CRCs of the parts without reading a byte
-//! again; or `COMPOSITE`, over the concatenated checksums of the parts, written `base64-N`. SHA-1 and SHA-256 cannot be
-//! combined, so they are composite for uploads; CRC64NVME is always of the full object.
-//! Where a client promises nothing, CRC64NVME is kept, as on AWS.
+//! `FULL_OBJECT`, over all its bytes, which for an upload is combined from the CRCs of the parts without
+//! reading a byte again; or `COMPOSITE`, over the concatenated checksums of the parts, written `base64-N`.
+//! SHA-1 and SHA-256 cannot be combined, so they are composite for uploads; CRC64NVME is always of the full
+//! object. Where a client promises nothing, CRC64NVME is kept, as on AWS.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -115,7 +115,8 @@ impl Declared {
             return match kind {
                 None => Ok(None),
                 Some(_) => {
-                    let message = "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.";
+                    let message = "The x-amz-checksum-type header can only be used with the \
+                                   x-amz-checksum-algorithm header.";
                     Err(s3_error!(InvalidRequest, "{message}"))
                 }
             };
@@ -265,7 +266,8 @@ impl Claim {
     }
 }
 
-/// From the headers of CompleteMultipartUpload: the algorithm and the text, which for a composite may end in `-N`.
+/// From the headers of CompleteMultipartUpload: the algorithm and the text, which for a composite may end in
+/// `-N`.
 pub(crate) fn single_header(headers: &HeaderMap) -> S3Result<Option<(Algorithm, &str)>> {
     let mut found = None;
     for algorithm in Algorithm::ALL {
@@ -296,7 +298,8 @@ fn invalid_header(algorithm: Algorithm) -> S3Error {
 fn malformed_trailer() -> S3Error {
     let mut error = S3Error::with_message(
         S3ErrorCode::Custom("MalformedTrailerError".into()),
-        "The request contained trailing data that was not well-formed or did not conform to our published schema.",
+        "The request contained trailing data that was not well-formed or did not conform to our published \
+         schema.",
     );
     error.set_status_code(http::StatusCode::BAD_REQUEST);
     error

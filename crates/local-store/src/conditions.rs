@@ -64,13 +64,14 @@ impl WriteConditions {
     /// S3 takes only `*` in If-None-Match of a write.
     pub(crate) fn new(
         if_match: Option<ETagCondition>,
-        if_none_match: Option<ETagCondition>,
+        if_none_match: Option<&ETagCondition>,
     ) -> S3Result<Self> {
         let create_only = match if_none_match {
             None => false,
             Some(ETagCondition::Any) => true,
             Some(ETagCondition::ETag(_)) => {
-                let message = "A header you provided implies functionality that is not implemented: If-None-Match with an ETag";
+                let message = "A header you provided implies functionality that is not implemented: \
+                               If-None-Match with an ETag";
                 return Err(s3_error!(NotImplemented, "{message}"));
             }
         };

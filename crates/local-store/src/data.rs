@@ -1,7 +1,7 @@
 //! Data files, and the bytes that stream in and out of them.
 //!
-//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a request holds
-//! two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
+//! Both ways a body moves in jobs on the blocking pool, one running while the next is collected or sent: a
+//! request holds two [`WRITE_BATCH`]es or two [`READ_CHUNK`]s, and a client that stalls holds no thread.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -19,12 +19,13 @@ use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Result, StdError, s3_error};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::checksums::{Algorithm, Claim, Digest, Hashes, parse_content_md5};
-use crate::errors::{body_error, internal, join};
-use crate::folder::{ensure_dir, sync_dir};
-use crate::limits::{MAX_PUT, READ_CHUNK, WRITE_BATCH};
-use crate::records::{FileId, Object, Slice};
+use crate::checksums::{Algorithm, Claim, Hashes, parse_content_md5};
+use crate::errors::{body_error, idle, internal, join};
+use crate::folder::sync_dir;
+use crate::limits::{BODY_IDLE, MAX_PUT, READ_CHUNK, WRITE_BATCH};
+use crate::records::{FileId, Moment, Object, Part, Slice};
 
 /// The `data/` folder of a bucket.
 pub(crate) struct DataDir {
@@ -42,7 +43,7 @@ impl DataDir {
     }
 
     fn locate(&self, id: FileId) -> PathBuf {
-        self.path.join(id.shard()).join(id.to_string())
+        self.path.join(id.to_string())
     }
 }
 
@@ -71,7 +72,6 @@ impl DataFile {
 
     fn create(dir: &Arc<DataDir>) -> io::Result<(Self, File)> {
         let this = Self::claim(dir, FileId::fresh());
-        ensure_dir(&this.shard())?;
         let file = File::create_new(this.path())?;
         Ok((this, file))
     }
@@ -79,13 +79,12 @@ impl DataFile {
     /// Another name for the same bytes in `dir`, durable; a copy where the file system has no hard links.
     pub(crate) fn duplicate(&self, dir: &Arc<DataDir>) -> io::Result<Self> {
         let twin = Self::claim(dir, FileId::fresh());
-        ensure_dir(&twin.shard())?;
         if let Err(error) = fs::hard_link(self.path(), twin.path()) {
             tracing::debug!(%error, "no hard link, copying instead");
             fs::copy(self.path(), twin.path())?;
             File::open(twin.path())?.sync_data()?;
         }
-        sync_dir(&twin.shard())?;
+        sync_dir(dir.path())?;
         Ok(twin)
     }
 
@@ -105,10 +104,6 @@ impl DataFile {
 
     fn path(&self) -> PathBuf {
         self.0.dir.locate(self.0.id)
-    }
-
-    fn shard(&self) -> PathBuf {
-        self.0.dir.path.join(self.0.id.shard())
     }
 }
 
@@ -133,14 +128,6 @@ impl Drop for Owned {
     }
 }
 
-/// A body that has arrived whole, is synced, and has what its client promised.
-pub(crate) struct Received {
-    pub(crate) file: DataFile,
-    pub(crate) size: u64,
-    pub(crate) md5: [u8; 16],
-    pub(crate) digests: Vec<Digest>,
-}
-
 /// What to hold a body against, and what to learn of it.
 pub(crate) struct Promise<'a> {
     pub(crate) length: Option<i64>,
@@ -150,12 +137,13 @@ pub(crate) struct Promise<'a> {
     pub(crate) wanted: Option<Algorithm>,
 }
 
-/// Streams a request's body into a new data file. On an error nothing of it stays.
+/// Streams a request's body into a new data file, synced, and holds it against its promise. On an error nothing of it
+/// stays.
 pub(crate) async fn receive(
     dir: &Arc<DataDir>,
     body: Option<StreamingBlob>,
     promise: Promise<'_>,
-) -> S3Result<Received> {
+) -> S3Result<Part> {
     let length = promise.length.and_then(|length| u64::try_from(length).ok());
     let length = length
         .ok_or_else(|| s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."))?;
@@ -171,7 +159,7 @@ pub(crate) async fn receive(
     let mut batched = 0;
     let mut body = body.map(StreamExt::fuse);
     while let Some(chunk) = match &mut body {
-        Some(body) => body.next().await,
+        Some(body) => timeout(BODY_IDLE, body.next()).await.map_err(|_| idle())?,
         None => None,
     } {
         let chunk = chunk.map_err(body_error)?;
@@ -197,7 +185,8 @@ pub(crate) async fn receive(
     if content_md5.is_some_and(|expected| expected != md5) {
         return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
     }
-    Ok(Received { file, size, md5, digests })
+    let slices = [Slice { file, offset: 0, len: size }].into();
+    Ok(Part { size, md5, digests: digests.into(), modified: Moment::now(), slices })
 }
 
 fn incomplete() -> s3s::S3Error {
@@ -242,7 +231,6 @@ impl Writer {
         let open = self.0.await.map_err(join)?.map_err(internal)?;
         let synced = tokio::task::spawn_blocking(move || {
             open.file.sync_data()?;
-            sync_dir(&open.data.shard())?;
             Ok((open.data, open.hashes))
         });
         synced.await.map_err(join)?.map_err(internal)

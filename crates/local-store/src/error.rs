@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// The error of [`serve`](crate::serve) and [`LocalStore::open`](crate::LocalStore::open). Errors of single requests go
-/// to their clients instead.
+/// The error of [`serve`](crate::serve) and [`LocalStore::open`](crate::LocalStore::open). Errors of single
+/// requests go to their clients instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -15,7 +15,8 @@ pub(crate) fn no_such_key() -> S3Error {
 }
 
 pub(crate) fn no_such_upload() -> S3Error {
-    let message = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
+    let message = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been \
+                   aborted or completed.";
     s3_error!(NoSuchUpload, "{message}")
 }
 
@@ -23,7 +24,14 @@ pub(crate) fn precondition_failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// What the file system refused, as the client sees it: 507 when it is full, which clients do not retry, else 500.
+pub(crate) fn idle() -> S3Error {
+    let message = "Your socket connection to the server was not read from or written to within the timeout \
+                   period. Idle connections will be closed.";
+    s3_error!(RequestTimeout, "{message}")
+}
+
+/// What the file system refused, as the client sees it: 507 when it is full, which clients do not retry, else
+/// 500.
 pub(crate) fn internal(error: io::Error) -> S3Error {
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         let code = S3ErrorCode::Custom("InsufficientStorage".into());

@@ -1,23 +1,28 @@
-//! The S3 server under `--local` and under the tests: [`s3s::S3`] over a folder, durable across restarts and kills.
+//! The S3 server under `--local` and under the tests: [`s3s::S3`] over a folder, durable across restarts and
+//! kills.
 //!
-//! s3s speaks the protocol: HTTP, XML, Signature Version 4 in all its forms, aws-chunked. This crate does the rest of what
-//! the "Amazon S3 API Reference" says of buckets, objects and multipart uploads: checksums and MD5s verified, ranges,
-//! conditions, pages, error codes. Completing an upload, and copying, move no byte of data (see `folder`).
+//! s3s speaks the protocol: HTTP, XML, Signature Version 4 in all its forms, aws-chunked. This crate does the
+//! rest of what the "Amazon S3 API Reference" says of buckets, objects and multipart uploads: checksums and
+//! MD5s verified, ranges, conditions, pages, error codes. Completing an upload, and copying, move no byte of
+//! data (see `folder`).
 //!
-//! Refused with `NotImplemented`: versions, tags, object lock, server-side encryption with keys, browser forms, and every verb not in
-//! `service`. Access control lists and storage classes are taken and mean nothing.
+//! Refused with `NotImplemented`: versions, tags, object lock, server-side encryption with keys, browser
+//! forms, and every verb not in `service`. Access control lists and storage classes are taken and mean
+//! nothing.
 //!
-//! Cost: a PUT hashes at the speed of MD5 (some 0.6 GB/s a core), since an ETag is one; other requests run at the speed of the
-//! file system. A request holds two buffers of at most 1 MiB; an object in the index takes some 300 bytes. Every write is synced before it
-//! is answered.
+//! Cost: a PUT hashes at the speed of MD5 (some 0.6 GB/s a core), since an ETag is one; other requests run at
+//! the speed of the file system. A request holds two buffers of at most 1 MiB, and one chunk of aws-chunked, which
+//! s3s collects whole; an object in the index takes some 600 bytes. An object is synced before it is answered.
 
 mod access;
 mod bucket;
 mod checksums;
+mod complete;
 mod conditions;
 mod data;
 mod error;
 mod errors;
+mod exchange;
 mod folder;
 mod limits;
 mod listing;

@@ -1,7 +1,9 @@
 //! What the protocol allows, and what one request may cost.
 //!
-//! The protocol's numbers are those of "Amazon S3 multipart upload limits" and of the operations' own pages; all in
-//! bytes unless the name says otherwise.
+//! The protocol's numbers are those of "Amazon S3 multipart upload limits" and of the operations' own pages;
+//! all in bytes unless the name says otherwise.
+
+use std::time::Duration;
 
 /// Longest object key, in bytes of UTF-8.
 pub(crate) const MAX_KEY: usize = 1024;
@@ -24,8 +26,20 @@ pub(crate) const MAX_METADATA: usize = 2048;
 /// Longest life of a pre-signed URL: seven days, in seconds.
 pub(crate) const MAX_PRESIGN_SECONDS: u32 = 7 * 24 * 3600;
 
-/// Bytes of a request body that are hashed and written as one job: large enough that handing it to the blocking pool
-/// (some 10 us) is noise beside hashing it (some 1.5 ms), small enough that two of them a request cost nothing.
+/// How long a request's body may pause. A client that is gone without a word would else hold its connection
+/// and its half-written file until the next start.
+pub(crate) const BODY_IDLE: Duration = Duration::from_secs(60);
+
+/// How much of a refused request's body is read and thrown away, so that its client, which may still be
+/// sending, gets to read the refusal: more than the parts that uploads are usually made of.
+pub(crate) const DRAIN: u64 = 16 << 20;
+
+/// How long that may take.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of a request body that are hashed and written as one job: large enough that handing it to the
+/// blocking pool (some 10 us) is noise beside hashing it (some 1.5 ms), small enough that two of them a
+/// request cost nothing.
 pub(crate) const WRITE_BATCH: usize = 1 << 20;
 
 /// Bytes of a response body that are read as one job; a response holds two.

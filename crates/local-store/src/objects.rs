@@ -1,10 +1,7 @@
 //! The verbs on whole objects.
 
-use std::sync::Arc;
-
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::{
     ChecksumMode, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput,
     DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETagCondition,
@@ -20,7 +17,7 @@ use crate::data::{Body, Cursor, Promise, receive, slices};
 use crate::errors::{internal, no_such_key};
 use crate::limits::{MAX_KEY, MAX_METADATA, MAX_PAGE, MAX_PUT};
 use crate::listing::{count, length};
-use crate::records::{Attributes, Moment, Object, ObjectChecksum, Part, Slice, Tag};
+use crate::records::{Attributes, Moment, Object, ObjectChecksum, Part, Slice};
 use crate::store::{LocalStore, blocking};
 
 /// What S3 answers for an object that was put without a type.
@@ -125,7 +122,7 @@ impl LocalStore {
         check_key(&input.key)?;
         refuse(&[(input.write_offset_bytes.is_some(), "appending to an object")])?;
         let attributes = Box::new(attributes!(input)?);
-        let conditions = WriteConditions::new(input.if_match, input.if_none_match)?;
+        let conditions = WriteConditions::new(input.if_match, input.if_none_match.as_ref())?;
         let bucket = self.bucket(&input.bucket)?;
         // A request that must fail need not send its body first; the word that counts is said at the change.
         conditions.check(bucket.object(&input.key).as_deref())?;
@@ -137,19 +134,14 @@ impl LocalStore {
             claim,
             wanted: Some(algorithm),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-
-        let modified = Moment::now();
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part =
-            Part { size: received.size, md5: received.md5, digests: received.digests, modified, slices };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let object = Object {
-            modified,
+            modified: part.modified,
             etag: part.tag(),
             checksum: whole_checksum(&part, algorithm),
             attributes,
             upload: None,
-            parts: vec![part],
+            parts: [part].into(),
         };
         let key = input.key;
         let object = blocking(move || bucket.put(&key, object, |current| conditions.check(current))).await?;
@@ -165,7 +157,7 @@ impl LocalStore {
     pub(crate) async fn copy(&self, request: S3Request<CopyObjectInput>) -> S3Result<CopyObjectOutput> {
         // Newer than the model that s3s is made from.
         let header = |name: &HeaderName| condition_header(&request.headers, name);
-        let conditions = WriteConditions::new(header(&IF_MATCH)?, header(&IF_NONE_MATCH)?)?;
+        let conditions = WriteConditions::new(header(&IF_MATCH)?, header(&IF_NONE_MATCH)?.as_ref())?;
         let input = request.input;
         check_key(&input.key)?;
         refuse(&[(
@@ -178,8 +170,9 @@ impl LocalStore {
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if !replace && source_bucket == input.bucket && source_key == input.key {
-            let message = "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, \
-                           storage class, website redirect location or encryption attributes.";
+            let message = "This copy request is illegal because it is trying to copy an object to itself without \
+                           changing the object's metadata, storage class, website redirect location or \
+                           encryption attributes.";
             return Err(s3_error!(InvalidRequest, "{message}"));
         }
         let new_attributes = Box::new(attributes!(input)?);
@@ -208,7 +201,7 @@ impl LocalStore {
                 checksum: whole_checksum(&part, algorithm),
                 attributes: if replace { new_attributes } else { source.attributes.clone() },
                 upload: None,
-                parts: vec![part],
+                parts: [part].into(),
             };
             bucket.put(&key, object, |current| conditions.check(current))
         })
@@ -329,8 +322,8 @@ fn whole_checksum(part: &Part, algorithm: Algorithm) -> Option<ObjectChecksum> {
     digest.map(|&digest| ObjectChecksum { digest, parts: None })
 }
 
-/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not computed
-/// again; else they are read, but never written. Blocks.
+/// A new part of the same bytes, by other names for the same data files. What is known of the bytes is not
+/// computed again; else they are read, but never written. Blocks.
 pub(crate) fn copy_range(
     bucket: &Bucket,
     source: &Object,
@@ -347,7 +340,7 @@ pub(crate) fn copy_range(
         Ok(Slice { file: file.duplicate(bucket.data())?, offset: slice.offset, len: slice.len })
     };
     let slices = slices(source, start, len).map(twin).collect::<std::io::Result<_>>().map_err(internal)?;
-    Ok(Part { size: len, md5, digests, modified: Moment::now(), slices })
+    Ok(Part { size: len, md5, digests: digests.into(), modified: Moment::now(), slices })
 }
 
 type Known = ([u8; 16], Vec<Digest>);
@@ -377,15 +370,6 @@ fn hash_range(source: &Object, start: u64, len: u64, wanted: Option<Algorithm>) 
         }
         hashes.update(&chunk);
     }
-}
-
-/// The ETag of a completed upload.
-pub(crate) fn upload_tag(parts: &[Arc<Part>]) -> Tag {
-    let mut md5 = Md5::new();
-    for part in parts {
-        md5.update(&part.md5);
-    }
-    Tag { md5: md5.finalize(), parts: u32::try_from(parts.len()).ok() }
 }
 
 /// Bucket and key of `x-amz-copy-source`.

@@ -1,7 +1,7 @@
 //! What the record files hold, and what the store keeps of them in memory: the same types.
 //!
-//! They are generic in how a data file is named: a [`FileId`] in a record, a [`DataFile`] in memory, whose life is
-//! the file's. In memory an object takes some 300 bytes, and 200 more for each part after the first.
+//! They are generic in how a data file is named: a [`FileId`] in a record, a [`DataFile`] in memory, whose
+//! life is the file's. In memory an object takes some 600 bytes, and 200 more for each part after the first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,11 +26,6 @@ impl FileId {
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let id = Self(u128::from_str_radix(name, 16).ok()?);
         (id.to_string() == name).then_some(id)
-    }
-
-    /// Files are spread over 256 folders by their last byte, which is random.
-    pub(crate) fn shard(self) -> String {
-        format!("{:02x}", self.0 & 0xff)
     }
 }
 
@@ -142,9 +137,9 @@ pub(crate) struct Part<F = DataFile> {
     pub(crate) size: u64,
     #[serde(with = "hex")]
     pub(crate) md5: [u8; 16],
-    pub(crate) digests: Vec<Digest>,
+    pub(crate) digests: Box<[Digest]>,
     pub(crate) modified: Moment,
-    pub(crate) slices: Vec<Slice<F>>,
+    pub(crate) slices: Box<[Slice<F>]>,
 }
 
 impl<F> Part<F> {
@@ -174,7 +169,7 @@ pub(crate) struct Object<F = DataFile> {
     /// The upload that made it, so that a repeated Complete can be answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) upload: Option<Box<str>>,
-    pub(crate) parts: Vec<Part<F>>,
+    pub(crate) parts: Box<[Part<F>]>,
 }
 
 impl<F> Object<F> {
@@ -193,7 +188,7 @@ impl<F> Object<F> {
     }
 }
 
-/// `objects/SHARD/HASH.json`.
+/// `objects/HASH.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ObjectRecord<O> {
     pub(crate) key: String,

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use s3s::config::{S3Config, StaticConfigProvider};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Gate, KeyPair};
 use crate::error::Error;
+use crate::exchange;
 use crate::store::LocalStore;
 use crate::{Config, Listener};
 
@@ -23,7 +25,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait after that for jobs that the file system holds up, and with them the lock.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// How long a connection may take to send a request's headers, from its first byte or the end of the request before.
+/// How long a connection may take to send a request's headers, from its first byte or the end of the request
+/// before.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long to wait where the system has no file descriptors left for another connection.
@@ -31,8 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the store in `config.dir` on `listener` until `shutdown` is cancelled.
 ///
-/// Then it takes no more connections, gives requests in flight five seconds, and returns when the folder can be opened again.
-/// Dropped instead, it ends at once; the store is whole after that too, as after a kill.
+/// Then it takes no more connections, gives requests in flight five seconds, and returns when the folder can
+/// be opened again. Dropped instead, it ends at once; the store is whole after that too, as after a kill.
 ///
 /// # Errors
 /// Those of [`LocalStore::open`], and [`Error::Listen`].
@@ -65,7 +68,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Browser forms (POST Object) are buffered whole by s3s, before it has checked who asks: refuse all but empty ones.
+/// Browser forms (POST Object) are buffered whole by s3s, before it has checked who asks: refuse all but
+/// empty ones.
 fn protocol_config() -> S3Config {
     let mut config = S3Config::default();
     config.post_object_max_file_size = 0;
@@ -97,7 +101,9 @@ async fn accept(listener: TcpListener, service: S3Service, shutdown: Cancellatio
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
+        let service = service.clone();
+        let answer = service_fn(move |request| exchange::answer(service.clone(), request));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection broke");

@@ -20,7 +20,8 @@ use crate::records::{BucketRecord, Moment};
 /// The region that S3 calls by no name in GetBucketLocation.
 const NAMELESS_REGION: &str = "us-east-1";
 
-/// An S3 store over a folder: [`s3s::S3`] without a server and without authentication. [`serve`](crate::serve) adds both.
+/// An S3 store over a folder: [`s3s::S3`] without a server and without authentication.
+/// [`serve`](crate::serve) adds both.
 ///
 /// Cheap to clone; the folder is let go when the last clone is dropped.
 #[derive(Clone)]
@@ -39,11 +40,12 @@ impl std::fmt::Debug for LocalStore {
 }
 
 impl LocalStore {
-    /// Takes the folder for this process, creates it where it is missing, removes what a kill left behind, and reads all
-    /// records. Blocks.
+    /// Takes the folder for this process, creates it where it is missing, removes what a kill left behind,
+    /// and reads all records. Blocks.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another process has the folder; and where the file system refuses, or a record is broken.
+    /// [`Error::Locked`] while another process has the folder; and where the file system refuses, or a record
+    /// is broken.
     pub fn open(dir: &Path, region: &str) -> Result<Self, Error> {
         let folder = Arc::new(Folder::open(dir)?);
         let mut buckets = BTreeMap::new();
@@ -73,7 +75,8 @@ impl LocalStore {
             let (wanted, region) = (wanted.as_str(), &self.0.region);
             return Err(s3_error!(
                 IllegalLocationConstraintException,
-                "The {wanted} location constraint is incompatible for the region specific endpoint this request was sent to ({region})."
+                "The {wanted} location constraint is incompatible for the region specific endpoint this request \
+                 was sent to ({region})."
             ));
         }
         if input.object_lock_enabled_for_bucket == Some(true) {

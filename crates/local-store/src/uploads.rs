@@ -4,24 +4,23 @@ use std::sync::Arc;
 
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput,
-    ListPartsOutput, MultipartUpload, Part as PartDto, Range, StorageClass, UploadPartCopyInput,
-    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    CompleteMultipartUploadOutput, CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload,
+    Part as PartDto, Range, StorageClass, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{S3Error, S3Request, S3Result, s3_error};
 
-use crate::bucket::{Bucket, Upload};
-use crate::checksums::{
-    Algorithm, Claim, Declared, Digest, Kind, mismatch, parse_header, set_checksum, single_header,
-};
+use crate::bucket::Upload;
+use crate::checksums::{Algorithm, Claim, Declared, Kind, set_checksum, single_header};
+use crate::complete::{Wish, complete};
 use crate::conditions::{ReadConditions, WriteConditions};
 use crate::data::{Promise, receive};
 use crate::errors::no_such_key;
-use crate::limits::{MAX_PART_NUMBER, MIN_PART};
+use crate::limits::MAX_PART_NUMBER;
 use crate::listing::{Encoder, common_prefixes, count, length, page_size};
-use crate::objects::{attributes, check_key, check_source_size, copy_range, refuse, source_name, upload_tag};
-use crate::records::{Moment, Object, ObjectChecksum, Part, Slice, UploadRecord};
+use crate::objects::{attributes, check_key, check_source_size, copy_range, refuse, source_name};
+use crate::records::{Moment, Part, UploadRecord};
 use crate::store::{LocalStore, blocking};
 
 impl LocalStore {
@@ -66,15 +65,7 @@ impl LocalStore {
             claim,
             wanted: Some(part_algorithm(&upload)),
         };
-        let received = receive(bucket.data(), input.body, promise).await?;
-        let slices = vec![Slice { file: received.file, offset: 0, len: received.size }];
-        let part = Part {
-            size: received.size,
-            md5: received.md5,
-            digests: received.digests,
-            modified: Moment::now(),
-            slices,
-        };
+        let part = receive(bucket.data(), input.body, promise).await?;
         let part = blocking(move || bucket.put_part(&upload, number, part)).await?;
 
         let mut output = UploadPartOutput { e_tag: Some(part.tag().dto()), ..Default::default() };
@@ -261,11 +252,11 @@ impl LocalStore {
             checksum,
             kind: input.checksum_type.map(|kind| kind.as_str().to_owned()),
             size: input.mpu_object_size,
-            conditions: WriteConditions::new(input.if_match, input.if_none_match)?,
+            conditions: WriteConditions::new(input.if_match, input.if_none_match.as_ref())?,
             parts: input.multipart_upload.and_then(|list| list.parts).unwrap_or_default(),
         };
         let (key, id) = (input.key.clone(), input.upload_id);
-        let object = blocking(move || complete(&bucket, &key, &id, wish)).await?;
+        let object = blocking(move || complete(&bucket, &key, &id, &wish)).await?;
         let mut output = CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
@@ -281,175 +272,13 @@ impl LocalStore {
     }
 }
 
-/// What a Complete says about the object.
-struct Wish {
-    checksum: Option<(Algorithm, String)>,
-    kind: Option<String>,
-    size: Option<i64>,
-    conditions: WriteConditions,
-    parts: Vec<CompletedPart>,
-}
-
-fn complete(bucket: &Bucket, key: &str, id: &str, wish: Wish) -> S3Result<Arc<Object>> {
-    let made = || bucket.object(key).filter(|object| object.upload.as_deref() == Some(id));
-    let upload = match bucket.upload(key, id) {
-        Ok(upload) => upload,
-        // The answer to a Complete was lost on its way, and the client asks again.
-        Err(error) => return made().ok_or(error),
-    };
-    let mut state = match upload.lock_open() {
-        Ok(state) => state,
-        Err(error) => return made().ok_or(error),
-    };
-    let parts = wish
-        .parts
-        .iter()
-        .map(|wanted| {
-            let number = u16::try_from(wanted.part_number.unwrap_or_default()).unwrap_or_default();
-            (wanted, state.parts.get(&number).cloned())
-        })
-        .collect();
-    let parts = check_parts(parts, upload.record.declared)?;
-    let size: u64 = parts.iter().map(|part| part.size).sum();
-    if let Some(expected) = wish.size.filter(|&expected| expected != length(size)) {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The provided 'x-amz-mp-object-size' header value {expected} does not match what was computed: {size}"
-        ));
-    }
-    let checksum = upload_checksum(&upload, &parts, &wish)?;
-    let object = Object {
-        modified: Moment::now(),
-        etag: upload_tag(&parts),
-        checksum,
-        attributes: upload.record.attributes.clone(),
-        upload: Some(id.into()),
-        parts: parts.iter().map(|part| Part::clone(part)).collect(),
-    };
-    let object = bucket.put(key, object, |current| wish.conditions.check(current))?;
-    // The object is there; what is left of the upload would go at the next start.
-    if let Err(error) = bucket.end_upload(&upload, &mut state, Some(&object)) {
-        tracing::warn!(%error, "cannot remove a completed upload; the next start will");
-    }
-    Ok(object)
-}
-
-/// The parts of a Complete, each held against what was uploaded.
-fn check_parts(
-    parts: Vec<(&CompletedPart, Option<Arc<Part>>)>,
-    declared: Option<Declared>,
-) -> S3Result<Vec<Arc<Part>>> {
-    if parts.is_empty() {
-        return Err(s3_error!(MalformedXML, "You must specify at least one part"));
-    }
-    let numbers: Vec<i32> = parts.iter().map(|(wanted, _)| wanted.part_number.unwrap_or_default()).collect();
-    if !numbers.is_sorted_by(|a, b| a < b) {
-        return Err(s3_error!(
-            InvalidPartOrder,
-            "The list of parts was not in ascending order. Parts must be ordered by part number."
-        ));
-    }
-    let last = parts.len() - 1;
-    let mut found = Vec::with_capacity(parts.len());
-    for (index, (wanted, part)) in parts.into_iter().enumerate() {
-        let part = part.ok_or_else(invalid_part)?;
-        let tag = wanted.e_tag.as_ref().ok_or_else(|| s3_error!(MalformedXML, "A part has no ETag"))?;
-        if !tag.weak_cmp(&part.tag().dto()) {
-            return Err(invalid_part());
-        }
-        check_part_checksum(wanted, &part, declared)?;
-        if index != last && part.size < MIN_PART {
-            return Err(s3_error!(
-                EntityTooSmall,
-                "Your proposed upload is smaller than the minimum allowed size"
-            ));
-        }
-        found.push(part);
-    }
-    Ok(found)
-}
-
-fn check_part_checksum(wanted: &CompletedPart, part: &Part, declared: Option<Declared>) -> S3Result<()> {
-    let given = [
-        (Algorithm::Crc32, &wanted.checksum_crc32),
-        (Algorithm::Crc32c, &wanted.checksum_crc32c),
-        (Algorithm::Crc64Nvme, &wanted.checksum_crc64nvme),
-        (Algorithm::Sha1, &wanted.checksum_sha1),
-        (Algorithm::Sha256, &wanted.checksum_sha256),
-    ];
-    let mut given =
-        given.into_iter().filter_map(|(algorithm, text)| Some((algorithm, text.as_deref()?))).peekable();
-    if let Some(Declared { algorithm, kind: Kind::Composite }) = declared
-        && given.peek().is_none()
-    {
-        let (name, number) = (algorithm.name().to_ascii_lowercase(), wanted.part_number.unwrap_or_default());
-        return Err(s3_error!(
-            InvalidRequest,
-            "The upload was created using a {name} checksum. The complete request must include the checksum for each part. \
-             It was missing for part {number} in the request."
-        ));
-    }
-    for (algorithm, text) in given {
-        let digest = Digest::parse(algorithm, text);
-        if digest.is_none_or(|digest| !part.digests.contains(&digest)) {
-            return Err(invalid_part());
-        }
-    }
-    Ok(())
-}
-
-/// The checksum of the object, held against what the Complete says it is.
-fn upload_checksum(upload: &Upload, parts: &[Arc<Part>], wish: &Wish) -> S3Result<Option<ObjectChecksum>> {
-    let declared = upload.record.declared;
-    let kind = declared.map_or(Kind::FullObject, |declared| declared.kind);
-    if wish.kind.as_deref().is_some_and(|wanted| wanted != kind.dto().as_str()) {
-        let kind = kind.dto();
-        return Err(s3_error!(
-            InvalidRequest,
-            "The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
-            kind.as_str()
-        ));
-    }
-    let claimed = wish.checksum.as_ref().map(|(algorithm, _)| *algorithm);
-    if let (Some(declared), Some(claimed)) = (declared, claimed)
-        && declared.algorithm != claimed
-    {
-        return Err(type_mismatch(Some(declared.algorithm), Some(claimed)));
-    }
-    // Where nothing was declared, whatever checksum the parts came with can be asked for.
-    let algorithm = claimed.unwrap_or_else(|| part_algorithm(upload));
-    let digest_of = |part: &Part| part.digests.iter().find(|digest| digest.algorithm == algorithm).copied();
-    let digests: Option<Vec<(Digest, u64)>> =
-        parts.iter().map(|part| Some((digest_of(part)?, part.size))).collect();
-    let Some(digests) = digests else {
-        return Err(type_mismatch(declared.map(|declared| declared.algorithm), claimed));
-    };
-    let checksum = match kind {
-        Kind::FullObject => {
-            Digest::concatenated(digests).map(|digest| ObjectChecksum { digest, parts: None })
-        }
-        Kind::Composite => {
-            let digest = Digest::composed(algorithm, digests.into_iter().map(|(digest, _)| digest));
-            Some(ObjectChecksum { digest, parts: u32::try_from(parts.len()).ok() })
-        }
-    };
-    if let (Some((algorithm, text)), Some(checksum)) = (&wish.checksum, checksum) {
-        // Of a composite both forms are taken, with and without the number of parts.
-        let bare =
-            text.split_once('-').filter(|_| kind == Kind::Composite).map_or(text.as_str(), |(bare, _)| bare);
-        if parse_header(*algorithm, bare)? != checksum.digest {
-            return Err(mismatch(*algorithm));
-        }
-    }
-    Ok(checksum)
-}
-
 /// The checksum that every part of an upload must have.
-fn part_algorithm(upload: &Upload) -> Algorithm {
+pub(crate) fn part_algorithm(upload: &Upload) -> Algorithm {
     upload.record.declared.map_or(Algorithm::Crc64Nvme, |declared| declared.algorithm)
 }
 
-/// A part must come with the checksum that its upload was created for; only of a full object it may be left out.
+/// A part must come with the checksum that its upload was created for; only of a full object it may be left
+/// out.
 fn check_claim(declared: Option<Declared>, claimed: Option<Algorithm>) -> S3Result<()> {
     match (declared, claimed) {
         (None, _) | (Some(Declared { kind: Kind::FullObject, .. }), None) => Ok(()),
@@ -458,7 +287,7 @@ fn check_claim(declared: Option<Declared>, claimed: Option<Algorithm>) -> S3Resu
     }
 }
 
-fn type_mismatch(expected: Option<Algorithm>, found: Option<Algorithm>) -> S3Error {
+pub(crate) fn type_mismatch(expected: Option<Algorithm>, found: Option<Algorithm>) -> S3Error {
     let name = |algorithm: Option<Algorithm>| {
         algorithm.map_or_else(|| "null".to_owned(), |a| a.name().to_ascii_lowercase())
     };
@@ -467,12 +296,6 @@ fn type_mismatch(expected: Option<Algorithm>, found: Option<Algorithm>) -> S3Err
         InvalidRequest,
         "Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {found}"
     )
-}
-
-fn invalid_part() -> S3Error {
-    let message = "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not \
-                   match the part's entity tag.";
-    s3_error!(InvalidPart, "{message}")
 }
 
 fn part_number(number: i32) -> S3Result<u16> {
@@ -492,8 +315,8 @@ fn source_range(header: Option<&str>, size: u64) -> S3Result<(u64, u64)> {
         }
         _ => Err(s3_error!(
             InvalidArgument,
-            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and \
-             last bytes to copy"
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are \
+             the zero-based offsets of the first and last bytes to copy"
         )),
     }
 }

@@ -1,1 +1,29 @@
 //! Speaks to object stores: a bucket's verbs, ranged GET of a pre-signed URL, multipart upload, pre-signing.
+//!
+//! - [`Store`]: the verbs of one S3-compatible store, configured by the conventions of the AWS tools ([`StoreConfig`]).
+//! - [`MultipartSink`]: one object, uploaded in parts as they are made.
+//! - [`HttpSource`]: the bytes behind a URL, read by ranges, pinned to the object that was opened.
+//! - [`PresignedUrl`]: permission to GET one object for a while; a secret.
+//!
+//! The AWS SDK lives here and nowhere else. Retries are made here, in one layer (the SDK's for verbs, [`HttpSource`]'s own for
+//! ranges); callers add none. Every remote verb takes a [`CancellationToken`](tokio_util::sync::CancellationToken) last;
+//! after a cancelled verb the store may or may not have carried it out.
+
+mod config;
+mod error;
+mod http;
+pub mod limits;
+mod multipart;
+mod presign;
+mod store;
+mod uri;
+
+pub use config::{Credentials, StoreConfig};
+pub use error::{Answer, ObjectError, Verb};
+pub use http::{
+    AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
+};
+pub use multipart::{MultipartOptions, MultipartSink, UploadedObject};
+pub use presign::PresignedUrl;
+pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};
+pub use uri::{BucketUri, ObjectUri, UriError};

@@ -3,7 +3,9 @@
 use image_api::{Image, compute::image, to_json};
 use sqlx::Row;
 
-use super::{Catalog, CatalogError, OperationRecord, Tx, commit, now, read_image, read_operation, rows, set_status};
+use super::{
+    Catalog, CatalogError, OperationRecord, Tx, commit, now, read_image, read_operation, rows, set_status,
+};
 use crate::{
     ids, limits,
     operation::{Kind, State},
@@ -49,8 +51,11 @@ impl Catalog {
         check_queue(&mut tx).await?;
         check_name(&mut tx, &new.image).await?;
         let (image_id, created_at) = (ids::new_id(), now());
-        let attributes = to_json(&rows::attributes_of(&new.image))
-            .map_err(|source| CatalogError::Json { table: "images", id: image_id.clone(), source })?;
+        let attributes = to_json(&rows::attributes_of(&new.image)).map_err(|source| CatalogError::Json {
+            table: "images",
+            id: image_id.clone(),
+            source,
+        })?;
         let sql = "INSERT INTO images (id, folder_id, name, family, created_at, status, storage_size, min_disk_size, \
                    attributes) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)";
         sqlx::query(sql)
@@ -164,8 +169,10 @@ async fn known_operation(
 
 async fn check_queue(tx: &mut Tx) -> Result<(), CatalogError> {
     let sql = "SELECT COUNT(*) FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING')";
-    let found: i64 =
-        sqlx::query_scalar(sql).fetch_one(&mut **tx).await.map_err(CatalogError::database("count operations"))?;
+    let found: i64 = sqlx::query_scalar(sql)
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(CatalogError::database("count operations"))?;
     let limit = limits::UNFINISHED_OPERATIONS;
     if found < limit { Ok(()) } else { Err(CatalogError::QueueFull { found, limit }) }
 }

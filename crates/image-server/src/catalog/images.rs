@@ -87,7 +87,9 @@ impl Catalog {
         if let Some((value, id)) = &list.after {
             query.push(" AND (").push(order).push(", id)").push(beyond);
             match list.order {
-                Column::CreatedAt | Column::Status => query.push_bind(value.parse::<i64>().unwrap_or_default()),
+                Column::CreatedAt | Column::Status => {
+                    query.push_bind(value.parse::<i64>().unwrap_or_default())
+                }
                 _ => query.push_bind(value.as_str()),
             };
             query.push(", ").push_bind(id.as_str()).push(")");

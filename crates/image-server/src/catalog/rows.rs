@@ -1,6 +1,8 @@
 //! Between rows and messages.
 
-use image_api::{Any, Image, Operation, Timestamp, any_of, compute, from_json, operation::operation, rpc::Status};
+use image_api::{
+    Any, Image, Operation, Timestamp, any_of, compute, from_json, operation::operation, rpc::Status,
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::CatalogError;

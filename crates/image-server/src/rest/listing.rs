@@ -1,0 +1,98 @@
+//! Reads what a List asks for: page, order, filter.
+//!
+//! Source: `api.md`, "List". The filter is `field = value`, `!=`, `IN (v, ...)`, `NOT IN (v, ...)`, joined by AND; a value
+//! is a word or a quoted string with C escapes. Fields are id, name, family and status; an order is one of id, name,
+//! createdAt with `asc` or `desc`. A page token is the place of the last image, `id:value`, so that images that come and
+//! go between two pages move nothing.
+
+mod filter;
+
+use image_api::{
+    Image, Violations,
+    compute::{ListImagesRequest, ListImagesResponse},
+};
+use url::form_urlencoded;
+
+use crate::{
+    catalog::{Column, Direction, ListQuery},
+    limits,
+};
+
+/// The request that stands in a query string; lowerCamel and proto names, as the transcoding rules allow.
+pub(super) fn read_request(query: &str) -> Result<ListImagesRequest, Violations> {
+    let mut request = ListImagesRequest::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = value.into_owned();
+        match name.as_ref() {
+            "folderId" | "folder_id" => request.folder_id = value,
+            "pageSize" | "page_size" => {
+                let wrong = |_| Violations::one("page_size", "not a whole number");
+                request.page_size = value.parse().map_err(wrong)?;
+            }
+            "pageToken" | "page_token" => request.page_token = value,
+            "filter" => request.filter = value,
+            "orderBy" | "order_by" => request.order_by = value,
+            other => return Err(Violations::one(other, "no such parameter")),
+        }
+    }
+    Ok(request)
+}
+
+/// The page to read, and one image more, which tells whether there is a next page.
+pub(super) fn plan(request: &ListImagesRequest) -> Result<ListQuery, Violations> {
+    let (order, direction) = read_order(&request.order_by)
+        .ok_or_else(|| Violations::one("order_by", "expected id, name or createdAt, then asc or desc"))?;
+    let after = match request.page_token.split_once(':') {
+        Some((id, value)) => Some((value.to_owned(), id.to_owned())),
+        None if request.page_token.is_empty() => None,
+        None => return Err(Violations::one("page_token", "not a token of this server")),
+    };
+    let page_size = if request.page_size == 0 { limits::PAGE_SIZE } else { request.page_size };
+    Ok(ListQuery {
+        folder_id: request.folder_id.clone(),
+        conditions: filter::parse(&request.filter)
+            .map_err(|error| Violations::one("filter", error.to_string()))?,
+        order,
+        direction,
+        after,
+        limit: page_size.min(limits::PAGE_SIZE_MAX) + 1,
+    })
+}
+
+/// The answer from what the plan gave.
+pub(super) fn page(mut images: Vec<Image>, query: &ListQuery) -> ListImagesResponse {
+    let page_size = usize::try_from(query.limit - 1).unwrap_or_default();
+    let more = images.len() > page_size;
+    images.truncate(page_size);
+    let token = |image: &Image| {
+        let value = match query.order {
+            Column::Name => image.name.clone(),
+            Column::CreatedAt => {
+                let at = image.created_at.unwrap_or_default();
+                (at.seconds * 1_000_000 + i64::from(at.nanos / 1000)).to_string()
+            }
+            _ => image.id.clone(),
+        };
+        format!("{}:{value}", image.id)
+    };
+    let next_page_token = images.last().filter(|_| more).map(token).unwrap_or_default();
+    ListImagesResponse { images, next_page_token }
+}
+
+fn read_order(text: &str) -> Option<(Column, Direction)> {
+    let mut words = text.split_whitespace();
+    let column = match words.next() {
+        None => return Some((Column::Id, Direction::Ascending)),
+        Some("id") => Column::Id,
+        Some("name") => Column::Name,
+        Some("createdAt" | "created_at") => Column::CreatedAt,
+        Some(_) => return None,
+    };
+    let direction = match words.next() {
+        None => Direction::Ascending,
+        Some(word) if word.eq_ignore_ascii_case("asc") => Direction::Ascending,
+        Some(word) if word.eq_ignore_ascii_case("desc") => Direction::Descending,
+        Some(_) => return None,
+    };
+    words.next().is_none().then_some((column, direction))
+}

@@ -1,0 +1,503 @@
+//! The REST face under a real client, over a catalog on disk and content that does what its URI says.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use disk_convert::GuestDigest;
+use image_api::{
+    ApiError, Client, ClientOptions, CreateImageRequest, Image, Operation, OperationOutcome, Retry, Uuid,
+    WaitOptions,
+    compute::{
+        CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image,
+    },
+    unpack,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    ingest::{IngestError, Ingested, min_disk_size},
+    worker::{Content, IngestWork},
+};
+
+const HOST: &str = "https://store.example/bucket";
+
+/// Ingests a disk of 5 MiB, or does what the last word of the URI says.
+#[derive(Default)]
+struct Fake {
+    running: AtomicUsize,
+    most: AtomicUsize,
+    ingests: AtomicUsize,
+    removed: std::sync::Mutex<Vec<String>>,
+    collected: AtomicUsize,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl Content for Fake {
+    async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
+        self.ingests.fetch_add(1, Ordering::SeqCst);
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        let path = crate::uri::without_query(work.source.expose());
+        let ended = match path.rsplit('/').next().unwrap_or_default() {
+            "panic" => panic!("as asked"),
+            "slow" => {
+                tokio::select! {
+                    () = cancel.cancelled() => Err(IngestError::Cancelled),
+                    () = self.go_on.notified() => Ok(()),
+                }
+            }
+            "deaf" => {
+                // Finishes although it was told to stop: the moment between the last block and the commit.
+                self.go_on.notified().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        ended?;
+        let virtual_size = 5 << 20;
+        Ok(Ingested {
+            virtual_size,
+            storage_size: 1 << 20,
+            min_disk_size: min_disk_size(virtual_size, work.wanted_disk_size)?,
+            guest_digest: GuestDigest([7; 32]),
+        })
+    }
+
+    async fn remove(&self, image_id: &str, _cancel: &CancellationToken) -> Result<(), IngestError> {
+        self.removed.lock().unwrap().push(image_id.to_owned());
+        Ok(())
+    }
+
+    async fn collect(&self, _cancel: &CancellationToken) -> Result<(), IngestError> {
+        self.collected.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+struct Harness {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+    app: Arc<App>,
+    client: Client,
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    cancel: CancellationToken,
+}
+
+impl Harness {
+    async fn start(tokens: &[&str]) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), tokens).await
+    }
+
+    async fn over(dir: tempfile::TempDir, tokens: &[&str]) -> Self {
+        let catalog = Catalog::open_file(&dir.path().join("catalog.sqlite")).await.unwrap();
+        let fake = Arc::new(Fake::default());
+        let worker = Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>);
+        worker.resume().await.unwrap();
+        let hosts = vec!["store.example".parse().unwrap()];
+        let app = Arc::new(App {
+            catalog,
+            worker,
+            uris: UriPolicy { hosts, allow_http: false, own_endpoint: None },
+            tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serve = axum::serve(listener, router(Arc::clone(&app)))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::spawn(async move { serve.await.unwrap() });
+        let client = client(address, tokens.first().copied());
+        Self { dir, fake, app, client, address, stop, cancel: CancellationToken::new() }
+    }
+
+    /// Stops as a signal would, and gives the folder back.
+    async fn stop(self) -> tempfile::TempDir {
+        self.stop.cancel();
+        self.app.worker.shutdown().await;
+        self.app.catalog.close().await;
+        self.dir
+    }
+
+    async fn create(&self, request: &CreateImageRequest) -> Result<Operation, ApiError> {
+        self.client.create_image(request, Uuid::new_v4(), &self.cancel).await
+    }
+
+    async fn wait(&self, id: &str) -> Operation {
+        let options = WaitOptions { first_interval: Duration::from_millis(5), ..WaitOptions::default() };
+        let wait = self.client.wait_operation(id, &options, |_| {}, &self.cancel);
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the operation ends").unwrap()
+    }
+
+    async fn until_running(&self, count: usize) {
+        eventually("running", || self.fake.running.load(Ordering::SeqCst) == count).await;
+    }
+
+    async fn until_collected(&self, count: usize) {
+        eventually("collection", || self.fake.collected.load(Ordering::SeqCst) == count).await;
+    }
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what} never happened");
+}
+
+fn client(address: std::net::SocketAddr, token: Option<&str>) -> Client {
+    let options =
+        ClientOptions { retry: Retry { attempts: 1, ..Retry::default() }, ..ClientOptions::default() };
+    let token = token.map(|token| token.parse().unwrap());
+    Client::with_options(&format!("http://{address}"), token, &options).unwrap()
+}
+
+fn request(name: &str, what: &str) -> CreateImageRequest {
+    CreateImageRequest {
+        folder_id: "folder".to_owned(),
+        name: name.to_owned(),
+        source: Some(Source::Uri(format!("{HOST}/{what}?X-Amz-Signature=secret"))),
+        ..CreateImageRequest::default()
+    }
+}
+
+fn failure(operation: &Operation) -> Status {
+    match operation.outcome() {
+        OperationOutcome::Failed(status) => status,
+        other => panic!("expected a failure, found {other:?}"),
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(answer: Result<T, ApiError>) -> image_api::StatusError {
+    match answer.unwrap_err() {
+        ApiError::Status(error) => *error,
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_image_becomes_ready() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let done = server.wait(&operation.id).await;
+    let OperationOutcome::Succeeded(Some(any)) = done.outcome() else { panic!("{done:?}") };
+    let image: Image = unpack(&any).unwrap();
+    assert_eq!((image.id.as_str(), image.status()), (image_id.as_str(), image::Status::Ready));
+    assert_eq!((image.storage_size, image.min_disk_size), (1 << 20, 8 << 20));
+    assert_eq!(server.client.get_image(&image_id, &server.cancel).await.unwrap(), image);
+    assert_eq!(server.client.get_operation(&operation.id, &server.cancel).await.unwrap(), done);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sizes_that_callers_want() {
+    let server = Harness::start(&[]).await;
+    let with = |size| CreateImageRequest { min_disk_size: size, ..request("", "disk") };
+    let small = server.create(&with(4 << 20)).await.unwrap();
+    let status = failure(&server.wait(&small.id).await);
+    assert_eq!(status.canonical_code(), Code::InvalidArgument);
+    assert_eq!(status.message, "Minimal disk size should be greater or equal than 8388608");
+    let large = server.create(&with(10 << 30)).await.unwrap();
+    let OperationOutcome::Succeeded(Some(any)) = server.wait(&large.id).await.outcome() else { panic!() };
+    assert_eq!(unpack::<Image>(&any).unwrap().min_disk_size, 10 << 30);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn refusals() {
+    let server = Harness::start(&[]).await;
+    let bad = CreateImageRequest { name: "Web".to_owned(), folder_id: String::new(), ..request("", "disk") };
+    let error = refusal(server.create(&bad).await);
+    assert_eq!((error.code, error.http_status), (Code::InvalidArgument, 400));
+    let fields: Vec<_> = error.field_violations().into_iter().map(|violation| violation.field).collect();
+    assert_eq!(fields, ["folder_id", "name"]);
+    assert!(error.request_id.is_some());
+
+    for (source, field) in [
+        (Source::ImageId("i".to_owned()), "image_id"),
+        (Source::DiskId("d".to_owned()), "disk_id"),
+        (Source::SnapshotId("s".to_owned()), "snapshot_id"),
+    ] {
+        let error =
+            refusal(server.create(&CreateImageRequest { source: Some(source), ..request("", "") }).await);
+        assert_eq!((error.code, error.http_status), (Code::Unimplemented, 501));
+        assert_eq!(error.field_violations()[0].field, field);
+    }
+    let error = refusal(server.create(&CreateImageRequest { pooled: true, ..request("", "disk") }).await);
+    assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::Unimplemented, "pooled"));
+
+    for uri in
+        ["https://evil.example/x?sig=secret", "http://store.example/x?sig=secret", "file:///x?sig=secret"]
+    {
+        let source = Some(Source::Uri(uri.to_owned()));
+        let error = refusal(server.create(&CreateImageRequest { source, ..request("", "") }).await);
+        assert_eq!((error.code, error.field_violations()[0].field.as_str()), (Code::InvalidArgument, "uri"));
+        assert!(!error.message.contains("secret"));
+    }
+    let error = refusal(server.client.get_image("nothing", &server.cancel).await);
+    assert_eq!((error.code, error.http_status), (Code::NotFound, 404));
+    let error = refusal(server.client.get_operation("nothing", &server.cancel).await);
+    assert_eq!((error.code, error.http_status), (Code::NotFound, 404));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn raw_http() {
+    let server = Harness::start(&[]).await;
+    let http = reqwest_of(&server);
+    let post = async |body: &str| {
+        let answer =
+            http.post(url(&server, "/compute/v1/images")).body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, body) = post(r#"{"folderId":"f","unknown":1}"#).await;
+    assert_eq!(status, 400);
+    assert!(body.starts_with(r#"{"code":3,"message":"#) && body.contains("unknown"), "{body}");
+    assert_eq!(post("").await.0, 400);
+    assert_eq!(post(&format!(r#"{{"description":"{}"}}"#, "x".repeat(limits::REQUEST_BODY))).await.0, 400);
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/compute/v1/disks", 404),
+        ("PATCH", "/compute/v1/images/fd8", 501),
+        ("POST", "/operations/fd8", 501),
+        ("POST", "/operations/fd8:stop", 404),
+        ("GET", "/operations/fd8:cancel", 404),
+        ("POST", "/operations/fd8:cancel", 404),
+        ("GET", "/compute/v1/images", 400),
+        ("GET", "/compute/v1/images?folderId=f&pageSize=1001", 400),
+        ("GET", "/compute/v1/images?folderId=f&color=red", 400),
+        ("GET", "/compute/v1/images?folderId=f&filter=size%3D1", 400),
+        ("GET", "/compute/v1/images?folderId=f", 200),
+    ] {
+        let method = method.parse().unwrap();
+        let answer = http.request(method, url(&server, path)).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        assert!(answer.headers().contains_key("x-request-id"));
+        assert_eq!(answer.headers()["content-type"], "application/json");
+    }
+    let page =
+        http.get(url(&server, "/compute/v1/images?folderId=f")).header("origin", "http://evil.example");
+    assert_eq!(page.send().await.unwrap().status().as_u16(), 403);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn tokens() {
+    let server = Harness::start(&["first", "second"]).await;
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    assert_eq!(operation.created_by, "token-1");
+    for wrong in [None, Some("third"), Some("firs"), Some("first1")] {
+        let error = refusal(client(server.address, wrong).get_operation(&operation.id, &server.cancel).await);
+        assert_eq!((error.code, error.http_status), (Code::Unauthenticated, 401), "{wrong:?}");
+    }
+    let second = client(server.address, Some("second"));
+    assert_eq!(second.get_operation(&operation.id, &server.cancel).await.unwrap().id, operation.id);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_call_gives_the_same_operation() {
+    let server = Harness::start(&[]).await;
+    let key = Uuid::new_v4();
+    let first = server.client.create_image(&request("web", "disk"), key, &server.cancel).await.unwrap();
+    server.wait(&first.id).await;
+    // Another signing of the same object is the same request.
+    let source = Some(Source::Uri(format!("{HOST}/disk?X-Amz-Signature=another")));
+    let again = CreateImageRequest { source, ..request("web", "") };
+    let second = server.client.create_image(&again, key, &server.cancel).await.unwrap();
+    assert_eq!(first.id, second.id);
+    let error = refusal(server.client.create_image(&request("other", "disk"), key, &server.cancel).await);
+    assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409));
+    let error = refusal(server.create(&request("web", "disk")).await);
+    assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409), "the name is taken");
+    assert_eq!(server.fake.ingests.load(Ordering::SeqCst), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_whose_operation_failed_starts_anew() {
+    let server = Harness::start(&[]).await;
+    let key = Uuid::new_v4();
+    let first = server.client.create_image(&request("web", "panic"), key, &server.cancel).await.unwrap();
+    let status = failure(&server.wait(&first.id).await);
+    assert_eq!(status.canonical_code(), Code::Internal, "a panic ends the operation too");
+    let second = server.client.create_image(&request("web", "disk"), key, &server.cancel).await.unwrap();
+    assert_ne!(first.id, second.id);
+    assert!(matches!(server.wait(&second.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn cancel_while_it_runs() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "slow")).await.unwrap();
+    server.until_running(1).await;
+    let asked = std::time::Instant::now();
+    server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
+    let status = failure(&server.wait(&operation.id).await);
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(status.canonical_code(), Code::Cancelled);
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
+    assert_eq!(*server.fake.removed.lock().unwrap(), [image_id]);
+    server.until_collected(1).await;
+    let again = server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
+    assert!(again.done, "cancelling what has ended shows how it ended");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn cancel_at_the_last_moment_wins() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "deaf")).await.unwrap();
+    server.until_running(1).await;
+    let answer = server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
+    assert!(!answer.done);
+    server.fake.go_on.notify_one();
+    assert_eq!(failure(&server.wait(&operation.id).await).canonical_code(), Code::Cancelled);
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    assert_eq!(*server.fake.removed.lock().unwrap(), [image_id], "what was stored is taken back");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn four_run_and_the_rest_wait() {
+    let server = Harness::start(&[]).await;
+    let mut operations = Vec::new();
+    for _ in 0..6 {
+        operations.push(server.create(&request("", "slow")).await.unwrap());
+    }
+    server.until_running(limits::RUNNING_INGESTS).await;
+    // One that waits is cancelled at once, without a place.
+    let last = operations.pop().unwrap();
+    server.client.cancel_operation(&last.id, &server.cancel).await.unwrap();
+    assert_eq!(failure(&server.wait(&last.id).await).canonical_code(), Code::Cancelled);
+    for _ in 0..limits::RUNNING_INGESTS {
+        server.fake.go_on.notify_one();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.until_running(1).await;
+    server.fake.go_on.notify_one();
+    for operation in &operations {
+        assert!(matches!(server.wait(&operation.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    }
+    assert_eq!(server.fake.most.load(Ordering::SeqCst), limits::RUNNING_INGESTS);
+    assert_eq!(server.fake.ingests.load(Ordering::SeqCst), 5);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_continues() {
+    let server = Harness::start(&[]).await;
+    let goes_on = server.create(&request("web", "slow")).await.unwrap();
+    server.until_running(1).await;
+    let server = Harness::over(server.stop().await, &[]).await;
+    server.until_running(1).await;
+    let seen = server.client.get_operation(&goes_on.id, &server.cancel).await.unwrap();
+    assert!(!seen.done);
+    server.fake.go_on.notify_one();
+    assert!(matches!(server.wait(&goes_on.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_before_a_crash_is_kept() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "deaf")).await.unwrap();
+    server.until_running(1).await;
+    server.app.catalog.cancel(&operation.id).await.unwrap();
+    // The catalog is opened again while the first server still holds it, as after a crash: nothing was said goodbye to.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(server.dir.path().join("catalog.sqlite"), dir.path().join("catalog.sqlite")).unwrap();
+    std::fs::copy(server.dir.path().join("catalog.sqlite-wal"), dir.path().join("catalog.sqlite-wal"))
+        .unwrap();
+    let after = Harness::over(dir, &[]).await;
+    assert_eq!(failure(&after.wait(&operation.id).await).canonical_code(), Code::Cancelled);
+    assert_eq!(after.fake.ingests.load(Ordering::SeqCst), 0, "nothing is downloaded for it again");
+    assert_eq!(after.fake.removed.lock().unwrap().len(), 1);
+    after.stop().await;
+    server.fake.go_on.notify_one();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn deletion() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    server.wait(&operation.id).await;
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let key = Uuid::new_v4();
+    let delete = server.client.delete_image(&image_id, key, &server.cancel).await.unwrap();
+    assert_eq!(delete.metadata_as::<DeleteImageMetadata>().unwrap().image_id, image_id);
+    let done = server.wait(&delete.id).await;
+    let OperationOutcome::Succeeded(Some(any)) = done.outcome() else { panic!("{done:?}") };
+    unpack::<()>(&any).unwrap();
+    assert_eq!(server.fake.removed.lock().unwrap()[..], *std::slice::from_ref(&image_id));
+    assert_eq!(
+        server.fake.collected.load(Ordering::SeqCst),
+        1,
+        "the bytes are free when the operation says so"
+    );
+    assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
+    let same = server.client.delete_image(&image_id, key, &server.cancel).await.unwrap();
+    assert_eq!(same.id, delete.id);
+    let error = refusal(server.client.delete_image(&image_id, Uuid::new_v4(), &server.cancel).await);
+    assert_eq!(error.code, Code::NotFound);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages() {
+    let server = Harness::start(&[]).await;
+    for name in ["d", "a", "c", "b", "e"] {
+        server.wait(&server.create(&request(name, "disk")).await.unwrap().id).await;
+    }
+    let names = async |order_by: &str, filter: &str, page_size: i64| {
+        let mut list = ListImagesRequest {
+            folder_id: "folder".to_owned(),
+            order_by: order_by.to_owned(),
+            filter: filter.to_owned(),
+            page_size,
+            ..ListImagesRequest::default()
+        };
+        let mut names = String::new();
+        loop {
+            let page = server.client.list_images(&list, &server.cancel).await.unwrap();
+            assert!(page_size == 0 || page.images.len() as i64 <= page_size);
+            names.extend(page.images.iter().map(|image| image.name.as_str()));
+            if page.next_page_token.is_empty() {
+                return names;
+            }
+            list.page_token = page.next_page_token;
+        }
+    };
+    assert_eq!(names("name", "", 0).await, "abcde");
+    assert_eq!(names("name desc", "", 2).await, "edcba");
+    assert_eq!(names("createdAt", "", 1).await, "dacbe");
+    assert_eq!(names("createdAt desc", "", 5).await, "ebcad");
+    assert_eq!(names("", "", 2).await.len(), 5);
+    assert_eq!(names("name", r#"name != "c" AND status = READY"#, 3).await, "abde");
+    assert_eq!(names("name", "name IN (a, 'e', x)", 0).await, "ae");
+    assert_eq!(names("name", "status = CREATING", 0).await, "");
+    server.stop().await;
+}
+
+fn url(server: &Harness, path: &str) -> String {
+    format!("http://{}{path}", server.address)
+}
+
+fn reqwest_of(_server: &Harness) -> reqwest::Client {
+    // The client of image-api, made before, has installed the TLS provider that reqwest asks for.
+    reqwest::Client::new()
+}

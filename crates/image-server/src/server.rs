@@ -1,0 +1,197 @@
+//! A server from its start to its end.
+
+mod lock;
+mod tls;
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum_server::Handle;
+use block_store::BlockStore;
+use disk_convert::{Options, Workers};
+use hyper_util::rt::TokioTimer;
+use object_io::{BucketUri, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use url::Url;
+
+use crate::{
+    Config, ServerError, Storage,
+    catalog::Catalog,
+    content::StoredContent,
+    embedded::Embedded,
+    limits,
+    rest::{self, App},
+    uri::UriPolicy,
+    worker::Worker,
+};
+use lock::DirLock;
+
+/// The image server.
+pub struct Server;
+
+/// A server that runs. Dropped without [`Running::shutdown`] it is told to stop and not waited for; nothing that was
+/// accepted is lost, the next start continues it.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Scheme and address, as a client wants them.
+    pub endpoint: String,
+    http: Handle<SocketAddr>,
+    serving: Option<JoinHandle<io::Result<()>>>,
+    worker: Worker,
+    catalog: Catalog,
+    embedded: Option<Embedded>,
+    _lock: DirLock,
+}
+
+impl Server {
+    /// Starts a server: opens catalog and store, continues what was left unfinished, listens.
+    pub async fn start(config: Config) -> Result<Running, ServerError> {
+        if config.tokens.is_empty() && !config.listen.ip().is_loopback() {
+            return Err(ServerError::OpenToTheNetwork { listen: config.listen });
+        }
+        let tls = config.tls.as_ref().map(tls::load).transpose()?;
+        let lock = make_dir(&config.data_dir)?;
+        // Bound before anything is begun, so that a taken port costs nothing; connections wait until it is served.
+        let (listener, addr) = bind(config.listen)?;
+        let catalog = open_catalog(&config).await?;
+        let starting = CancellationToken::new();
+        let (embedded, store, bucket) = match config.storage {
+            Storage::Embedded => {
+                let embedded = Embedded::start(&config.data_dir, &starting).await?;
+                let (store, uri) = (embedded.store.clone(), embedded.uri.clone());
+                (Some(embedded), store, uri)
+            }
+            Storage::Bucket { uri, config } => {
+                let store = Store::connect(config).await.map_err(|source| ServerError::Store { source })?;
+                store
+                    .head_bucket(uri.bucket(), &starting)
+                    .await
+                    .map_err(|source| ServerError::Store { source })?;
+                (None, store, uri)
+            }
+            Storage::Connected { store, uri } => (None, store, uri),
+        };
+        let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
+        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
+        let content = StoredContent {
+            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            http: uris.http_options(),
+            options: Options {
+                memory: config.memory,
+                workers: Workers::new(config.jobs).map_err(|source| ServerError::Workers { source })?,
+                ..Options::default()
+            },
+        };
+        let worker = Worker::new(catalog.clone(), Arc::new(content));
+        worker.resume().await.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
+        let app = App { catalog: catalog.clone(), worker: worker.clone(), uris, tokens: config.tokens };
+        let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });
+        let http = Handle::new();
+        let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
+        info!(%endpoint, "listening");
+        Ok(Running { addr, endpoint, http, serving: Some(serving), worker, catalog, embedded, _lock: lock })
+    }
+}
+
+impl Running {
+    /// Stops: first the socket, then the ingests, then catalog and store. Requests in flight are answered; unfinished
+    /// operations are continued by the next start.
+    pub async fn shutdown(mut self) {
+        self.http.graceful_shutdown(Some(limits::SHUTDOWN_GRACE));
+        self.worker.shutdown().await;
+        if let Some(serving) = self.serving.take() {
+            match serving.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),
+                Err(error) => error!(error = &error as &dyn std::error::Error, "the listener panicked"),
+            }
+        }
+        self.catalog.close().await;
+        if let Some(embedded) = self.embedded.take() {
+            embedded.stop().await;
+        }
+        info!("stopped");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.http.shutdown();
+        self.worker.stop();
+    }
+}
+
+/// The folder, for the owner alone, and the lock on it.
+fn make_dir(dir: &Path) -> Result<DirLock, ServerError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(ServerError::io("create", dir))?;
+    DirLock::take(dir)
+}
+
+fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let bound = TcpListener::bind(listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    });
+    bound.map_err(listen_error(listen))
+}
+
+fn listen_error(listen: SocketAddr) -> impl FnOnce(io::Error) -> ServerError {
+    move |source| ServerError::Listen { listen, source }
+}
+
+async fn open_catalog(config: &Config) -> Result<Catalog, ServerError> {
+    let opened = match &config.database_url {
+        Some(url) => Catalog::open_url(url).await,
+        None => Catalog::open_file(&config.data_dir.join("catalog.sqlite")).await,
+    };
+    opened.map_err(|source| ServerError::Catalog { source: Box::new(source) })
+}
+
+/// Scheme, host and port that pre-signed URLs of our own bucket have, whatever the store was configured by.
+async fn own_endpoint(
+    store: &Store,
+    bucket: &BucketUri,
+    cancel: &CancellationToken,
+) -> Result<Option<Url>, ServerError> {
+    let signed = store.presign_get(bucket.bucket(), "x", Duration::from_secs(60), cancel).await;
+    let signed = signed.map_err(|source| ServerError::Store { source })?;
+    Ok(Url::parse(signed.expose()).ok())
+}
+
+fn serve(
+    listener: TcpListener,
+    tls: Option<axum_server::tls_rustls::RustlsConfig>,
+    handle: Handle<SocketAddr>,
+    app: App,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let routes = rest::router(Arc::new(app)).into_make_service();
+    Ok(match tls {
+        Some(tls) => {
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+            limit(server.http_builder());
+            tokio::spawn(server.serve(routes))
+        }
+        None => {
+            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            limit(server.http_builder());
+            tokio::spawn(server.serve(routes))
+        }
+    })
+}
+
+/// A caller that opens a connection and sends nothing is not waited for.
+fn limit(http: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits::REQUEST_HEAD);
+    http.http2().timer(TokioTimer::new()).keep_alive_interval(limits::REQUEST_HEAD);
+}

@@ -1,0 +1,339 @@
+//! One object, uploaded in parts as they are made.
+//!
+//! "Uploading and copying objects using multipart upload", Amazon S3 User Guide. The CRC32 of every part travels as a header, and
+//! the CRC32 of the whole object, combined from them, with the last request; a store that refuses them gets the same upload
+//! without, guarded by TLS, by the parts' ETags, and by the length that is asked for at the end.
+//!
+//! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
+//! inside a runtime. What a kill leaves behind, [`Store::list_uploads`] finds.
+//!
+//! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
+//! 100 bytes for each part that was sent.
+
+mod crc;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use disk_convert::{Part, PartRules, PartSize, Payload, Sink, SinkError, SinkFault, Zeroes};
+use md5::{Digest as _, Md5};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{ABORT_TIMEOUT, MAX_OBJECT_LEN, PARTS_IN_FLIGHT};
+use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::{ObjectError, ObjectInfo, Verb};
+
+/// How to upload.
+#[derive(Debug, Clone)]
+pub struct MultipartOptions {
+    /// Only where there is no such object yet: asked before the upload, and again by the store at its end.
+    pub if_none_match: bool,
+    /// What the object says about itself; keys in lower case, values in ASCII.
+    pub metadata: BTreeMap<String, String>,
+    /// Parts to have in flight.
+    pub in_flight: usize,
+}
+
+impl Default for MultipartOptions {
+    fn default() -> Self {
+        Self { if_none_match: false, metadata: BTreeMap::new(), in_flight: PARTS_IN_FLIGHT }
+    }
+}
+
+/// An object that was uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadedObject {
+    /// Its version, quotes included.
+    pub etag: String,
+    /// Length in bytes, as the store has it.
+    pub size: u64,
+    /// CRC32 of all its bytes.
+    pub crc32: u32,
+}
+
+/// Uploads the parts of one object.
+#[derive(Debug)]
+pub struct MultipartSink {
+    upload: OpenUpload,
+    name: Box<str>,
+    len: u64,
+    part_len: u64,
+    options: MultipartOptions,
+    /// Cleared when the store turns out to refuse checksums.
+    checksummed: AtomicBool,
+    parts: Mutex<BTreeMap<u32, PartSent>>,
+    zeroes: OnceLock<Bytes>,
+    cancel: CancellationToken,
+}
+
+impl MultipartSink {
+    /// Begins the upload of an object of `len` bytes. Cancelled, nothing remains of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::TooLong`] above the largest object; [`ObjectError::PreconditionFailed`] if the object exists and should not.
+    pub async fn create(
+        store: &Store,
+        bucket: &str,
+        key: &str,
+        len: u64,
+        options: MultipartOptions,
+        cancel: &CancellationToken,
+    ) -> Result<Self, ObjectError> {
+        let name: Box<str> = place(bucket, key).into();
+        let part_len = plan::part_len(len);
+        let too_long = || ObjectError::TooLong { place: name.clone(), found: len, limit: MAX_OBJECT_LEN };
+        let part_len = part_len.ok_or_else(too_long)?;
+        if options.if_none_match {
+            match store.head(bucket, key, cancel).await {
+                Ok(_) => return Err(ObjectError::PreconditionFailed { place: name }),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let metadata = options.metadata.clone();
+        let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata, checksummed: true };
+        let (upload, checksummed) = begin(store, new, cancel).await?;
+        Ok(Self {
+            upload,
+            name,
+            len,
+            part_len,
+            options,
+            checksummed: AtomicBool::new(checksummed),
+            parts: Mutex::default(),
+            zeroes: OnceLock::new(),
+            cancel: cancel.clone(),
+        })
+    }
+
+    fn sent(&self) -> MutexGuard<'_, BTreeMap<u32, PartSent>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
+        let len = body.len() as u64;
+        let OpenUpload { store, id, .. } = &self.upload;
+        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
+        let etag = match store.send_part(id, number, body.clone(), with, &self.cancel).await {
+            Err(error) if with.is_some() && refuses_checksums(&error) => {
+                self.checksummed.store(false, Ordering::Relaxed);
+                store.send_part(id, number, body, None, &self.cancel).await?
+            }
+            answer => answer?,
+        };
+        self.sent().insert(number, PartSent { etag: etag.into(), crc32, len });
+        Ok(())
+    }
+
+    async fn complete(&self, len: u64) -> Result<UploadedObject, ObjectError> {
+        // An upload has at least one part, an empty object too.
+        if len == 0 {
+            self.send(1, Bytes::new(), 0).await?;
+        }
+        let parts = self.sent().clone();
+        let found = parts.values().map(|part| part.len).sum();
+        if found != len || len != self.len {
+            return Err(ObjectError::Length { place: self.name.clone(), found, expected: self.len });
+        }
+        let crc32 = crc::of_object(&parts);
+        let OpenUpload { store, id, .. } = &self.upload;
+        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
+        let mut complete =
+            CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
+        let completed = match store.complete_upload(id, &complete, &self.cancel).await {
+            Err(error) if with.is_some() && refuses_checksums(&error) => {
+                complete.crc32 = None;
+                store.complete_upload(id, &complete, &self.cancel).await
+            }
+            answer => answer,
+        };
+        // Where the answer to an attempt before the last was lost, the upload is gone and the object is there.
+        let lost = match completed {
+            Ok(()) => None,
+            Err(error @ (ObjectError::NoSuchUpload { .. } | ObjectError::PreconditionFailed { .. })) => {
+                Some(error)
+            }
+            Err(error) => return Err(error),
+        };
+        let stored = store.head(&id.bucket, &id.key, &self.cancel).await;
+        if let Some(error) = lost {
+            let ours = |stored: &ObjectInfo| stored.etag.is_some() && stored.etag == etag_of_object(&parts);
+            if !stored.as_ref().is_ok_and(ours) {
+                return Err(error);
+            }
+        }
+        self.upload.close();
+        let stored = stored?;
+        // Some gateways report success before, or without, having all parts.
+        if stored.size != len {
+            store.delete(&id.bucket, &id.key, &self.cancel).await?;
+            return Err(ObjectError::Length { place: self.name.clone(), found: stored.size, expected: len });
+        }
+        Ok(UploadedObject { etag: stored.etag.unwrap_or_default(), size: stored.size, crc32 })
+    }
+}
+
+#[async_trait]
+impl Sink for MultipartSink {
+    type Output = UploadedObject;
+
+    fn rules(&self) -> PartRules {
+        PartRules {
+            size: PartSize::Exactly(self.part_len),
+            zeroes: Zeroes::Put,
+            in_flight: self.options.in_flight,
+        }
+    }
+
+    async fn put(&self, part: Part) -> Result<(), SinkError> {
+        let offset = Some(part.offset);
+        let len = part.payload.len();
+        let rest = self.len.saturating_sub(part.offset);
+        if part.offset != u64::from(part.number) * self.part_len || len != rest.min(self.part_len) {
+            return Err(SinkError::new(self.name.clone(), offset, SinkFault::Protocol));
+        }
+        let (body, crc32) = match part.payload {
+            Payload::Data(bytes) => {
+                let crc32 = crc32fast::hash(&bytes);
+                (bytes, crc32)
+            }
+            Payload::Zero(len) => {
+                let fits =
+                    usize::try_from(self.part_len).and_then(|all| usize::try_from(len).map(|len| (all, len)));
+                let (all, len) =
+                    fits.map_err(|_| SinkError::new(self.name.clone(), offset, SinkFault::Protocol))?;
+                // Pages that were never written to take no memory.
+                let zeroes = self.zeroes.get_or_init(|| Bytes::from(vec![0; all]));
+                (zeroes.slice(..len), crc::of_zeroes(len as u64))
+            }
+        };
+        self.send(part.number + 1, body, crc32).await.map_err(|error| error.into_sink_error(offset))
+    }
+
+    async fn finish(&self, len: u64) -> Result<UploadedObject, SinkError> {
+        let done = self.complete(len).await;
+        if done.is_err() {
+            self.upload.abort().await;
+        }
+        done.map_err(|error| error.into_sink_error(None))
+    }
+
+    async fn abort(&self) {
+        self.upload.abort().await;
+    }
+}
+
+/// Begins an upload; with checksums, or without if the store refuses them.
+///
+/// The request runs in a task of its own: were it dropped in the middle, an upload might remain whose name nobody knows.
+async fn begin(
+    store: &Store,
+    mut new: NewUpload,
+    cancel: &CancellationToken,
+) -> Result<(OpenUpload, bool), ObjectError> {
+    if cancel.is_cancelled() {
+        return Err(ObjectError::Cancelled);
+    }
+    let place = place(&new.bucket, &new.key);
+    let (give, mut take) = oneshot::channel();
+    let task_store = store.clone();
+    let task = tokio::spawn(async move {
+        let never = CancellationToken::new();
+        let id = match task_store.create_upload(&new, &never).await {
+            Err(error) if refuses_checksums(&error) => {
+                new.checksummed = false;
+                task_store.create_upload(&new, &never).await
+            }
+            answer => answer,
+        };
+        let upload =
+            id.map(|id| (OpenUpload { store: task_store, id, open: AtomicBool::new(true) }, new.checksummed));
+        // Nobody waits any more: it is ours to abort.
+        if let Err(Ok((upload, _))) = give.send(upload) {
+            upload.abort().await;
+        }
+    });
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {}
+        upload = &mut take => return upload.unwrap_or_else(|_| Err(protocol(Verb::Upload, &place))),
+    }
+    // Either the answer is here already, or the task meets a closed door and aborts. Both are waited for, so that a command can say
+    // that nothing is left.
+    take.close();
+    match take.try_recv() {
+        Ok(Ok((upload, _))) => upload.abort().await,
+        Ok(Err(_)) => {}
+        Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
+    }
+    Err(ObjectError::Cancelled)
+}
+
+/// True if a store's refusal may be about checksums: codes that stores without them are known to answer.
+fn refuses_checksums(error: &ObjectError) -> bool {
+    let Some(answer) = error.answer() else { return false };
+    let codes = ["", "NotImplemented", "InvalidRequest", "InvalidArgument", "UnsupportedArgument"];
+    matches!(answer.status, 400 | 501) && codes.contains(&answer.code.as_deref().unwrap_or_default())
+}
+
+/// The ETag that most stores give an object of these parts: the MD5 of their MD5s, and their number. `None` where the parts' ETags are no MD5s.
+fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
+    let mut sums = Md5::new();
+    for part in parts.values() {
+        let sum = hex::decode(part.etag.trim_matches('"')).ok().filter(|sum| sum.len() == 16)?;
+        sums.update(&sum);
+    }
+    Some(format!("\"{}-{}\"", hex::encode(sums.finalize()), parts.len()))
+}
+
+/// An upload that is aborted unless it is completed.
+#[derive(Debug)]
+struct OpenUpload {
+    store: Store,
+    id: UploadId,
+    open: AtomicBool,
+}
+
+impl OpenUpload {
+    /// It has come to its end: there is nothing left to abort.
+    fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    async fn abort(&self) {
+        if self.open.swap(false, Ordering::AcqRel) {
+            abort_now(&self.store, &self.id).await;
+        }
+    }
+}
+
+impl Drop for OpenUpload {
+    fn drop(&mut self) {
+        if !*self.open.get_mut() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (store, id) = (self.store.clone(), self.id.clone());
+            runtime.spawn(async move { abort_now(&store, &id).await });
+        }
+    }
+}
+
+/// Works after a cancellation too, and never for long.
+async fn abort_now(store: &Store, id: &UploadId) {
+    let never = CancellationToken::new();
+    let abort = store.abort_upload(&id.bucket, &id.key, &id.id, &never);
+    match tokio::time::timeout(ABORT_TIMEOUT, abort).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room")
+        }
+        Err(_) => tracing::warn!(upload = %id.place(), "upload not aborted in time; its parts take room"),
+    }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask images`: real disk images, and every way through image-prep checked against qemu-img.
+//!
+//! A partitioned disk with a real file tree in ext4, in every format and cluster size that is read; made once under
+//! `target/images/` and kept. For each form: `convert` to raw and to qcow2, `map`, `create --local`, and the stored Image read
+//! back, each against what qemu-img or a plain computation over qemu-img's raw file says. The peak memory of `convert` is held
+//! against its budget.
+
+mod check;
+mod create;
+mod make;
+mod map;
+mod memory;
+mod table;
+mod tree;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::repo::{Profile, Repo};
+pub(crate) use create::{check_operation, compare_back};
+pub(crate) use make::Form;
+pub(crate) use table::Table;
+
+/// Arguments of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// How large the disks are
+    #[arg(long, value_enum, default_value_t = Size::Full)]
+    size: Size,
+    /// Make the images, check nothing
+    #[arg(long)]
+    make_only: bool,
+    /// Only the forms whose names contain this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+}
+
+/// How large the disks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Size {
+    /// 8 GiB with 2 GiB of files, and 256 MiB with 48 MiB
+    Full,
+    /// 1 GiB with 192 MiB of files, and 64 MiB with 12 MiB
+    Small,
+}
+
+/// Makes what is missing, then checks every form.
+pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
+    let (folder, forms) = prepare(repo, args.size, &args.only)?;
+    if args.make_only {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tools = check::Tools {
+        image_prep: repo.build("image-prep", Profile::Release, &[])?,
+        read_back: repo.build("read-back", Profile::Release, &["xtask/read-back"])?,
+        scratch: folder.join("scratch"),
+    };
+    let mut table = Table::new(&check::COLUMNS);
+    for form in &forms {
+        let results = check::check(&tools, &folder.join(&form.file), form);
+        table.row(&form.name, &results);
+    }
+    Ok(table.finish())
+}
+
+/// Makes what is missing; gives the folder and the forms in it whose names contain one of `only`.
+pub(crate) fn prepare(repo: &Repo, size: Size, only: &[String]) -> Result<(PathBuf, Vec<Form>)> {
+    let wanted = |form: &Form| only.is_empty() || only.iter().any(|text| form.name.contains(text));
+    let forms: Vec<Form> = make::forms().into_iter().filter(wanted).collect();
+    ensure!(!forms.is_empty(), "no form has such a name");
+    let folder = make::folder(repo, size);
+    make::make(&folder, size, &forms)?;
+    Ok((folder, forms))
+}

@@ -1,0 +1,93 @@
+//! The checks of one form.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::{Form, create, map, memory};
+use crate::content::Content;
+use crate::repo::{output, run};
+
+/// The columns of the table, in the order of [`check`]'s results.
+pub(super) const COLUMNS: [&str; 6] = ["to raw", "to qcow2", "map", "create", "read back", "peak memory"];
+
+/// `--memory` as it is when nobody says otherwise, and what may come on top of it: runtime, tables, stacks.
+const BUDGET: u64 = (192 << 20) + (64 << 20);
+
+/// What the checks run, and where they may write.
+#[derive(Debug)]
+pub(super) struct Tools {
+    /// image-prep, release.
+    pub(super) image_prep: PathBuf,
+    /// The reader of stored Images, release.
+    pub(super) read_back: PathBuf,
+    /// A folder that is emptied before and after each form.
+    pub(super) scratch: PathBuf,
+}
+
+/// Runs every check of one form. A check that depends on one that failed fails too.
+pub(super) fn check(tools: &Tools, image: &Path, form: &Form) -> Vec<Result<String>> {
+    match reference(tools, image) {
+        Ok(expected) => {
+            let (raw, peak) = match to_raw(tools, image, &expected) {
+                Ok(peak) => (Ok(expected.sha256[..8].to_owned()), within_budget(peak)),
+                Err(error) => (Err(error), Err(anyhow!("not measured"))),
+            };
+            let qcow2 = to_qcow2(tools, image);
+            let map = map::check(&tools.image_prep, image);
+            let local = create::local(tools, image, form, &expected);
+            let back = match &local {
+                Ok(created) => create::read_back(tools, created, &expected),
+                Err(_) => Err(anyhow!("there is no Image")),
+            };
+            let created = local.map(|created| format!("{} MiB", created.storage_size >> 20));
+            let _ = fs::remove_dir_all(&tools.scratch);
+            vec![raw, qcow2, map, created, back, peak]
+        }
+        Err(error) => vec![Err(error)],
+    }
+}
+
+/// What qemu-img says that the image holds, as a raw file in the scratch folder, and computed from that.
+fn reference(tools: &Tools, image: &Path) -> Result<Content> {
+    let _ = fs::remove_dir_all(&tools.scratch);
+    fs::create_dir_all(&tools.scratch)?;
+    let raw = tools.scratch.join("qemu.raw");
+    run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(&raw))?;
+    Content::of(&raw)
+}
+
+/// `convert` to raw, compared with the reference; gives the peak memory.
+fn to_raw(tools: &Tools, image: &Path, expected: &Content) -> Result<u64> {
+    let raw = tools.scratch.join("ours.raw");
+    let mut convert = Command::new(&tools.image_prep);
+    let peak = memory::peak(convert.args(["convert", "--quiet", "--to", "raw"]).arg(image).arg(&raw))?;
+    let content = Content::of(&raw).context("the converted disk")?;
+    fs::remove_file(&raw)?;
+    ensure!(content == *expected, "found {content:?}, expected {expected:?}");
+    Ok(peak)
+}
+
+/// `convert` to qcow2, judged by `qemu-img check` and `qemu-img compare`.
+fn to_qcow2(tools: &Tools, image: &Path) -> Result<String> {
+    let qcow2 = tools.scratch.join("ours.qcow2");
+    run(Command::new(&tools.image_prep)
+        .args(["convert", "--quiet", "--to", "qcow2"])
+        .arg(image)
+        .arg(&qcow2))?;
+    output(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&qcow2))?;
+    let raw = tools.scratch.join("qemu.raw");
+    output(Command::new("qemu-img").args(["compare", "-f", "qcow2", "-F", "raw"]).arg(&qcow2).arg(&raw))?;
+    let len = fs::metadata(&qcow2)?.len();
+    fs::remove_file(&qcow2)?;
+    Ok(format!("{} MiB", len >> 20))
+}
+
+fn within_budget(peak: u64) -> Result<String> {
+    if peak > BUDGET {
+        bail!("{} MiB, the limit is {} MiB", peak >> 20, BUDGET >> 20);
+    }
+    Ok(format!("{} MiB", peak >> 20))
+}
