@@ -44,6 +44,10 @@ pub struct Running {
     pub addr: SocketAddr,
     /// Scheme and address, as a client wants them.
     pub endpoint: String,
+    /// The store that blocks and manifests go to; uploads may go there too, the embedded one has no other use.
+    pub store: Store,
+    /// Where in the store they are.
+    pub bucket: BucketUri,
     http: Handle<SocketAddr>,
     serving: Option<JoinHandle<io::Result<()>>>,
     worker: Worker,
@@ -83,7 +87,7 @@ impl Server {
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
         let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         let content = StoredContent {
-            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
             http: uris.http_options(),
             options: Options {
                 memory: config.memory,
@@ -98,7 +102,18 @@ impl Server {
         let http = Handle::new();
         let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
-        Ok(Running { addr, endpoint, http, serving: Some(serving), worker, catalog, embedded, _lock: lock })
+        Ok(Running {
+            addr,
+            endpoint,
+            store,
+            bucket,
+            http,
+            serving: Some(serving),
+            worker,
+            catalog,
+            embedded,
+            _lock: lock,
+        })
     }
 }
 
