@@ -240,11 +240,21 @@ fn a_name_that_is_taken_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn without_a_token_nothing_is_read() {
+fn without_a_token_nothing_is_asked() {
     let bench = Bench::new();
-    let args = ["create", "missing", "--name", "n", "--folder-id", "f", "--bucket", "bucket"];
+    bench.raw("disk", MIB, &[]);
+    let args = ["create", "disk", "--name", "n", "--folder-id", "f", "--bucket", "bucket"];
     let run = bench.fails(1, args);
     assert!(run.stderr.contains("no token") && run.stderr.contains("YC_TOKEN"), "{run:?}");
+}
+
+#[test]
+fn a_bad_image_starts_no_cloud() {
+    let bench = Bench::new();
+    fs::write(bench.path("text"), "no disk\n").unwrap();
+    bench.fails(3, ["create", "text", "--name", "n", "--local"]);
+    bench.fails(1, ["create", "missing", "--name", "n", "--local"]);
+    assert_eq!(bench.names(), ["text"]);
 }
 
 #[test]
