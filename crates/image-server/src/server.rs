@@ -37,8 +37,8 @@ use lock::DirLock;
 /// The image server.
 pub struct Server;
 
-/// A server that runs. Dropped without [`Running::shutdown`] it ends at once, as if it were killed: nothing that was
-/// accepted is lost, and the next start continues it.
+/// A server that runs. Dropped without [`Running::shutdown`] it is told to stop and not waited for; nothing that was
+/// accepted is lost, the next start continues it.
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Running {
     /// The store that images are kept in; for a caller in the same process, who may upload to it.
     pub store: Store,
     http: Handle<SocketAddr>,
-    serving: JoinHandle<io::Result<()>>,
+    serving: Option<JoinHandle<io::Result<()>>>,
     worker: Worker,
     catalog: Catalog,
     embedded: Option<Embedded>,
@@ -100,6 +100,7 @@ impl Server {
         let http = Handle::new();
         let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
+        let serving = Some(serving);
         Ok(Running { addr, endpoint, store, http, serving, worker, catalog, embedded, _lock: lock })
     }
 }
@@ -107,19 +108,28 @@ impl Server {
 impl Running {
     /// Stops: first the socket, then the ingests, then catalog and store. Requests in flight are answered; unfinished
     /// operations are continued by the next start.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.http.graceful_shutdown(Some(limits::SHUTDOWN_GRACE));
         self.worker.shutdown().await;
-        match self.serving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "the listener panicked"),
+        if let Some(serving) = self.serving.take() {
+            match serving.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),
+                Err(error) => error!(error = &error as &dyn std::error::Error, "the listener panicked"),
+            }
         }
         self.catalog.close().await;
-        if let Some(embedded) = self.embedded {
+        if let Some(embedded) = self.embedded.take() {
             embedded.stop().await;
         }
         info!("stopped");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.http.shutdown();
+        self.worker.stop();
     }
 }
 

@@ -72,7 +72,7 @@ async fn bad_images_are_refused_and_leave_nothing() {
         ("empty", Vec::new(), "empty"),
         ("text", b"to whom it may concern".repeat(100), "no known disk image format"),
         ("vhdx", vhdx, "VHDX"),
-        ("qcow2", qcow2, ""),
+        ("qcow2", qcow2, "cannot open"),
     ] {
         let url = fixture.upload(name, &content).await;
         let status = failure(&fixture.wait(&fixture.create(&request("web", &url)).await).await);
