@@ -41,26 +41,43 @@ const URI_MAX: u64 = 64 << 10;
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
     let fields = request::fields(&args.fields)?;
     let source = Source::of(args, context).await?;
-    match &args.local.local {
+    let operation = match &args.local.local {
         None => {
             let client = service::connect(&args.api, args.open.allow_http)?;
-            let store = match source {
-                Source::Uri(_) => None,
-                Source::Disk(_) => Some(transfer::connect(&args.store).await?),
-            };
-            Create { args, context, fields, client: &client }.run(&source, store.as_ref()).await
+            service::check(context, &client, &fields.folder_id).await?;
+            let create = Create { args, context, fields, client: &client };
+            match &source {
+                Source::Uri(uri) => create.of_url(uri).await,
+                Source::Disk(disk) => create.of_disk(&transfer::connect(&args.store).await?, disk).await,
+            }
         }
         Some(dir) => {
             let local = Local::start(dir.as_deref(), source.uri(), context).await?;
-            let result = match local.bucket(bucket(args), context).await {
-                Ok(()) => {
-                    let create = Create { args, context, fields, client: local.client() };
-                    create.run(&source, Some(local.store())).await
-                }
-                Err(error) => Err(error),
-            };
+            let operation = locally(args, context, fields, &source, &local).await;
             local.stop(context).await;
-            result
+            operation
+        }
+    }?;
+    let failure = service::failure(&operation);
+    if failure.is_none() || context.output.is_json() {
+        show::operation(context, &operation)?;
+    }
+    failure.map_or(Ok(Exit::Done), Err)
+}
+
+async fn locally(
+    args: &CreateArgs,
+    context: &Context,
+    fields: CreateImageRequest,
+    source: &Source,
+    local: &Local,
+) -> Result<Operation, Error> {
+    let create = Create { args, context, fields, client: local.client() };
+    match source {
+        Source::Uri(uri) => create.of_url(uri).await,
+        Source::Disk(disk) => {
+            local.bucket(bucket(args), context).await?;
+            create.of_disk(local.store(), disk).await
         }
     }
 }
@@ -78,6 +95,7 @@ impl Source {
     async fn of(args: &CreateArgs, context: &Context) -> Result<Self, Error> {
         let image = match (&args.uri, &args.image) {
             (Some(typed), _) => return Ok(Self::Uri(source_uri(typed, args.open.allow_http)?)),
+            // The command line needs one of the two.
             (None, image) => image.as_deref().unwrap_or_default(),
         };
         let disk = open(context, image, &args.open).await?;
@@ -121,36 +139,17 @@ struct Create<'a> {
 }
 
 impl Create<'_> {
-    async fn run(&self, source: &Source, store: Option<&Store>) -> Result<Exit, Error> {
-        let operation = match (source, store) {
-            (Source::Disk(disk), Some(store)) => self.upload_and_create(store, disk).await?,
-            (Source::Uri(uri), _) => {
-                let mut content = uri.clone();
-                // A new signature is the same object.
-                content.set_query(None);
-                self.create(content.as_str(), uri.as_str()).await?
-            }
-            // A store comes with every disk.
-            (Source::Disk(_), None) => return Err(Error::Panicked),
-        };
-        match service::failure(&operation) {
-            None => show::operation(self.context, &operation)?,
-            Some(failure) => {
-                if self.context.output.is_json() {
-                    show::operation(self.context, &operation)?;
-                }
-                return Err(failure);
-            }
-        }
-        Ok(Exit::Done)
+    async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
+        let mut content = uri.clone();
+        // A new signature is the same object.
+        content.set_query(None);
+        self.create(content.as_str(), uri.as_str()).await
     }
 
-    async fn upload_and_create(&self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
+    async fn of_disk(&self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
         let Self { args, context, .. } = self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
-        // What can fail without reading the disk fails before that.
-        store.presign_get(bucket(args), "key", lifetime, &context.cancel).await?;
-        store.head_bucket(bucket(args), &context.cancel).await?;
+        transfer::check(context, store, bucket(args), lifetime).await?;
         let digest = transfer::read(context, disk).await?.guest_digest;
         let content = format!("{digest} {}", form.name());
         let object = ObjectUri::new(bucket(args), self.object_key(&content, disk.image().format())?)

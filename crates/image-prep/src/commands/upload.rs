@@ -35,9 +35,7 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
 
 async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context) -> Result<Exit, Error> {
     let (to, form, lifetime) = (&args.to_url, args.upload.to, args.upload.expires.0);
-    // What can fail without reading the disk fails before that.
-    store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
-    store.head_bucket(to.bucket(), &context.cancel).await?;
+    transfer::check(context, store, to.bucket(), lifetime).await?;
     let summary = transfer::read(context, disk).await?;
     let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
     let uploaded = transfer::put(context, store, disk, to, form, &args.layout, metadata).await?;
