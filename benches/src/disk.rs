@@ -33,9 +33,9 @@ impl Images {
         let folder = tempfile::tempdir()?;
         let raw = File::create(folder.path().join("raw"))?;
         raw.set_len(VIRTUAL)?;
-        let mut random = Random(1);
+        let mut pages = Pages::new();
         for index in 0..STORED / RUN {
-            let run: Vec<u8> = (0..RUN / PAGE as u64).flat_map(|_| random.page()).collect();
+            let run: Vec<u8> = (0..RUN / PAGE as u64).flat_map(|_| pages.next()).collect();
             raw.write_all_at(&run, index * RUN * (VIRTUAL / STORED))?;
         }
         Ok(Self { folder })
@@ -94,10 +94,44 @@ fn quietly(command: &mut Command) -> Result<()> {
 const PAGE: usize = 4096;
 
 /// Bytes that compress about as well as the files of an operating system do: three pages of words, one of noise.
+struct Pages {
+    random: Random,
+    words: Vec<Vec<u8>>,
+}
+
+impl Pages {
+    /// Every run of the benchmark has the same pages.
+    fn new() -> Self {
+        let mut random = Random(1);
+        let word = |_| {
+            let letters = 4 + random.below(8);
+            (0..letters).map(|_| LETTERS[random.below(LETTERS.len())]).chain([b' ']).collect()
+        };
+        let words = (0..1024).map(word).collect();
+        Self { random, words }
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let noise = self.random.below(4) == 0;
+        let mut page = Vec::with_capacity(PAGE + 16);
+        while page.len() < PAGE {
+            if noise {
+                page.extend_from_slice(&self.random.next().to_le_bytes());
+            } else {
+                page.extend_from_slice(&self.words[self.random.below(self.words.len())]);
+            }
+        }
+        page.truncate(PAGE);
+        page
+    }
+}
+
+const LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+
+/// xorshift64 (Marsaglia 2003).
 struct Random(u64);
 
 impl Random {
-    /// xorshift64, Marsaglia 2003: every run of the benchmark has the same disk.
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -105,22 +139,9 @@ impl Random {
         self.0
     }
 
-    fn page(&mut self) -> Vec<u8> {
-        let noise = self.next().is_multiple_of(4);
-        let mut page = Vec::with_capacity(PAGE + 16);
-        while page.len() < PAGE {
-            let word = self.next();
-            if noise {
-                page.extend_from_slice(&word.to_le_bytes());
-            } else {
-                // One of 1024 words of 4 to 11 letters.
-                let mut letters = Random((word % 1024 + 1) * 0x9e37_79b9_7f4a_7c15);
-                let len = 4 + letters.next() % 8;
-                page.extend((0..len).map(|_| b'a' + (letters.next() % 26) as u8));
-                page.push(b' ');
-            }
-        }
-        page.truncate(PAGE);
-        page
+    /// A number below `limit`. The bias is of no matter here.
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below a usize")]
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct GarageArgs {
     /// How large the disks are
     #[arg(long, value_enum, default_value_t = Size::Small)]
     size: Size,
+    /// Check the build for development: it is there sooner, and runs slower
+    #[arg(long)]
+    dev: bool,
     /// Only the forms whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -63,10 +66,11 @@ pub(crate) fn run_garage(repo: &Repo, args: &GarageArgs) -> Result<ExitCode> {
     }
 
     let (folder, forms) = images::prepare(repo, args.size, &args.only)?;
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let tools = Tools {
-        image_prep: repo.build("image-prep", Profile::Release, &[])?,
-        image_server: repo.build("image-server", Profile::Release, &[])?,
-        read_back: repo.build("read-back", Profile::Release, &["xtask/read-back"])?,
+        image_prep: repo.build("image-prep", profile)?,
+        image_server: repo.build("image-server", profile)?,
+        read_back: repo.build("read-back", profile)?,
         scratch: folder.join("garage"),
     };
     let _ = fs::remove_dir_all(&tools.scratch);

@@ -33,6 +33,9 @@ pub(crate) struct ImagesArgs {
     /// Make the images, check nothing
     #[arg(long)]
     make_only: bool,
+    /// Check the build for development: it is there sooner, and runs slower
+    #[arg(long)]
+    dev: bool,
     /// Only the forms whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -53,9 +56,10 @@ pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
     if args.make_only {
         return Ok(ExitCode::SUCCESS);
     }
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let tools = check::Tools {
-        image_prep: repo.build("image-prep", Profile::Release, &[])?,
-        read_back: repo.build("read-back", Profile::Release, &["xtask/read-back"])?,
+        image_prep: repo.build("image-prep", profile)?,
+        read_back: repo.build("read-back", profile)?,
         scratch: folder.join("scratch"),
     };
     let mut table = Table::new(&check::COLUMNS);

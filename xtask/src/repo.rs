@@ -63,14 +63,14 @@ impl Repo {
     }
 
     /// Builds a binary of the workspace and gives its path.
-    pub(crate) fn build(&self, bin: &str, profile: Profile, features: &[&str]) -> Result<PathBuf> {
+    pub(crate) fn build(&self, bin: &str, profile: Profile) -> Result<PathBuf> {
         let mut cargo = self.cargo();
         cargo.args(["build", "--quiet", "--bin", bin]);
+        if bin == "read-back" {
+            cargo.args(["--features", "xtask/read-back"]);
+        }
         if profile == Profile::Release {
             cargo.arg("--release");
-        }
-        for feature in features {
-            cargo.args(["--features", feature]);
         }
         run(&mut cargo)?;
         let folder = match profile {

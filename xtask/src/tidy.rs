@@ -46,7 +46,7 @@ impl Violations {
 pub(crate) fn run(repo: &Repo, args: &TidyArgs) -> Result<ExitCode> {
     let metadata = cargo_metadata::MetadataCommand::new().manifest_path(repo.path("Cargo.toml")).exec()?;
     let files = repo.files()?;
-    let image_prep = repo.build("image-prep", Profile::Dev, &[])?;
+    let image_prep = repo.build("image-prep", Profile::Dev)?;
     let help = docs::help(&image_prep)?;
     if args.bless {
         let blessed = docs::with_help(&repo.read("README.md")?, &help)?;

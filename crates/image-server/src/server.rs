@@ -44,8 +44,10 @@ pub struct Running {
     pub addr: SocketAddr,
     /// Scheme and address, as a client wants them.
     pub endpoint: String,
-    /// The store that images are kept in; for a caller in the same process, who may upload to it.
+    /// The store that blocks and manifests go to; uploads may go there too, the embedded one has no other use.
     pub store: Store,
+    /// Where in the store they are.
+    pub bucket: BucketUri,
     http: Handle<SocketAddr>,
     serving: Option<JoinHandle<io::Result<()>>>,
     worker: Worker,
@@ -100,8 +102,18 @@ impl Server {
         let http = Handle::new();
         let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
-        let serving = Some(serving);
-        Ok(Running { addr, endpoint, store, http, serving, worker, catalog, embedded, _lock: lock })
+        Ok(Running {
+            addr,
+            endpoint,
+            store,
+            bucket,
+            http,
+            serving: Some(serving),
+            worker,
+            catalog,
+            embedded,
+            _lock: lock,
+        })
     }
 }
 
