@@ -255,8 +255,8 @@ pub(crate) struct LayoutArgs {
 
 /// Compare the guest content of two images.
 ///
-/// Exits with 0 if the disks are the same and with 1 if they differ; the offset of the first difference is printed. A longer
-/// disk is the same as a shorter one only if their sizes are equal. Failures exit with 2, refused images with 3.
+/// Exits with 0 if the disks are the same and with 1 if they differ; the offset of the first difference is printed. Disks of
+/// different sizes differ at the latest where the shorter one ends. Failures exit with 2, refused images with 3.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Path, block device, or https URL
@@ -296,9 +296,9 @@ pub(crate) struct UploadArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
     pub(crate) local: LocalArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// What is uploaded, and for how long its URL lives.
@@ -372,6 +372,7 @@ pub(crate) struct ApiArgs {
     #[arg(
         long,
         env = "YC_ENDPOINT",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "https://compute.api.cloud.yandex.net"
     )]
@@ -405,13 +406,13 @@ pub(crate) struct OperationTarget {
     /// Identifier of the operation
     #[arg(value_name = "ID")]
     pub(crate) id: String,
+    /// Allow http:// besides https:// for hosts other than this one
+    #[arg(long)]
+    pub(crate) allow_http: bool,
     #[command(flatten)]
     pub(crate) local: LocalArgs,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
-    /// Allow http:// besides https:// for hosts other than this one
-    #[arg(long)]
-    pub(crate) allow_http: bool,
 }
 
 /// Print a completion script.

@@ -17,8 +17,11 @@ use url::Url;
 use crate::context::Context;
 use crate::error::Error;
 
-/// For the servers to end. What they are busy with after that is taken up by the next start.
-const STOP_GRACE: Duration = Duration::from_millis(250);
+/// For the servers to end what they are busy with, above all the removal of what was deleted. The next start takes up the rest.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The same after Ctrl-C: what the end of the process leaves.
+const INTERRUPTED_STOP_GRACE: Duration = Duration::from_millis(250);
 
 /// The servers while they run.
 pub(crate) struct Local {
@@ -68,9 +71,19 @@ impl Local {
     }
 
     /// Stops the servers, for a bounded time.
-    pub(crate) async fn stop(self) {
-        if tokio::time::timeout(STOP_GRACE, self.running.shutdown()).await.is_err() {
-            tracing::info!("the local servers are cut off");
+    pub(crate) async fn stop(self, context: &Context) {
+        let late = async {
+            let interrupted =
+                context.cancel.run_until_cancelled(tokio::time::sleep(STOP_GRACE)).await.is_none();
+            if interrupted {
+                tokio::time::sleep(INTERRUPTED_STOP_GRACE).await;
+            }
+        };
+        // Its idle connections would be waited for.
+        drop(self.client);
+        tokio::select! {
+            () = self.running.shutdown() => {}
+            () = late => tracing::info!("the local servers are cut off"),
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use image_api::{Client, Operation, OperationOutcome, Token, WaitOptions};
+use image_api::compute::ListImagesRequest;
+use image_api::{Client, Code, Operation, OperationOutcome, Token, WaitOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ApiArgs;
@@ -47,6 +48,16 @@ fn token_from_environment() -> Result<Option<Token>, Error> {
         }
     }
     Ok(None)
+}
+
+/// Asks the service for something small, so that a wrong endpoint or token is told before an upload and not after it.
+pub(crate) async fn check(context: &Context, client: &Client, folder_id: &str) -> Result<(), Error> {
+    let request = ListImagesRequest { folder_id: folder_id.to_owned(), page_size: 1, ..Default::default() };
+    match client.list_images(&request, &context.cancel).await {
+        // Who may create need not be allowed to list, and a service need not implement it.
+        Err(error) if error.status().is_some() && error.code() != Code::Unauthenticated => Ok(()),
+        answer => Ok(answer.map(drop)?),
+    }
 }
 
 /// Waits until an operation is done, and returns it whether it succeeded or failed.

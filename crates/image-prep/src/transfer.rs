@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use disk_convert::{Disk, GuestDigest, Summary, convert, digest};
-use object_io::{MultipartOptions, MultipartSink, ObjectUri, Store, StoreConfig};
+use disk_convert::{Disk, GuestDigest, Sink, Summary, convert, digest};
+use object_io::{MultipartOptions, MultipartSink, ObjectError, ObjectUri, Store, StoreConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Form, LayoutArgs, StoreArgs};
@@ -16,6 +16,9 @@ use crate::product::{cluster_size, prepare};
 const GUEST_DIGEST: &str = "guest-digest";
 /// Metadata of an object: its form, and what the form depends on.
 const FORM: &str = "form";
+
+/// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
+const PROBE: &str = "image-prep/probe";
 
 /// For an object to be removed after Ctrl-C: what the end of the process leaves.
 const DELETE_GRACE: Duration = Duration::from_millis(300);
@@ -40,6 +43,26 @@ pub(crate) async fn connect(args: &StoreArgs) -> Result<Store, Error> {
     Ok(Store::connect(config).await?)
 }
 
+/// Finds out what can fail without reading the disk: whether the bucket is there, may be written, and URLs may live so long.
+pub(crate) async fn check(
+    context: &Context,
+    store: &Store,
+    bucket: &str,
+    lifetime: Duration,
+) -> Result<(), Error> {
+    let cancel = &context.cancel;
+    store.presign_get(bucket, PROBE, lifetime, cancel).await?;
+    match store.head_bucket(bucket, cancel).await {
+        // Who may write objects need not be allowed to ask for the bucket: only an upload that begins shows it.
+        Err(ObjectError::AccessDenied { .. }) => {
+            let upload = MultipartOptions::default();
+            MultipartSink::create(store, bucket, PROBE, 0, upload, cancel).await?.abort().await;
+            Ok(())
+        }
+        answer => Ok(answer?),
+    }
+}
+
 /// Reads the whole disk: proves that it can be read and decoded, and says what it holds.
 pub(crate) async fn read(context: &Context, disk: &Disk) -> Result<Summary, Error> {
     let options = context.options();
@@ -59,6 +82,8 @@ pub(crate) async fn present(
             Ok(Some(Uploaded { size: found.size, etag: found.etag.unwrap_or_default() }))
         }
         Ok(_) => Ok(None),
+        // A store may hide what is not there from whoever may not list the bucket.
+        Err(ObjectError::AccessDenied { .. }) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }

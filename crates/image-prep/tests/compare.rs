@@ -28,6 +28,9 @@ fn a_longer_disk_differs_where_the_shorter_ends() {
         let run = bench.run(["compare", "--json", "a", other]);
         assert_eq!((run.code, &run.json()["firstDifference"]), (1, &(8 * MIB).into()));
     }
+    let text = |other: &str| bench.run(["compare", other, "a"]).stdout;
+    assert!(text("b").contains("the rest of the other is zero"), "{}", text("b"));
+    assert!(!text("c").contains("zero"), "{}", text("c"));
 }
 
 #[test]

@@ -240,11 +240,56 @@ fn a_name_that_is_taken_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
-fn without_a_token_nothing_is_read() {
+fn without_a_token_nothing_is_asked() {
     let bench = Bench::new();
-    let args = ["create", "missing", "--name", "n", "--folder-id", "f", "--bucket", "bucket"];
+    bench.raw("disk", MIB, &[]);
+    let args = ["create", "disk", "--name", "n", "--folder-id", "f", "--bucket", "bucket"];
     let run = bench.fails(1, args);
     assert!(run.stderr.contains("no token") && run.stderr.contains("YC_TOKEN"), "{run:?}");
+}
+
+#[test]
+fn a_service_that_is_not_there_is_told_before_the_upload() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    // Port 1 of this machine: nobody listens.
+    let args =
+        ["create", "sample.raw", "--name", "n", "--bucket", BUCKET, "--endpoint", "http://127.0.0.1:1"];
+    let found = run(&bench, &cloud, &args);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stderr.contains("no answer from 127.0.0.1:1"), "{found:?}");
+    assert!(cloud.objects(BUCKET).is_empty() && cloud.uploads(BUCKET).is_empty());
+}
+
+#[test]
+fn a_token_is_sent_and_never_printed() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_with_token(&dir.path("cloud"), "t0p-SECRET");
+    bench.sample();
+    let args = ["create", "sample.raw", "--name", "n", "--bucket", BUCKET, "-vv"];
+    let refused = run(&bench, &cloud, &args);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("UNAUTHENTICATED") && refused.stderr.contains("hint: "), "{refused:?}");
+    fs::write(bench.path("token"), "t0p-SECRET\n").unwrap();
+    let done = run(&bench, &cloud, &[&args[..], &["--token-file", "token"]].concat());
+    assert_eq!(done.code, 0, "{done:?}");
+    let mut command = bench.command([&args[..], &["--json"]].concat());
+    cloud.tell(&mut command);
+    let again = finish(command.env("YC_TOKEN", "t0p-SECRET").spawn().unwrap());
+    assert_eq!(again.code, 0, "{again:?}");
+    for run in [done, again] {
+        assert!(!run.stderr.contains("SECRET") && !run.stderr.contains("X-Amz-Signature"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_bad_image_starts_no_cloud() {
+    let bench = Bench::new();
+    fs::write(bench.path("text"), "no disk\n").unwrap();
+    bench.fails(3, ["create", "text", "--name", "n", "--local"]);
+    bench.fails(1, ["create", "missing", "--name", "n", "--local"]);
+    assert_eq!(bench.names(), ["text"]);
 }
 
 #[test]

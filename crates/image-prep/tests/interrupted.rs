@@ -58,13 +58,22 @@ fn during_the_ingest() {
     let (bench, dir) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&dir.path("cloud"));
     large(&bench);
-    let child = start(bench.command(["create", "disk", "--name", "n", "--bucket", BUCKET]), &cloud);
+    let child = start(bench.command(["create", "disk", "--name", "n", "--bucket", BUCKET, "-v"]), &cloud);
     until("the ingest has begun", || !cloud.images(FOLDER).is_empty());
     let from = Instant::now();
     signal(&child, Signal::INT);
-    ends_soon(child, from);
+    let run = finish(child);
+    assert_eq!(run.code, 130, "{run:?}");
+    assert!(from.elapsed() < SOON, "it took {:?}", from.elapsed());
     assert!(cloud.objects(BUCKET).is_empty());
-    until("the operation is cancelled", || cloud.images(FOLDER).is_empty());
+
+    let (_, id) = run.stderr.split_once("operation ").unwrap();
+    let id = id.split_whitespace().next().unwrap();
+    let get = || finish(start(bench.command(["operation", "get", id, "--json"]), &cloud)).json();
+    until("the operation is over", || get()["done"] == true);
+    // 1 is CANCELLED.
+    assert_eq!(get()["error"]["code"], 1, "{}", get());
+    assert!(cloud.images(FOLDER).is_empty());
 }
 
 #[test]

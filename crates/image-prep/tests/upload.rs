@@ -68,18 +68,26 @@ fn a_bad_image_leaves_nothing() {
 }
 
 #[test]
-fn missing_buckets_and_credentials_are_told_before_the_image_is_read() {
+fn missing_buckets_and_credentials_are_told_before_the_disk_is_read() {
     let (bench, cloud) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&cloud.path("cloud"));
-    let run = upload(&bench, &cloud, &["missing", "s3://no-such-bucket/k"]);
+    // Reading it would fail: its clusters do not decode.
+    let Some(image) = bench.sample_as("bad", &["-O", "qcow2", "-c"]) else { return };
+    let mut bytes = fs::read(&image).unwrap();
+    // Behind five clusters of tables.
+    bytes[5 << 16..].fill(0xff);
+    fs::write(&image, bytes).unwrap();
+    assert_eq!(upload(&bench, &cloud, &["bad", &format!("s3://{BUCKET}/k")]).code, 3);
+
+    let run = upload(&bench, &cloud, &["bad", "s3://no-such-bucket/k"]);
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("bucket of `s3://no-such-bucket"), "{run:?}");
     assert!(run.stderr.contains("hint: "), "{run:?}");
 
-    let run = bench.fails(1, ["upload", "missing", "s3://bucket/k"]);
+    let run = bench.fails(1, ["upload", "bad", "s3://bucket/k"]);
     assert!(run.stderr.contains("no credentials") && run.stderr.contains("AWS_ACCESS_KEY_ID"), "{run:?}");
 
-    let mut command = bench.command(["upload", "missing", &format!("s3://{BUCKET}/k")]);
+    let mut command = bench.command(["upload", "bad", &format!("s3://{BUCKET}/k")]);
     cloud.tell_store(&mut command);
     let run = finish(command.env("AWS_SECRET_ACCESS_KEY", "SECRETwrong").spawn().unwrap());
     assert_eq!(run.code, 1, "{run:?}");

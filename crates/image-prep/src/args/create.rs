@@ -25,8 +25,6 @@ pub(crate) struct CreateArgs {
     pub(crate) uri: Option<String>,
 
     #[command(flatten)]
-    pub(crate) fields: ImageFields,
-    #[command(flatten)]
     pub(crate) local: LocalArgs,
 
     /// Return when the operation has been accepted; the object is kept
@@ -42,10 +40,14 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
 
+    // From here on each group has a heading of its own, and the last heading stays in force.
+    #[command(flatten)]
+    pub(crate) fields: ImageFields,
     /// Bucket for the upload
     #[arg(
         long,
         env = "IMAGE_PREP_BUCKET",
+        hide_env_values = true,
         value_name = "BUCKET",
         required_unless_present_any = ["local", "uri"],
         help_heading = "Object store"
@@ -68,7 +70,13 @@ pub(crate) struct ImageFields {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
     /// Folder of the Image
-    #[arg(long, env = "YC_FOLDER_ID", value_name = "ID", required_unless_present = "local")]
+    #[arg(
+        long,
+        env = "YC_FOLDER_ID",
+        hide_env_values = true,
+        value_name = "ID",
+        required_unless_present = "local"
+    )]
     pub(crate) folder_id: Option<String>,
     /// Description
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

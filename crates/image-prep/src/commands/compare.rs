@@ -27,6 +27,7 @@ pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, E
         Comparison::DiffersAt(offset) => Some(offset.min(sizes.0.min(sizes.1))),
         Comparison::SizesDiffer { first, second } => Some(first.min(second)),
     };
+    let rest_is_zero = matches!(found, Comparison::SizesDiffer { .. });
     if context.output.is_json() {
         let mut result = json!({ "same": offset.is_none(), "virtualSizes": [sizes.0, sizes.1] });
         if let Some(offset) = offset {
@@ -39,10 +40,13 @@ pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, E
             Some(offset) if sizes.0 == sizes.1 => {
                 format!("the disks differ at offset {offset} ({offset:#x})")
             }
-            Some(offset) => format!(
-                "the disks differ at offset {offset} ({offset:#x}); their sizes are {} and {} bytes",
-                sizes.0, sizes.1
-            ),
+            Some(offset) => {
+                let rest = if rest_is_zero { ", where one ends; the rest of the other is zero" } else { "" };
+                format!(
+                    "the disks differ at offset {offset} ({offset:#x}){rest}; their sizes are {} and {} bytes",
+                    sizes.0, sizes.1
+                )
+            }
         })?;
     }
     Ok(if offset.is_none() { Exit::Done } else { Exit::Failed })

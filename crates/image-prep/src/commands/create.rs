@@ -1,6 +1,6 @@
 //! `create`: from a disk image to a READY Image.
 //!
-//! In this order: everything that can be refused without reading (fields, credentials, bucket), the image's metadata, one pass
+//! In this order: the fields, the image's metadata, credentials and bucket, one pass over the image
 //! that decodes all of it and gives its digest, the upload, the Create call, the operation. What Ctrl-C finds done is taken back:
 //! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the object by
 //! its metadata and the operation by its idempotency key, and goes on from there.
@@ -10,6 +10,7 @@ mod request;
 use std::io::Read;
 use std::time::Duration;
 
+use disk_convert::Disk;
 use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
 use object_io::{ObjectUri, Store};
 use tokio_util::sync::CancellationToken;
@@ -39,27 +40,76 @@ const URI_MAX: u64 = 64 << 10;
 /// Creates an Image and prints it.
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
     let fields = request::fields(&args.fields)?;
-    let uri = args.uri.as_deref().map(|typed| source_uri(typed, args.open.allow_http)).transpose()?;
-    match &args.local.local {
+    let source = Source::of(args, context).await?;
+    let operation = match &args.local.local {
         None => {
             let client = service::connect(&args.api, args.open.allow_http)?;
-            let store = match uri {
-                Some(_) => None,
-                None => Some(transfer::connect(&args.store).await?),
-            };
-            Create { args, context, fields, client: &client }.run(uri.as_ref(), store.as_ref()).await
+            service::check(context, &client, &fields.folder_id).await?;
+            let create = Create { args, context, fields, client: &client };
+            match &source {
+                Source::Uri(uri) => create.of_url(uri).await,
+                Source::Disk(disk) => create.of_disk(&transfer::connect(&args.store).await?, disk).await,
+            }
         }
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), uri.as_ref(), context).await?;
-            let result = match local.bucket(bucket(args), context).await {
-                Ok(()) => {
-                    let create = Create { args, context, fields, client: local.client() };
-                    create.run(uri.as_ref(), Some(local.store())).await
-                }
-                Err(error) => Err(error),
-            };
-            local.stop().await;
-            result
+            let local = Local::start(dir.as_deref(), source.uri(), context).await?;
+            let operation = locally(args, context, fields, &source, &local).await;
+            local.stop(context).await;
+            operation
+        }
+    }?;
+    let failure = service::failure(&operation);
+    if failure.is_none() || context.output.is_json() {
+        show::operation(context, &operation)?;
+    }
+    failure.map_or(Ok(Exit::Done), Err)
+}
+
+async fn locally(
+    args: &CreateArgs,
+    context: &Context,
+    fields: CreateImageRequest,
+    source: &Source,
+    local: &Local,
+) -> Result<Operation, Error> {
+    let create = Create { args, context, fields, client: local.client() };
+    match source {
+        Source::Uri(uri) => create.of_url(uri).await,
+        Source::Disk(disk) => {
+            local.bucket(bucket(args), context).await?;
+            create.of_disk(local.store(), disk).await
+        }
+    }
+}
+
+/// What the Image is made from.
+enum Source {
+    /// A disk image to upload.
+    Disk(Disk),
+    /// A URL that the service reads for itself.
+    Uri(Url),
+}
+
+impl Source {
+    /// Opens the image, or checks the URL.
+    async fn of(args: &CreateArgs, context: &Context) -> Result<Self, Error> {
+        let image = match (&args.uri, &args.image) {
+            (Some(typed), _) => return Ok(Self::Uri(source_uri(typed, args.open.allow_http)?)),
+            // The command line needs one of the two.
+            (None, image) => image.as_deref().unwrap_or_default(),
+        };
+        let disk = open(context, image, &args.open).await?;
+        let needed = min_disk_size(disk.image().virtual_size());
+        match args.fields.min_disk_size.filter(|size| size.0 < needed) {
+            Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),
+            None => Ok(Self::Disk(disk)),
+        }
+    }
+
+    fn uri(&self) -> Option<&Url> {
+        match self {
+            Self::Disk(_) => None,
+            Self::Uri(uri) => Some(uri),
         }
     }
 }
@@ -89,42 +139,18 @@ struct Create<'a> {
 }
 
 impl Create<'_> {
-    async fn run(&self, uri: Option<&Url>, store: Option<&Store>) -> Result<Exit, Error> {
-        let operation = match (uri, store, &self.args.image) {
-            (None, Some(store), Some(image)) => self.upload_and_create(store, image).await?,
-            (Some(uri), ..) => {
-                let mut content = uri.clone();
-                // A new signature is the same object.
-                content.set_query(None);
-                self.create(content.as_str(), uri.as_str()).await?
-            }
-            // The command line needs one of the two, and a store comes with an image.
-            _ => return Err(Error::Panicked),
-        };
-        match service::failure(&operation) {
-            None => show::operation(self.context, &operation)?,
-            Some(failure) => {
-                if self.context.output.is_json() {
-                    show::operation(self.context, &operation)?;
-                }
-                return Err(failure);
-            }
-        }
-        Ok(Exit::Done)
+    async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
+        let mut content = uri.clone();
+        // A new signature is the same object.
+        content.set_query(None);
+        self.create(content.as_str(), uri.as_str()).await
     }
 
-    async fn upload_and_create(&self, store: &Store, image: &str) -> Result<Operation, Error> {
+    async fn of_disk(&self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
         let Self { args, context, .. } = self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
-        // What can fail without reading the image fails before that.
-        store.presign_get(bucket(args), "key", lifetime, &context.cancel).await?;
-        store.head_bucket(bucket(args), &context.cancel).await?;
-        let disk = open(context, image, &args.open).await?;
-        let needed = min_disk_size(disk.image().virtual_size());
-        if let Some(found) = args.fields.min_disk_size.filter(|size| size.0 < needed) {
-            return Err(Error::MinDiskSize { found: found.0, needed });
-        }
-        let digest = transfer::read(context, &disk).await?.guest_digest;
+        transfer::check(context, store, bucket(args), lifetime).await?;
+        let digest = transfer::read(context, disk).await?.guest_digest;
         let content = format!("{digest} {}", form.name());
         let object = ObjectUri::new(bucket(args), self.object_key(&content, disk.image().format())?)
             .map_err(object_io::ObjectError::from)?;
@@ -132,7 +158,7 @@ impl Create<'_> {
         if transfer::present(context, store, &object, &metadata).await?.is_some() {
             tracing::info!("{object} holds this disk already");
         } else {
-            transfer::put(context, store, &disk, &object, form, &args.layout, metadata).await?;
+            transfer::put(context, store, disk, &object, form, &args.layout, metadata).await?;
         }
         let result = match store.presign_get(object.bucket(), object.key(), lifetime, &context.cancel).await {
             Ok(url) => self.create(&content, url.expose()).await,

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit,
         Some(dir) => {
             let local = Local::start(dir.as_deref(), None, context).await?;
             let result = act(&args.verb, local.client(), context).await;
-            local.stop().await;
+            local.stop(context).await;
             result
         }
     }

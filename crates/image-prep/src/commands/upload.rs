@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use disk_convert::Disk;
 use object_io::Store;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -17,29 +18,27 @@ use crate::transfer;
 
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
+    let disk = open(context, &args.image, &args.open).await?;
     match &args.local.local {
-        None => upload(args, &transfer::connect(&args.store).await?, context).await,
+        None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {
             let local = Local::start(dir.as_deref(), None, context).await?;
             let result = match local.bucket(args.to_url.bucket(), context).await {
-                Ok(()) => upload(args, local.store(), context).await,
+                Ok(()) => upload(args, &disk, local.store(), context).await,
                 Err(error) => Err(error),
             };
-            local.stop().await;
+            local.stop(context).await;
             result
         }
     }
 }
 
-async fn upload(args: &UploadArgs, store: &Store, context: &Context) -> Result<Exit, Error> {
+async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context) -> Result<Exit, Error> {
     let (to, form, lifetime) = (&args.to_url, args.upload.to, args.upload.expires.0);
-    // What can fail without reading the image fails before that.
-    store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
-    store.head_bucket(to.bucket(), &context.cancel).await?;
-    let disk = open(context, &args.image, &args.open).await?;
-    let summary = transfer::read(context, &disk).await?;
+    transfer::check(context, store, to.bucket(), lifetime).await?;
+    let summary = transfer::read(context, disk).await?;
     let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
-    let uploaded = transfer::put(context, store, &disk, to, form, &args.layout, metadata).await?;
+    let uploaded = transfer::put(context, store, disk, to, form, &args.layout, metadata).await?;
     let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
     if context.output.is_json() {
         context.output.json(&json!({

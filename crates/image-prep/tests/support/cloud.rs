@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use image_api::compute::ListImagesRequest;
-use image_api::{Client, Image};
+use image_api::{Client, Image, Token};
 use image_server::{Config, Running, Server};
 use object_io::{Credentials, Store, StoreConfig};
 use serde_json::Value;
@@ -32,14 +32,26 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// Starts one with its state in `dir`, which may be what `--local` left behind.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_as(Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir), None)
+    }
+
+    /// The same, open to whoever has a token.
+    pub(crate) fn start_with_token(dir: &Path, token: &str) -> Self {
+        let token = Token::new(token).unwrap();
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.tokens.push(token.clone());
+        Self::start_as(config, Some(token))
+    }
+
+    fn start_as(config: Config, token: Option<Token>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        let dir = config.data_dir.clone();
         let running = runtime.block_on(Server::start(config)).unwrap();
         let keys: Value = serde_json::from_slice(&std::fs::read(dir.join("store.json")).unwrap()).unwrap();
         let store = runtime.block_on(connect(&keys));
         runtime.block_on(store.create_bucket(BUCKET, &CancellationToken::new())).unwrap();
-        let client = Client::new(&running.endpoint, None).unwrap();
+        let client = Client::new(&running.endpoint, token).unwrap();
         Self { runtime, running: Some(running), store, client, keys }
     }
 
