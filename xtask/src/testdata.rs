@@ -129,6 +129,9 @@ fn entry(
         ("guest_digest", digest),
     ];
     writeln!(manifest, "\n[[image]]")?;
+    if file.ends_with(".raw") {
+        writeln!(manifest, "format = \"raw\"")?;
+    }
     for (name, value) in fields {
         writeln!(manifest, "{name} = {value:?}")?;
     }
