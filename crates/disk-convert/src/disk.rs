@@ -7,6 +7,7 @@ use disk_image::{Format, Image, Open, OpenOptions, Stored, open, raw};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use crate::assemble::to_usize;
 use crate::{ByteSource, ConvertError, Options, SourceError, SourceFault, Workers};
 
 /// An opened disk image and its source. Cheap to clone.
@@ -50,11 +51,12 @@ pub async fn open_image(
     let refused = |error| ConvertError::Open { name: source.name().into(), source: error };
     let opening = async {
         let mut step = open(source.len(), how).map_err(refused)?;
+        let mut head = (Stored::image(0, 0), Bytes::new());
         let image = loop {
             match step {
                 Open::Ready(image) => break image,
                 Open::Need(need) => {
-                    let answers = read_all(&source, need.wants(), &options.workers).await?;
+                    let answers = read_metadata(&source, need.wants(), &mut head, &options.workers).await?;
                     // Tables of an 8 TiB disk take a while to parse: not on the runtime's threads.
                     step = options.workers.run(move || need.resume(answers)).await?.map_err(refused)?;
                 }
@@ -69,6 +71,34 @@ pub async fn open_image(
     };
     let image = cancel.run_until_cancelled(opening).await.unwrap_or(Err(ConvertError::Cancelled))?;
     Ok(Disk::new(image, source))
+}
+
+/// Reads what a parser wants in as few reads as serve the source best. `head` keeps the start of the file, which is wanted first to
+/// recognise the format, then to parse it.
+async fn read_metadata(
+    source: &Arc<dyn ByteSource>,
+    wants: &[Stored],
+    head: &mut (Stored, Bytes),
+    workers: &Workers,
+) -> Result<Vec<Bytes>, ConvertError> {
+    let missing = wants.iter().filter(|want| !head.0.span.covers(want.span)).copied().collect();
+    let reads = source.shape().reads.merge(missing);
+    let bytes = read_all(source, &reads, workers).await?;
+    let read: Vec<_> = reads.into_iter().zip(bytes).collect();
+    if let Some(first) = read.first().filter(|(at, _)| at.span.start == 0 && head.0.span.is_empty()) {
+        head.clone_from(first);
+    }
+    let answer = |want: &Stored| {
+        let after = read.partition_point(|(at, _)| at.span.start <= want.span.start);
+        let (at, bytes) = after
+            .checked_sub(1)
+            .and_then(|i| read.get(i))
+            .filter(|_| !head.0.span.covers(want.span))
+            .unwrap_or(head);
+        let from = to_usize(want.span.start - at.span.start);
+        bytes.slice(from..from + to_usize(want.span.len))
+    };
+    Ok(wants.iter().map(answer).collect())
 }
 
 /// Reads runs, several in flight, and gives their bytes in order.
@@ -101,7 +131,7 @@ fn read_local(source: &Arc<dyn ByteSource>, want: Stored) -> Result<Bytes, Sourc
     let Some(file) = source.blocking() else {
         return Err(SourceError::new(source.name(), want.span, SourceFault::Protocol));
     };
-    let mut bytes = vec![0; crate::assemble::to_usize(want.span.len)];
+    let mut bytes = vec![0; to_usize(want.span.len)];
     file.read_at(want.span.start, &mut bytes)?;
     Ok(bytes.into())
 }

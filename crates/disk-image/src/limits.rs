@@ -24,7 +24,7 @@ pub const VMDK_FOOTER_SEARCH: u64 = 1 << 20;
 /// How far a QCOW2 header and its extensions may reach, bytes. QEMU writes under 1 KiB; all 192 feature names take 9 KiB.
 pub const MAX_HEADER_LEN: u64 = 64 << 10;
 
-/// Largest QCOW2 L1 table, bytes, as in QEMU: 64 TiB in clusters of 16 KiB.
+/// Largest QCOW2 L1 table, bytes, as in QEMU: enough for 64 TiB from clusters of 16 KiB on.
 pub const MAX_L1_LEN: u64 = 32 << 20;
 
 /// Largest QCOW2 refcount table, bytes, as in QEMU.
@@ -33,5 +33,5 @@ pub const MAX_REFCOUNT_TABLE_LEN: u64 = 8 << 20;
 /// Most QCOW2 internal snapshots, as in QEMU.
 pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
 
-/// Memory that a QCOW2 layout may take, bytes: 16 million runs of allocated clusters, the worst that 64 TiB in 2 MiB clusters can be.
+/// Memory that a QCOW2 layout may take for its clusters, bytes: 16 million runs, the worst that 64 TiB in 2 MiB clusters can be.
 pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;

@@ -60,6 +60,34 @@ pub struct ReadShape {
     pub max_len: u64,
 }
 
+impl ReadShape {
+    /// The same runs as few reads: sorted, merged across small gaps, each covering every run that it touches.
+    ///
+    /// At least half of what is read is wanted, so memory stays bounded however scattered the runs are.
+    pub fn merge(&self, mut runs: Vec<Stored>) -> Vec<Stored> {
+        runs.sort_unstable_by_key(|run| (run.file, run.span.start));
+        let mut reads: Vec<Stored> = Vec::new();
+        let mut wasted = 0;
+        for run in runs {
+            if let Some(last) = reads.last_mut()
+                && last.file == run.file
+            {
+                let gap = run.span.start.saturating_sub(last.span.end());
+                let merged = Span::between(last.span.start, last.span.end().max(run.span.end()));
+                let fits = merged.len <= self.max_len || merged == last.span;
+                if gap <= self.max_gap && (wasted + gap) * 2 <= merged.len && fits {
+                    last.span = merged;
+                    wasted += gap;
+                    continue;
+                }
+            }
+            reads.push(run);
+            wasted = 0;
+        }
+        reads
+    }
+}
+
 impl Plan {
     /// Plans the part `object` of an output.
     pub fn new(map: &ExtentMap, layout: &ObjectMap, object: Span) -> Self {
@@ -95,10 +123,9 @@ impl Plan {
         Self { object, pieces }
     }
 
-    /// The stored runs behind the pieces that `wanted` picks, as few reads: sorted, merged across small gaps, each covering every
-    /// run that it touches. At least half of what is read is wanted, so memory stays bounded however scattered the runs are.
+    /// The stored runs behind the pieces that `wanted` picks, merged into few reads.
     pub fn reads(&self, shape: ReadShape, wanted: impl Fn(&Origin) -> bool) -> Vec<Stored> {
-        let mut runs: Vec<Stored> = self
+        let runs: Vec<Stored> = self
             .pieces
             .iter()
             .filter(|piece| wanted(&piece.origin))
@@ -108,26 +135,7 @@ impl Plan {
                 Origin::Encoded(unit, _) => Some(unit.stored),
             })
             .collect();
-        runs.sort_unstable_by_key(|run| (run.file, run.span.start));
-        let mut reads: Vec<Stored> = Vec::new();
-        let mut wasted = 0;
-        for run in runs {
-            if let Some(last) = reads.last_mut()
-                && last.file == run.file
-            {
-                let gap = run.span.start.saturating_sub(last.span.end());
-                let merged = Span::between(last.span.start, last.span.end().max(run.span.end()));
-                let fits = merged.len <= shape.max_len || merged == last.span;
-                if gap <= shape.max_gap && (wasted + gap) * 2 <= merged.len && fits {
-                    last.span = merged;
-                    wasted += gap;
-                    continue;
-                }
-            }
-            reads.push(run);
-            wasted = 0;
-        }
-        reads
+        shape.merge(runs)
     }
 }
 

@@ -1,4 +1,4 @@
-//! QCOW2, the format of QEMU: [`open`] reads versions 2 and 3, [`Layout`] writes version 3.
+//! QCOW2, the format of QEMU: opening reads versions 2 and 3, [`Layout`] writes version 3.
 //!
 //! Source: QEMU `docs/interop/qcow2.rst`. Numbers are big-endian, offsets and lengths are bytes, tables are counted in clusters.
 //!

@@ -181,6 +181,37 @@ fn truncated_files() {
     }
 }
 
+/// Bytes that change anywhere end in an error or in a disk of the same length, never in a panic.
+#[test]
+fn damaged_files() {
+    let Some(lab) = Lab::new() else { return };
+    let mut dice = Dice(5);
+    lab.raw("in.raw", &dice.disk(200_192));
+    for codec in ["zlib", "zstd"] {
+        let options = format!("cluster_size=4k,compression_type={codec}");
+        lab.img(&format!("convert -f raw -O qcow2 -c -o {options} in.raw a.qcow2"));
+        let good = std::fs::read(lab.path("a.qcow2")).unwrap();
+        let (mut opened, mut decoded) = (0, 0);
+        for _ in 0..2000 {
+            let mut file = good.clone();
+            for _ in 0..=dice.roll(6) {
+                let at = dice.roll(file.len() as u64) as usize;
+                file[at] = dice.roll(256) as u8;
+            }
+            let options = OpenOptions { format: Some(disk_image::Format::Qcow2) };
+            let Ok(disk) = Disk::parse(file.into(), &options) else { continue };
+            opened += 1;
+            if disk.image.virtual_size() < 1 << 30
+                && let Ok(guest) = disk.guest()
+            {
+                assert_eq!(guest.len() as u64, disk.image.virtual_size());
+                decoded += 1;
+            }
+        }
+        assert!(opened > decoded && decoded > 100, "{codec}: {opened} opened, {decoded} decoded");
+    }
+}
+
 #[test]
 fn time_goes_with_the_data() {
     let Some(lab) = Lab::new() else { return };

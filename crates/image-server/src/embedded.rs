@@ -35,7 +35,7 @@ pub(crate) struct Embedded {
     /// Where blocks and manifests go.
     pub(crate) uri: BucketUri,
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// What stands in `store.json`: all that an S3 client needs.
@@ -75,26 +75,29 @@ impl Embedded {
             }
         });
         info!(endpoint = %file.endpoint, bucket = %file.bucket, keys = %path.display(), "embedded store started");
-        let started = async {
-            let store = Store::connect(file.client_config()).await?;
-            store.create_bucket_if_missing(&file.bucket, cancel).await?;
-            Ok(store)
-        };
-        match started.await {
-            Ok(store) => Ok(Self { store, uri, shutdown, task }),
-            Err(source) => {
-                shutdown.cancel();
-                let _ = task.await;
-                Err(ServerError::Store { source })
-            }
-        }
+        let client = file.client_config();
+        let store = Store::connect(client).await.map_err(|source| ServerError::Store { source })?;
+        // From here on a failure stops the store again.
+        let embedded = Self { store, uri, shutdown, task: Some(task) };
+        let made = embedded.store.create_bucket_if_missing(&file.bucket, cancel).await;
+        made.map_err(|source| ServerError::Store { source })?;
+        Ok(embedded)
     }
 
     /// Stops the store after the requests in flight.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
-        // A panic was reported by whoever panicked; there is nothing left to stop.
-        let _ = self.task.await;
+        if let Some(task) = self.task.take() {
+            // A panic was reported by whoever panicked; there is nothing left to stop.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Told to stop, not waited for.
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) const DISK_UNIT: u64 = 4 << 20;
 /// Default memory of one ingest: parts in flight and decoded units. The image's map comes on top.
 pub(crate) const INGEST_MEMORY: u64 = 192 << 20;
 
+/// Longest time of one ingest. A source may be slow (64 KiB/s at least, `object_io::TimeLimits`), but not hold one of the
+/// few places for days.
+pub(crate) const INGEST_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// How long a stopping server waits for its connections and its operations. An operation that is still busy then is
 /// continued by the next start.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);

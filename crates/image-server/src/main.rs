@@ -83,7 +83,11 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(serve: Serve) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let running = Server::start(serve.into_config()).await?;
+    let running = tokio::select! {
+        started = Server::start(serve.into_config()) => started?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
     writeln!(std::io::stdout(), "listening on {}", running.endpoint).context("cannot write to stdout")?;
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -1,8 +1,8 @@
 //! The REST face: paths, JSON and codes of the contract.
 //!
 //! Source: `api.md`, "HTTP". Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP
-//! status of its code. Every answer carries an `x-request-id`, which the log has too. What this issue does not serve
-//! (Update, ListOperations, access bindings) is answered with UNIMPLEMENTED.
+//! status of its code. Every answer carries an `x-request-id`, which the log has too. Methods that are
+//! not served yet (Update) are UNIMPLEMENTED, paths (ListOperations, access bindings) NOT_FOUND.
 
 mod answer;
 mod auth;

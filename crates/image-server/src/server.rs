@@ -37,15 +37,19 @@ use lock::DirLock;
 /// The image server.
 pub struct Server;
 
-/// A server that runs. Dropped without [`Running::shutdown`] it ends at once, as if it were killed: nothing that was
-/// accepted is lost, and the next start continues it.
+/// A server that runs. Dropped without [`Running::shutdown`] it is told to stop and not waited for; nothing that was
+/// accepted is lost, the next start continues it.
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
     /// Scheme and address, as a client wants them.
     pub endpoint: String,
+    /// The store that blocks and manifests go to; uploads may go there too, the embedded one has no other use.
+    pub store: Store,
+    /// Where in the store they are.
+    pub bucket: BucketUri,
     http: Handle<SocketAddr>,
-    serving: JoinHandle<io::Result<()>>,
+    serving: Option<JoinHandle<io::Result<()>>>,
     worker: Worker,
     catalog: Catalog,
     embedded: Option<Embedded>,
@@ -83,7 +87,7 @@ impl Server {
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
         let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
         let content = StoredContent {
-            blocks: BlockStore::new(store, bucket.bucket(), bucket.prefix()),
+            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
             http: uris.http_options(),
             options: Options {
                 memory: config.memory,
@@ -98,26 +102,46 @@ impl Server {
         let http = Handle::new();
         let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
-        Ok(Running { addr, endpoint, http, serving, worker, catalog, embedded, _lock: lock })
+        Ok(Running {
+            addr,
+            endpoint,
+            store,
+            bucket,
+            http,
+            serving: Some(serving),
+            worker,
+            catalog,
+            embedded,
+            _lock: lock,
+        })
     }
 }
 
 impl Running {
     /// Stops: first the socket, then the ingests, then catalog and store. Requests in flight are answered; unfinished
     /// operations are continued by the next start.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.http.graceful_shutdown(Some(limits::SHUTDOWN_GRACE));
         self.worker.shutdown().await;
-        match self.serving.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "the listener panicked"),
+        if let Some(serving) = self.serving.take() {
+            match serving.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),
+                Err(error) => error!(error = &error as &dyn std::error::Error, "the listener panicked"),
+            }
         }
         self.catalog.close().await;
-        if let Some(embedded) = self.embedded {
+        if let Some(embedded) = self.embedded.take() {
             embedded.stop().await;
         }
         info!("stopped");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.http.shutdown();
+        self.worker.stop();
     }
 }
 

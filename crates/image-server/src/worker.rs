@@ -129,9 +129,14 @@ impl Worker {
         Ok(record)
     }
 
+    /// Tells all work to stop.
+    pub(crate) fn stop(&self) {
+        self.shared.shutdown.cancel();
+    }
+
     /// Stops all work and waits for it. Unfinished operations stay unfinished.
     pub(crate) async fn shutdown(&self) {
-        self.shared.shutdown.cancel();
+        self.stop();
         self.shared.tasks.close();
         if tokio::time::timeout(limits::SHUTDOWN_GRACE, self.shared.tasks.wait()).await.is_err() {
             warn!("operations did not stop in time; the next start continues them");

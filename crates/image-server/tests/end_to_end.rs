@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use image_api::{ApiError, Code, OperationOutcome, Uuid, compute::image, unpack};
+use image_server::{Config, Server, ServerError, Storage};
 use support::{Fixture, disk, failure, image_id, request};
 
 const MIB: usize = 1 << 20;
@@ -72,7 +73,7 @@ async fn bad_images_are_refused_and_leave_nothing() {
         ("empty", Vec::new(), "empty"),
         ("text", b"to whom it may concern".repeat(100), "no known disk image format"),
         ("vhdx", vhdx, "VHDX"),
-        ("qcow2", qcow2, ""),
+        ("qcow2", qcow2, "cannot open"),
     ] {
         let url = fixture.upload(name, &content).await;
         let status = failure(&fixture.wait(&fixture.create(&request("web", &url)).await).await);
@@ -136,6 +137,34 @@ async fn cancel_stops_the_download() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_changes_is_refused() {
+    let slow = support::SlowSource::start(disk(64 * MIB, &[(0, 64 * MIB)])).await;
+    let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
+    let operation = fixture.create(&request("web", &slow.url())).await;
+    slow.until_reading().await;
+    slow.replace();
+    slow.hurry();
+    let status = failure(&fixture.wait(&operation).await);
+    assert_eq!(status.canonical_code(), Code::FailedPrecondition, "{}", status.message);
+    assert!(status.message.contains("changed"), "{}", status.message);
+    fixture.until_object_count(".blocks/", 0).await;
+    fixture.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_tebibytes_of_nothing_take_no_time_and_no_room() {
+    let Some(qcow2) = support::qemu_create("qcow2", "8T") else { return };
+    let fixture = Fixture::start().await;
+    let begun = std::time::Instant::now();
+    let image_id = fixture.ready("huge", &qcow2).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let image = fixture.client.get_image(&image_id, &fixture.cancel).await.unwrap();
+    assert_eq!((image.storage_size, image.min_disk_size), (0, 8 << 40));
+    assert_eq!(fixture.block_count().await, 0);
+    fixture.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_continues_the_ingest() {
     let content = disk(24 * MIB, &[(0, 24 * MIB)]);
     let slow = support::SlowSource::start(content.clone()).await;
@@ -162,20 +191,44 @@ async fn urls_of_the_embedded_store_are_good_after_a_restart() {
     fixture.stop().await;
 }
 
+/// The store of the first server serves the second one as any S3 store would, connected by us or by configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_in_a_bucket_of_another_store() {
+    let first = Fixture::start().await;
+    let uri = |folder: &str| format!("s3://images/{folder}").parse().unwrap();
+    for storage in [
+        Storage::Connected { store: first.store.clone(), uri: uri("connected") },
+        Storage::Bucket { uri: uri("configured"), config: first.store_config() },
+    ] {
+        let second = Fixture::start_on(storage).await;
+        let content = disk(5 * MIB, &[(0, MIB)]);
+        let image_id = second.ready("web", &content).await;
+        assert_eq!(second.read_back(&image_id).await, content);
+        assert!(!second.dir().join("store.json").exists());
+        second.stop().await;
+    }
+    assert_eq!(first.object_count("connected/").await, 2, "a block and a manifest");
+    assert_eq!(first.object_count("configured/").await, 2);
+    let missing = Storage::Bucket { uri: "s3://missing".parse().unwrap(), config: first.store_config() };
+    let refused = Server::start(Config { storage: missing, ..first.config_elsewhere() }).await;
+    assert!(matches!(refused.err(), Some(ServerError::Store { .. })));
+    first.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_to_a_folder() {
     let fixture = Fixture::start().await;
-    let second = image_server::Server::start(fixture.config()).await;
-    assert!(matches!(second.err(), Some(image_server::ServerError::Locked { .. })));
+    let second = Server::start(fixture.config()).await;
+    assert!(matches!(second.err(), Some(ServerError::Locked { .. })));
     fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_only_loopback() {
     let dir = tempfile::tempdir().unwrap();
-    let config = image_server::Config::new("0.0.0.0:0".parse().unwrap(), dir.path());
-    let refused = image_server::Server::start(config).await;
-    assert!(matches!(refused.err(), Some(image_server::ServerError::OpenToTheNetwork { .. })));
+    let config = Config::new("0.0.0.0:0".parse().unwrap(), dir.path());
+    let refused = Server::start(config).await;
+    assert!(matches!(refused.err(), Some(ServerError::OpenToTheNetwork { .. })));
     assert!(!dir.path().join("store.json").exists());
 }
 

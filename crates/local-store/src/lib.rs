@@ -11,8 +11,8 @@
 //! nothing.
 //!
 //! Cost: a PUT hashes at the speed of MD5 (some 0.6 GB/s a core), since an ETag is one; other requests run at
-//! the speed of the file system. A request holds two buffers of at most 1 MiB; an object in the index takes
-//! some 300 bytes. Every write is synced before it is answered.
+//! the speed of the file system. A request holds two buffers of at most 1 MiB, and one chunk of aws-chunked, which
+//! s3s collects whole; an object in the index takes some 600 bytes. An object is synced before it is answered.
 
 mod access;
 mod bucket;

@@ -32,6 +32,7 @@ use url::{Host, Url};
 use crate::ObjectError;
 use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, FIRST_PAUSE, MAX_ATTEMPTS, MAX_PAUSE};
 use crate::store::{Inner, Store};
+use crate::trust;
 
 /// Where a store's region is asked for and none is known: what AWS calls its default, and what other stores ignore.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -130,6 +131,7 @@ impl Store {
 fn http_client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .tls_context(trust::sdk_context())
         .build_https()
 }
 

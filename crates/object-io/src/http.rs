@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::presign::without_query;
+use crate::trust;
 use answer::{ContentRange, Identity};
 use fault::Failure;
 
@@ -209,7 +210,7 @@ impl HttpClient {
         }
         // The process may have chosen a provider before us; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
+        let client = trust::of_system(Client::builder())
             .no_proxy()
             .redirect(redirect::Policy::none())
             .retry(retry::never())

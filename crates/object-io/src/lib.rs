@@ -16,6 +16,7 @@ pub mod limits;
 mod multipart;
 mod presign;
 mod store;
+mod trust;
 mod uri;
 
 pub use config::{Credentials, StoreConfig};

@@ -1,5 +1,7 @@
 //! Why an ingest failed, and what the caller is told.
 
+use std::time::Duration;
+
 use block_store::BlockStoreError;
 use disk_convert::{ConvertError, SinkError, SinkFault, SourceFault};
 use image_api::{Code, rpc::Status};
@@ -25,6 +27,12 @@ pub enum IngestError {
         needed: u64,
         /// What the caller wants.
         wanted: u64,
+    },
+    /// The source is too slow for its size.
+    #[error("the ingest took longer than {} hours", limit.as_secs() / 3600)]
+    TooLong {
+        /// What it may take.
+        limit: Duration,
     },
     /// The caller, or whoever stops the server.
     #[error("cancelled")]
@@ -65,6 +73,7 @@ impl IngestError {
             Self::Store(BlockStoreError::Store { .. }) => Code::Unavailable,
             Self::Store(_) | Self::Panicked => Code::Internal,
             Self::DiskTooSmall { .. } => Code::InvalidArgument,
+            Self::TooLong { .. } => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
         }
     }

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
-    io::Write as _,
+    ffi::OsStr,
     net::SocketAddr,
     path::Path,
     process::Command,
@@ -31,7 +31,7 @@ use image_api::{
     compute::{CreateImageMetadata, create_image_request::Source},
     rpc::Status,
 };
-use image_server::{Config, Running, Server, TlsFiles};
+use image_server::{Config, Running, Server, Storage, TlsFiles};
 use object_io::{Credentials, PutOptions, Store, StoreConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -62,24 +62,36 @@ impl Fixture {
         Self::over(dir, config).await
     }
 
+    /// A server whose blocks go to the store of another one, from which it reads too.
+    pub async fn start_on(storage: Storage) -> Self {
+        Self::start_with(|config| config.storage = storage).await
+    }
+
     async fn over(dir: tempfile::TempDir, mut config: Config) -> Self {
         let running = Server::start(config.clone()).await.unwrap();
+        // The same address after a restart, as an operator would have it.
+        config.listen = running.addr;
+        let client = client(&running, config.tokens.first().cloned());
+        let store = running.store.clone();
+        Self { dir, config, running, client, store, cancel: CancellationToken::new() }
+    }
+
+    /// What `store.json` says, as any S3 client would be told it.
+    pub fn store_config(&self) -> StoreConfig {
         let keys: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(config.data_dir.join("store.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(self.dir().join("store.json")).unwrap()).unwrap();
         let text = |name: &str| keys[name].as_str().unwrap().to_owned();
-        let store = Store::connect(StoreConfig {
+        StoreConfig {
             endpoint_url: Some(text("endpoint")),
             region: Some(text("region")),
             credentials: Some(Credentials::new(text("accessKey"), text("secretKey"))),
             ..StoreConfig::default()
-        })
-        .await
-        .unwrap();
-        // The same address after a restart, as an operator would have it.
-        config.listen = running.addr;
-        let token = config.tokens.first().cloned();
-        let client = client(&running, token);
-        Self { dir, config, running, client, store, cancel: CancellationToken::new() }
+        }
+    }
+
+    /// As [`Fixture::config`], in a folder of its own.
+    pub fn config_elsewhere(&self) -> Config {
+        Config { data_dir: self.dir.path().join("elsewhere"), ..self.config() }
     }
 
     pub fn config(&self) -> Config {
@@ -138,7 +150,7 @@ impl Fixture {
     }
 
     pub fn blocks(&self) -> BlockStore {
-        BlockStore::new(self.store.clone(), BUCKET, ".blocks")
+        BlockStore::new(self.store.clone(), self.running.bucket.bucket(), self.running.bucket.prefix())
     }
 
     /// The disk that is stored as the content of an image.
@@ -228,12 +240,23 @@ pub async fn digest(content: &[u8]) -> GuestDigest {
 
 /// What qemu-img makes of a raw disk.
 pub fn qemu_convert(content: &[u8], arguments: &[&str]) -> Option<Vec<u8>> {
+    let from = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(from.path(), content).unwrap();
+    let convert = ["convert", "-f", "raw"].iter().chain(arguments).map(OsStr::new);
+    qemu_img(convert.chain([from.path().as_os_str()]), &[])
+}
+
+/// An image of qemu-img without any data.
+pub fn qemu_create(format: &str, size: &str) -> Option<Vec<u8>> {
+    qemu_img(["create", "-q", "-f", format].map(OsStr::new), &[size])
+}
+
+/// The file that qemu-img makes where its arguments name one between `before` and `after`.
+fn qemu_img<'a>(before: impl IntoIterator<Item = &'a OsStr>, after: &[&str]) -> Option<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-    std::fs::File::create(&from).unwrap().write_all(content).unwrap();
+    let to = dir.path().join("to");
     let mut command = Command::new("qemu-img");
-    command.args(["convert", "-f", "raw"]).args(arguments).arg(&from).arg(&to);
-    match command.status() {
+    match command.args(before).arg(&to).args(after).status() {
         Ok(status) => {
             assert!(status.success(), "{command:?}");
             Some(std::fs::read(to).unwrap())
@@ -256,6 +279,8 @@ struct Slow {
     content: Bytes,
     served: AtomicUsize,
     fast: AtomicBool,
+    /// Which version of the object: its ETag.
+    version: AtomicUsize,
 }
 
 /// Bytes at a time, and how long until the next ones.
@@ -268,6 +293,7 @@ impl SlowSource {
             content: content.into(),
             served: AtomicUsize::new(0),
             fast: AtomicBool::new(false),
+            version: AtomicUsize::new(1),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -297,6 +323,11 @@ impl SlowSource {
         self.shared.fast.store(true, Ordering::SeqCst);
     }
 
+    /// Puts another object in the place of the one that is being read.
+    pub fn replace(&self) {
+        self.shared.version.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Until guest content is being read, beyond what opening needs.
     pub async fn until_reading(&self) {
         for _ in 0..500 {
@@ -316,6 +347,7 @@ async fn range(State(shared): State<Arc<Slow>>, headers: HeaderMap) -> Response<
     let first: usize = first.parse().unwrap();
     let last = last.parse().unwrap_or(usize::MAX).min(whole - 1);
     let bytes = shared.content.slice(first..=last);
+    let etag = format!("\"{}\"", shared.version.load(Ordering::SeqCst));
     let sips = stream::unfold((bytes, shared), |(mut bytes, shared)| async move {
         if bytes.is_empty() {
             return None;
@@ -331,7 +363,7 @@ async fn range(State(shared): State<Arc<Slow>>, headers: HeaderMap) -> Response<
         .status(StatusCode::PARTIAL_CONTENT)
         .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{whole}"))
         .header(header::CONTENT_LENGTH, last - first + 1)
-        .header(header::ETAG, "\"one\"")
+        .header(header::ETAG, etag)
         .body(Body::from_stream(sips))
         .unwrap()
 }

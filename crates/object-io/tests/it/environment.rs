@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use object_io::{ObjectError, Store, StoreConfig};
+use disk_convert::ByteSource as _;
+use object_io::{HttpOptions, HttpSource, ObjectError, PutOptions, Store, StoreConfig};
 use tokio_util::sync::CancellationToken;
 
 /// Not a test by itself: says what [`connect_with`] wants to know.
@@ -104,6 +105,40 @@ fn yandex_variables_come_after_those_of_aws() {
     assert_eq!(connect_with(&with_key, ""), "AWSKEY ru-central1 storage.yandexcloud.net/bucket/key");
     let with_url = [YC[0], YC[1], YC[2], ("AWS_ENDPOINT_URL_S3", "http://s3.example")];
     assert_eq!(connect_with(&with_url, ""), "YCKEY us-east-1 s3.example/bucket/key");
+}
+
+/// Not a test by itself: talks to this machine only, and must not care which authorities it trusts.
+#[tokio::test]
+#[ignore = "runs as a child of the other tests"]
+async fn child_without_authorities() {
+    let local = crate::local::Local::start().await;
+    let (store, never) = (&local.store, &local.never);
+    let hour = Duration::from_secs(3600);
+    store.put("images", "k", "abc".into(), &PutOptions::default(), never).await.unwrap();
+    let url = store.presign_get("images", "k", hour, never).await.unwrap();
+    let source = HttpSource::open(url.expose(), &HttpOptions::default(), never).await.unwrap();
+    println!("<{} bytes>", source.len());
+    let tls = HttpOptions { attempts: 1, ..HttpOptions::default() };
+    let secure = HttpSource::open(&url.expose().replace("http://", "https://"), &tls, never).await;
+    println!("<{:?}>", secure.unwrap_err().fault);
+    local.stop().await;
+}
+
+#[test]
+fn without_trusted_authorities_loopback_still_works() {
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "environment::child_without_authorities", "--ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("SSL_CERT_FILE", home.path().join("none"))
+        .env("SSL_CERT_DIR", home.path().join("none"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("<3 bytes>"), "{text}{errors}");
+    assert!(text.contains("<Unavailable>") || text.contains("<Io>"), "{text}{errors}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use object_io::{Credentials, ObjectError, PutOptions, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::hostile::{Answer, Hostile};
 use crate::local::{BUCKET, Local, config_for, metadata, noise};
 
 #[tokio::test]
@@ -128,4 +129,48 @@ async fn a_cancelled_verb_ends_at_once() {
     let error = local.store.head(BUCKET, "k", &cancelled).await.unwrap_err();
     assert!(matches!(error, ObjectError::Cancelled), "{error:?}");
     local.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_asked_for_again() {
+    let server = Hostile::start(|_, seen| match seen {
+        0 => Answer::new(200).header("ETag", "\"v\"").body("abcdef").cut(3),
+        _ => Answer::new(200).header("ETag", "\"v\"").body("abcdef"),
+    })
+    .await;
+    let store = Store::connect(config_for(&server.origin)).await.unwrap();
+    let got = store.get(BUCKET, "k", None, &CancellationToken::new()).await.unwrap();
+    assert_eq!((&got[..], server.count(|_| true)), (&b"abcdef"[..], 2));
+}
+
+#[tokio::test]
+async fn an_object_above_the_limit_is_not_read() {
+    let server =
+        Hostile::start(|_, _| Answer::new(200).header("Content-Length", "99999999999").no_length().cut(0))
+            .await;
+    let store = Store::connect(config_for(&server.origin)).await.unwrap();
+    let error = store.get(BUCKET, "k", None, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, ObjectError::TooLong { found: 99_999_999_999, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_plain_server_is_no_tls_server() {
+    let local = Local::start().await;
+    let store = Store::connect(config_for(&local.endpoint.replace("http:", "https:"))).await.unwrap();
+    let error = store.head(BUCKET, "k", &local.never).await.unwrap_err();
+    assert!(matches!(error, ObjectError::Unreachable { .. }), "{error:?}");
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn another_region_is_named() {
+    let server = Hostile::start(|_, _| {
+        let body = "<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>";
+        Answer::new(301).header("x-amz-bucket-region", "eu-north-1").body(body)
+    })
+    .await;
+    let store = Store::connect(config_for(&server.origin)).await.unwrap();
+    let error = store.get(BUCKET, "k", None, &CancellationToken::new()).await.unwrap_err();
+    let ObjectError::WrongRegion { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("eu-north-1"), "{source}");
 }

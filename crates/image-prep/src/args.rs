@@ -1,0 +1,471 @@
+//! What was typed: the command line as clap reads it, and nothing of what it means.
+//!
+//! Help texts are doc comments: the first line is what `-h` shows, all of it is what `--help` shows. Sizes and durations are
+//! parsed here ([`values`]), so that a wrong one is a usage error.
+
+mod create;
+pub(crate) mod values;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use disk_image::Format;
+
+pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
+use object_io::ObjectUri;
+use values::{Lifetime, Size};
+
+/// Commands by task. Written by hand, because clap lists subcommands in one block; a test holds it against the real list.
+const TEMPLATE: &str = "\
+{before-help}{about}
+
+{usage-heading} {usage}
+
+Look at an image:
+  info         Format, sizes, layout and warnings
+  map          Which guest bytes are data, zero, compressed
+  compare      Whether two images hold the same disk
+
+Make another file:
+  convert      Convert to raw or qcow2
+
+Move it into a cloud:
+  create       Upload an image and create a cloud Image from it
+  upload       Upload an image and print a pre-signed URL
+  operation    Show, wait for, or cancel an operation
+
+Set up the shell:
+  completions  Print a completion script
+  man          Write man pages
+
+Options:
+{options}{after-help}";
+
+const EXAMPLES: &str = "\
+Examples:
+  image-prep info testdata/disk.qcow2
+  image-prep convert testdata/disk.qcow2 /tmp/disk.raw
+  image-prep create testdata/disk.qcow2 --name demo --local
+
+'image-prep COMMAND --help' says more; so does 'image-prep --help'.";
+
+/// Paragraphs are one line each: clap wraps them.
+const EXPLANATIONS: &str = "\
+IMAGE is a path, a block device, or an https URL whose server serves byte ranges. Its format is found from its \
+content, never from its name; --format overrides.
+
+Sizes:
+  Bytes, or a number with K, M, G, T (also KiB, MiB, GiB, TiB): powers of 1024
+  A number with KB, MB, GB, TB: powers of 1000
+  JSON has bytes, text for people has powers of 1024
+
+Exit codes:
+  0    done (compare: the disks are the same)
+  1    failed (compare: the disks differ; what fails there is 2)
+  2    wrong usage
+  3    the image was refused: damaged, unsafe, or not supported
+  4    the operation failed in the cloud
+  130  interrupted
+
+Results go to standard output, everything else to standard error.
+
+Examples:
+  image-prep info testdata/disk.qcow2
+  image-prep convert testdata/disk.qcow2 /tmp/disk.raw
+  image-prep create testdata/disk.qcow2 --name demo --local";
+
+/// Moves disk images into a cloud: inspect, convert, upload, create.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    help_template = TEMPLATE,
+    after_help = EXAMPLES,
+    after_long_help = EXPLANATIONS,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// Memory for image data in flight [default: 192MiB]
+    ///
+    /// Bounds what is held of images at a time, whatever their size. The program itself and the table of where things lie in
+    /// an image come on top (below 64 MiB for nearly all).
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "SIZE",
+        default_value = "192MiB",
+        hide_default_value = true
+    )]
+    pub(crate) memory: Size,
+
+    /// Threads that decode, hash and copy [default: as many as there are CPUs]
+    #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+
+    /// Print results as JSON
+    ///
+    /// One object per line, `map` excepted, whose result is one array.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// No progress, no warnings
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Say what is done; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(InfoArgs),
+    Map(MapArgs),
+    Convert(ConvertArgs),
+    Compare(CompareArgs),
+    Upload(UploadArgs),
+    Create(Box<CreateArgs>),
+    Operation(OperationArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// How an image is opened.
+#[derive(Debug, Args)]
+pub(crate) struct OpenArgs {
+    /// Take the image to be of this format instead of looking at its content
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<FormatName>,
+
+    /// Allow http:// besides https:// for hosts other than this one
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+}
+
+/// A disk image format, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatName {
+    Raw,
+    Qcow2,
+    Vmdk,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Raw => Self::Raw,
+            FormatName::Qcow2 => Self::Qcow2,
+            FormatName::Vmdk => Self::Vmdk,
+        }
+    }
+}
+
+/// Show what an image is: format, sizes, layout, warnings.
+///
+/// Without --digest only metadata is read, and "storage" is an upper bound: the bytes of all 4 MiB blocks of the disk in which
+/// anything is stored. With --digest everything is read and decoded, and it is exact: the bytes of the 4 MiB blocks that are
+/// not zero throughout, which is what the cloud stores.
+///
+/// JSON: format, virtualSize, fileSize, allocatedSize (guest bytes that are stored, compressed or not), storageSize,
+/// storageSizeExact, minDiskSize (the virtual size rounded up to 4 MiB), guestDigest (with --digest), warnings. Sizes are
+/// in bytes.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Path, block device, or https URL
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Read everything; print the digest of the guest's content
+    ///
+    /// SHA-256 over the virtual size and the SHA-256 of each 4 MiB block of the disk. It does not depend on the format: images
+    /// with the same digest hold the same disk.
+    #[arg(long)]
+    pub(crate) digest: bool,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+}
+
+/// Show which guest bytes are data, zero, or compressed.
+///
+/// JSON is what `qemu-img map --output=json` prints; so is the table, except that compressed runs, which qemu-img refuses to
+/// list, are listed as "compressed".
+#[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    /// Path, block device, or https URL
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+}
+
+/// Convert an image to raw or qcow2.
+///
+/// OUT appears under its name when it is whole and durable, replacing a file that was there. A block device is written in
+/// place, after its size was checked; what it held is lost from the first byte on.
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Path, block device, or https URL
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// File or block device to write
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Format of OUT; its suffix is not looked at
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub(crate) to: ConvertTo,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+}
+
+/// What `convert` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConvertTo {
+    Raw,
+    Qcow2,
+}
+
+/// How an output is laid out.
+#[derive(Debug, Args)]
+pub(crate) struct LayoutArgs {
+    /// Cluster size of a qcow2 output: a power of two from 512 to 2MiB [default: 2MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cluster_size: Option<Size>,
+
+    /// Do not look for zeroes in a raw image that becomes a qcow2
+    ///
+    /// Saves one pass over what the file system says is stored, and stores zeroes that were written as data.
+    #[arg(long)]
+    pub(crate) no_scan: bool,
+}
+
+/// Compare the guest content of two images.
+///
+/// Exits with 0 if the disks are the same and with 1 if they differ; the offset of the first difference is printed. A longer
+/// disk is the same as a shorter one only if their sizes are equal. Failures exit with 2, refused images with 3.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Path, block device, or https URL
+    #[arg(value_name = "A")]
+    pub(crate) first: String,
+    /// Path, block device, or https URL
+    #[arg(value_name = "B")]
+    pub(crate) second: String,
+    /// Take A to be of this format instead of looking at its content
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<FormatName>,
+    /// Take B to be of this format instead of looking at its content
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) second_format: Option<FormatName>,
+    /// Allow http:// besides https:// for hosts other than this one
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+}
+
+/// Upload an image to an S3-compatible store; print a pre-signed URL of it.
+///
+/// The image is read twice: first to prove that all of it can be decoded and to compute its guest digest, which is recorded as
+/// the object's metadata, then to make the object, part by part as it is sent. The URL gives anyone who holds it access to the
+/// object until it expires.
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// Path, block device, or https URL
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Where to put it
+    #[arg(value_name = "s3://BUCKET/KEY")]
+    pub(crate) to_url: ObjectUri,
+    #[command(flatten)]
+    pub(crate) upload: UploadOptions,
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+}
+
+/// What is uploaded, and for how long its URL lives.
+#[derive(Debug, Args)]
+pub(crate) struct UploadOptions {
+    /// Form of the object: what clouds import fastest, the raw disk, or the file as it is
+    #[arg(long, value_name = "FORM", default_value = "qcow2")]
+    pub(crate) to: Form,
+    /// How long the URL is valid: a number with s, m, h or d, at most 30d (7d on AWS)
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(crate) expires: Lifetime,
+}
+
+/// The form of an uploaded object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Sparse qcow2, its metadata first
+    Qcow2,
+    /// The raw disk
+    Raw,
+    /// The file, unchanged
+    Source,
+}
+
+impl Form {
+    /// As typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// Which object store.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Object store")]
+pub(crate) struct StoreArgs {
+    /// S3 endpoint [env: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, YC_STORAGE_ENDPOINT_URL]
+    ///
+    /// Credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or YC_STORAGE_ACCESS_KEY and
+    /// YC_STORAGE_SECRET_KEY) or from a profile of the AWS configuration files; never from the command line.
+    #[arg(long, value_name = "URL", conflicts_with = "local")]
+    pub(crate) endpoint_url: Option<String>,
+    /// Region of the store [env: AWS_REGION, AWS_DEFAULT_REGION]
+    #[arg(long, value_name = "REGION", conflicts_with = "local")]
+    pub(crate) region: Option<String>,
+    /// Profile of the AWS configuration files [env: AWS_PROFILE]
+    #[arg(long, value_name = "NAME", conflicts_with = "local")]
+    pub(crate) aws_profile: Option<String>,
+}
+
+/// A cloud on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// Use a cloud inside this process, with its state in DIR [default: $XDG_DATA_HOME/image-prep/local]
+    ///
+    /// Starts an S3 store and an image server on loopback addresses and talks to them as it would to a cloud. Images,
+    /// operations and objects are kept in DIR; the servers end with the command.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option, reason = "absent, without a folder, with one: clap's own shape for it")]
+    pub(crate) local: Option<Option<PathBuf>>,
+}
+
+/// Which image service.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image service")]
+pub(crate) struct ApiArgs {
+    /// Endpoint of the image service
+    #[arg(
+        long,
+        env = "YC_ENDPOINT",
+        value_name = "URL",
+        default_value = "https://compute.api.cloud.yandex.net"
+    )]
+    pub(crate) endpoint: String,
+    /// Read the bearer token from this file [default: from YC_TOKEN or YC_IAM_TOKEN]
+    #[arg(long, value_name = "FILE", conflicts_with = "local")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Show, wait for, or cancel an operation.
+#[derive(Debug, Args)]
+pub(crate) struct OperationArgs {
+    #[command(subcommand)]
+    pub(crate) verb: OperationVerb,
+}
+
+/// What to do with an operation.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationVerb {
+    /// Show an operation
+    Get(OperationTarget),
+    /// Wait until an operation is done; exit with 4 if it failed
+    Wait(OperationTarget),
+    /// Ask an operation to stop
+    Cancel(OperationTarget),
+}
+
+/// Which operation.
+#[derive(Debug, Args)]
+pub(crate) struct OperationTarget {
+    /// Identifier of the operation
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// Allow http:// besides https:// for hosts other than this one
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+}
+
+/// Print a completion script.
+///
+/// For bash: `image-prep completions bash > ~/.local/share/bash-completion/completions/image-prep`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// Write man pages: into DIR, one for each command, or the first one to standard output.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder for the pages; made where it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command_once() {
+        let mut listed: Vec<&str> = TEMPLATE
+            .lines()
+            .filter_map(|line| line.strip_prefix("  ").and_then(|line| line.split_whitespace().next()))
+            .collect();
+        let command = Cli::command();
+        let mut real: Vec<&str> = command.get_subcommands().map(|command| command.get_name()).collect();
+        listed.sort_unstable();
+        real.sort_unstable();
+        assert_eq!(listed, real);
+    }
+
+    #[test]
+    fn local_takes_a_folder_only_with_an_equals_sign() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["image-prep", "operation", "get"], args].concat());
+        let folder = |cli: Cli| match cli.command {
+            Command::Operation(OperationArgs { verb: OperationVerb::Get(target) }) => target.local.local,
+            _ => None,
+        };
+        assert_eq!(folder(parse(&["id", "--local"]).unwrap()), Some(None));
+        assert_eq!(folder(parse(&["--local", "id"]).unwrap()), Some(None));
+        assert_eq!(folder(parse(&["--local=/d", "id"]).unwrap()), Some(Some(PathBuf::from("/d"))));
+        assert_eq!(folder(parse(&["id"]).unwrap()), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! `convert`: an image into a file or onto a block device.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use disk_convert::{DeviceSink, FileSink, Sink, convert};
+use serde_json::json;
+
+use crate::args::{ConvertArgs, ConvertTo, Form};
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::open::open;
+use crate::product::{Product, prepare};
+use crate::url_policy;
+
+/// Converts; says nothing unless asked for JSON.
+pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, Error> {
+    let form = match args.to {
+        ConvertTo::Qcow2 => Form::Qcow2,
+        ConvertTo::Raw if args.layout.cluster_size.is_some() => return Err(Error::ClusterSizeUnused),
+        ConvertTo::Raw => Form::Raw,
+    };
+    if !url_policy::is_url(&args.image) && is_same_file(Path::new(&args.image), &args.out) {
+        return Err(Error::SameFile { path: args.out.clone() });
+    }
+    let disk = open(context, &args.image, &args.open).await?;
+    let product = prepare(context, &disk, form, &args.layout).await?;
+    let len = product.layout.len();
+    if DeviceSink::is_device(&args.out) {
+        make(context, &product, DeviceSink::open(&args.out, len)?).await?;
+    } else {
+        make(context, &product, FileSink::create(&args.out, len)?).await?;
+    }
+    if context.output.is_json() {
+        context.output.json(&json!({
+            "output": args.out.to_string_lossy(),
+            "format": form.name(),
+            "virtualSize": disk.image().virtual_size(),
+            "fileSize": len,
+        }))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn make<S: Sink>(context: &Context, product: &Product, sink: S) -> Result<S::Output, Error> {
+    let options = context.options();
+    let _shown = context.progress.bytes("converting", options.counters.clone());
+    Ok(convert(&product.disk, &product.layout, sink, &options, &context.cancel).await?)
+}
+
+/// True if both names lead to one file or one device, through links too.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let (Ok(a), Ok(b)) = (fs::metadata(a), fs::metadata(b)) else { return false };
+    let devices = a.file_type().is_block_device() && b.file_type().is_block_device();
+    (a.dev(), a.ino()) == (b.dev(), b.ino()) || (devices && a.rdev() == b.rdev())
+}

@@ -1,0 +1,226 @@
+//! `create`: from a disk image to a READY Image.
+//!
+//! In this order: everything that can be refused without reading (fields, credentials, bucket), the image's metadata, one pass
+//! that decodes all of it and gives its digest, the upload, the Create call, the operation. What Ctrl-C finds done is taken back:
+//! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the object by
+//! its metadata and the operation by its idempotency key, and goes on from there.
+
+mod request;
+
+use std::io::Read;
+use std::time::Duration;
+
+use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
+use object_io::{ObjectUri, Store};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::args::{CreateArgs, Form};
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::local::Local;
+use crate::open::open;
+use crate::sizes::min_disk_size;
+use crate::{service, show, transfer, url_policy};
+
+/// Where `--local` puts objects.
+const LOCAL_BUCKET: &str = "uploads";
+
+/// For a Create call that Ctrl-C finds under way: without its answer the operation could not be cancelled.
+const CALL_GRACE: Duration = Duration::from_millis(500);
+
+/// Idempotency keys that are tried until one stands for an operation that has not failed long ago.
+const ATTEMPTS: u32 = 8;
+
+/// Longest URL that is read from a file: S3 signatures with a session token reach 3 KiB.
+const URI_MAX: u64 = 64 << 10;
+
+/// Creates an Image and prints it.
+pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
+    let fields = request::fields(&args.fields)?;
+    let uri = args.uri.as_deref().map(|typed| source_uri(typed, args.open.allow_http)).transpose()?;
+    match &args.local.local {
+        None => {
+            let client = service::connect(&args.api, args.open.allow_http)?;
+            let store = match uri {
+                Some(_) => None,
+                None => Some(transfer::connect(&args.store).await?),
+            };
+            Create { args, context, fields, client: &client }.run(uri.as_ref(), store.as_ref()).await
+        }
+        Some(dir) => {
+            let local = Local::start(dir.as_deref(), uri.as_ref(), context).await?;
+            let result = match local.bucket(bucket(args), context).await {
+                Ok(()) => {
+                    let create = Create { args, context, fields, client: local.client() };
+                    create.run(uri.as_ref(), Some(local.store())).await
+                }
+                Err(error) => Err(error),
+            };
+            local.stop().await;
+            result
+        }
+    }
+}
+
+fn bucket(args: &CreateArgs) -> &str {
+    args.bucket.as_deref().unwrap_or(LOCAL_BUCKET)
+}
+
+/// The URL of `--uri`: as typed, or read from `@FILE` or `@-`.
+fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
+    let Some(path) = typed.strip_prefix('@') else { return url_policy::check(typed, allow_http) };
+    let mut text = String::new();
+    let read = match path {
+        "-" => std::io::stdin().lock().take(URI_MAX).read_to_string(&mut text),
+        path => std::fs::File::open(path).and_then(|file| file.take(URI_MAX).read_to_string(&mut text)),
+    };
+    read.map_err(|source| Error::File { action: "read the URL in", path: path.into(), source })?;
+    url_policy::check(text.trim(), allow_http)
+}
+
+/// One run of the command.
+struct Create<'a> {
+    args: &'a CreateArgs,
+    context: &'a Context,
+    fields: CreateImageRequest,
+    client: &'a Client,
+}
+
+impl Create<'_> {
+    async fn run(&self, uri: Option<&Url>, store: Option<&Store>) -> Result<Exit, Error> {
+        let operation = match (uri, store, &self.args.image) {
+            (None, Some(store), Some(image)) => self.upload_and_create(store, image).await?,
+            (Some(uri), ..) => {
+                let mut content = uri.clone();
+                // A new signature is the same object.
+                content.set_query(None);
+                self.create(content.as_str(), uri.as_str()).await?
+            }
+            // The command line needs one of the two, and a store comes with an image.
+            _ => return Err(Error::Panicked),
+        };
+        match service::failure(&operation) {
+            None => show::operation(self.context, &operation)?,
+            Some(failure) => {
+                if self.context.output.is_json() {
+                    show::operation(self.context, &operation)?;
+                }
+                return Err(failure);
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn upload_and_create(&self, store: &Store, image: &str) -> Result<Operation, Error> {
+        let Self { args, context, .. } = self;
+        let (form, lifetime) = (args.upload.to, args.upload.expires.0);
+        // What can fail without reading the image fails before that.
+        store.presign_get(bucket(args), "key", lifetime, &context.cancel).await?;
+        store.head_bucket(bucket(args), &context.cancel).await?;
+        let disk = open(context, image, &args.open).await?;
+        let needed = min_disk_size(disk.image().virtual_size());
+        if let Some(found) = args.fields.min_disk_size.filter(|size| size.0 < needed) {
+            return Err(Error::MinDiskSize { found: found.0, needed });
+        }
+        let digest = transfer::read(context, &disk).await?.guest_digest;
+        let content = format!("{digest} {}", form.name());
+        let object = ObjectUri::new(bucket(args), self.object_key(&content, disk.image().format())?)
+            .map_err(object_io::ObjectError::from)?;
+        let metadata = transfer::metadata(digest, form, &args.layout);
+        if transfer::present(context, store, &object, &metadata).await?.is_some() {
+            tracing::info!("{object} holds this disk already");
+        } else {
+            transfer::put(context, store, &disk, &object, form, &args.layout, metadata).await?;
+        }
+        let result = match store.presign_get(object.bucket(), object.key(), lifetime, &context.cancel).await {
+            Ok(url) => self.create(&content, url.expose()).await,
+            Err(error) => Err(error.into()),
+        };
+        let is_needed = match &result {
+            Ok(operation) => !operation.done,
+            Err(error) => error.may_go_on(),
+        };
+        if is_needed || args.keep_object {
+            if result.is_err() {
+                context.warn(&format!("{object} is kept: the operation may still read it"));
+            }
+        } else {
+            transfer::remove(context, store, &object).await;
+        }
+        result
+    }
+
+    /// The key of the object, from what it is for: the same command again finds it, and no other command deletes it.
+    fn object_key(&self, content: &str, source: disk_image::Format) -> Result<String, Error> {
+        if let Some(key) = &self.args.key {
+            return Ok(key.clone());
+        }
+        let (digest, request) =
+            (&content[..16], request::key(&self.fields, content, 0)?.simple().to_string());
+        let suffix = match self.args.upload.to {
+            Form::Qcow2 => "qcow2".to_owned(),
+            Form::Raw => "raw".to_owned(),
+            Form::Source => source.to_string(),
+        };
+        Ok(format!("image-prep/{digest}-{}.{suffix}", &request[..8]))
+    }
+
+    /// Asks for the Image and, unless that was declined, waits for it.
+    async fn create(&self, content: &str, uri: &str) -> Result<Operation, Error> {
+        let request = request::with_uri(&self.fields, uri);
+        let mut attempt = 0;
+        let operation = loop {
+            let key = request::key(&self.fields, content, attempt)?;
+            let operation = self.ask(&request, key).await?;
+            attempt += 1;
+            if attempt == ATTEMPTS || !self.is_over(&operation).await? {
+                break operation;
+            }
+        };
+        tracing::info!("operation {}", operation.id);
+        if operation.done || self.args.no_wait {
+            return Ok(operation);
+        }
+        match service::wait(self.context, self.client, &operation.id).await {
+            Err(_) if self.context.cancel.is_cancelled() => {
+                service::cancel_now(self.client, &operation.id).await;
+                Err(Error::Interrupted)
+            }
+            Err(Error::Api(source)) => Err(Error::LostOperation { id: operation.id, source }),
+            result => result,
+        }
+    }
+
+    /// The Create call. Ctrl-C does not stop it at once.
+    async fn ask(&self, request: &CreateImageRequest, key: image_api::Uuid) -> Result<Operation, Error> {
+        let (cancel, forever) = (&self.context.cancel, CancellationToken::new());
+        if cancel.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let late = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(CALL_GRACE).await;
+        };
+        tokio::select! {
+            answer = self.client.create_image(request, key, &forever) => Ok(answer?),
+            () = late => Err(Error::Interrupted),
+        }
+    }
+
+    /// True if the operation belongs to an earlier run and is of no use to this one: it failed, or its Image has been deleted.
+    async fn is_over(&self, operation: &Operation) -> Result<bool, Error> {
+        let response = match operation.outcome() {
+            OperationOutcome::Running => return Ok(false),
+            OperationOutcome::Failed(_) => return Ok(true),
+            OperationOutcome::Succeeded(response) => response,
+        };
+        let Some(Ok(image)) = response.as_ref().map(unpack::<Image>) else { return Ok(false) };
+        match self.client.get_image(&image.id, &self.context.cancel).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.code() == Code::NotFound => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The Create call, from what was typed; pure.
+
+use image_api::compute::create_image_request::Source;
+use image_api::compute::hardware_generation::Features;
+use image_api::compute::os::Type;
+use image_api::compute::{
+    Generation2HardwareFeatures, HardwareGeneration, LegacyHardwareFeatures, Nvidia, Os, PciTopology,
+};
+use image_api::{CreateImageRequest, Uuid, Validate, to_json};
+
+use crate::args::{self, ImageFields, OsType};
+use crate::error::Error;
+
+/// Folder of what `--local` makes, unless told otherwise.
+const LOCAL_FOLDER: &str = "local";
+
+/// Under which idempotency keys are made; a random number, drawn once.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_5b0e_3c55_4d0b_9f5e_5a3c_8a17_42d9);
+
+/// Stands in for the URL while the rest is checked. As long as a short one, so that no rule can mind it.
+const ANY_URI: &str = "https://storage.invalid/bucket/key";
+
+/// The request but for its source, checked by the service's own rules: what is wrong is said before anything is read.
+pub(super) fn fields(typed: &ImageFields) -> Result<CreateImageRequest, Error> {
+    let min_disk_size = match typed.min_disk_size {
+        // Anything above is above the service's maximum too, and said to be so.
+        Some(size) => i64::try_from(size.0).unwrap_or(i64::MAX),
+        None => 0,
+    };
+    let nvidia = typed.nvidia_driver.clone().map(|driver| Nvidia { driver });
+    let os = (typed.os.is_some() || nvidia.is_some()).then(|| {
+        let r#type = match typed.os {
+            Some(OsType::Windows) => Type::Windows,
+            Some(OsType::Linux) | None => Type::Linux,
+        };
+        Os { r#type: r#type.into(), nvidia }
+    });
+    let mut request = CreateImageRequest {
+        folder_id: typed.folder_id.clone().unwrap_or_else(|| LOCAL_FOLDER.to_owned()),
+        name: typed.name.clone(),
+        description: typed.description.clone(),
+        labels: typed.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
+        family: typed.family.clone(),
+        min_disk_size,
+        product_ids: typed.product_ids.clone(),
+        source: Some(Source::Uri(ANY_URI.to_owned())),
+        os,
+        pooled: typed.pooled,
+        hardware_generation: typed.hardware_generation.map(hardware),
+    };
+    request.validate().map_err(|source| Error::Request { source })?;
+    request.source = None;
+    Ok(request)
+}
+
+fn hardware(generation: args::HardwareGeneration) -> HardwareGeneration {
+    let legacy = |topology: PciTopology| {
+        Features::LegacyFeatures(LegacyHardwareFeatures { pci_topology: topology.into() })
+    };
+    let features = match generation {
+        args::HardwareGeneration::Gen2 => Features::Generation2Features(Generation2HardwareFeatures {}),
+        args::HardwareGeneration::LegacyV1 => legacy(PciTopology::V1),
+        args::HardwareGeneration::LegacyV2 => legacy(PciTopology::V2),
+    };
+    HardwareGeneration { features: Some(features) }
+}
+
+/// The idempotency key of a request: the same for the same fields and the same content, whatever its URL is this time, so
+/// that a command repeated after a crash finds its operation. `attempt` counts operations that have ended meanwhile.
+pub(super) fn key(request: &CreateImageRequest, content: &str, attempt: u32) -> Result<Uuid, Error> {
+    let fields = CreateImageRequest { source: None, ..request.clone() };
+    let fields = to_json(&fields).map_err(|source| Error::Json { source })?;
+    Ok(Uuid::new_v5(&NAMESPACE, format!("{fields}\n{content}\n{attempt}").as_bytes()))
+}
+
+/// The request for one URL.
+pub(super) fn with_uri(fields: &CreateImageRequest, uri: &str) -> CreateImageRequest {
+    CreateImageRequest { source: Some(Source::Uri(uri.to_owned())), ..fields.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn typed(args: &[&str]) -> ImageFields {
+        let base = ["image-prep", "create", "i.qcow2", "--local", "--name", "n"];
+        match Cli::try_parse_from([&base, args].concat()).unwrap().command {
+            Command::Create(args) => args.fields,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_field_arrives() {
+        let request = fields(&typed(&[
+            "--folder-id=f",
+            "--description=d",
+            "--family=fam",
+            "--label=a=1",
+            "--label=b=",
+            "--min-disk-size=8GiB",
+            "--product-id=p1",
+            "--product-id=p2",
+            "--os=windows",
+            "--nvidia-driver=550",
+            "--pooled",
+            "--hardware-generation=legacy-v2",
+        ]));
+        let expected = CreateImageRequest {
+            folder_id: "f".to_owned(),
+            name: "n".to_owned(),
+            description: "d".to_owned(),
+            labels: [("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())].into(),
+            family: "fam".to_owned(),
+            min_disk_size: 8 << 30,
+            product_ids: vec!["p1".to_owned(), "p2".to_owned()],
+            source: None,
+            os: Some(Os { r#type: Type::Windows.into(), nvidia: Some(Nvidia { driver: "550".to_owned() }) }),
+            pooled: true,
+            hardware_generation: Some(hardware(args::HardwareGeneration::LegacyV2)),
+        };
+        assert_eq!(request.unwrap(), expected);
+        assert_eq!(fields(&typed(&[])).unwrap().folder_id, LOCAL_FOLDER);
+    }
+
+    #[test]
+    fn what_the_service_refuses_is_refused() {
+        for args in [&["--label=A=b"][..], &["--label=a=b=c"], &["--min-disk-size=1M"], &["--family=x"]] {
+            assert!(matches!(fields(&typed(args)), Err(Error::Request { .. })), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn keys_follow_fields_and_content() {
+        let request = fields(&typed(&[])).unwrap();
+        let other = fields(&typed(&["--description=other"])).unwrap();
+        let base = key(&request, "digest", 0).unwrap();
+        assert_eq!(key(&with_uri(&request, "https://h/?signature"), "digest", 0).unwrap(), base);
+        for different in [key(&other, "digest", 0), key(&request, "d", 0), key(&request, "digest", 1)] {
+            assert_ne!(different.unwrap(), base);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `map`: which guest bytes are data, zero, compressed, as `qemu-img map` says it.
+//!
+//! Source: QEMU `qemu-img.c`, `dump_map_entry` and `entry_mergeable`. Entries with the same flags and contiguous storage are one
+//! entry; compressed ones have no offset, so they merge whatever lies between them. A raw disk is always present, and its
+//! holes have offsets like its data. Written as it is made: cost by the number of extents, not by the size of the disk.
+
+use std::io::{self, Write};
+
+use disk_image::{Extent, ExtentMap, Format, Span, State, Stored};
+
+use crate::args::MapArgs;
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::open::open;
+
+/// Prints the map.
+pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error> {
+    let disk = open(context, &args.image, &args.open).await?;
+    let entries = Entries::new(disk.image().map(), disk.image().format());
+    context.output.write(|out| match context.output.is_json() {
+        true => write_json(out, entries),
+        false => write_table(out, entries, disk.source().name()),
+    })?;
+    Ok(Exit::Done)
+}
+
+fn write_json(out: &mut dyn Write, entries: Entries<'_>) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (at, entry) in entries.enumerate() {
+        let Entry { guest: Span { start, len }, kind, offset } = entry;
+        let (present, zero) = (kind != Kind::Absent, matches!(kind, Kind::Absent | Kind::Zero));
+        let separator = if at == 0 { "" } else { ",\n" };
+        write!(
+            out,
+            "{separator}{{ \"start\": {start}, \"length\": {len}, \"depth\": 0, \"present\": {present}, \
+             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
+            data = !zero,
+            compressed = kind == Kind::Compressed,
+        )?;
+        if let Some(offset) = offset {
+            write!(out, ", \"offset\": {offset}")?;
+        }
+        out.write_all(b"}")?;
+    }
+    out.write_all(b"]\n")
+}
+
+fn write_table(out: &mut dyn Write, entries: Entries<'_>, name: &str) -> io::Result<()> {
+    writeln!(out, "{:<16}{:<16}{:<16}File", "Offset", "Length", "Mapped to")?;
+    for Entry { guest, kind, offset } in entries {
+        let mapped_to = match (kind, offset) {
+            (Kind::Data, Some(offset)) => hex(offset),
+            (Kind::Compressed, _) => "compressed".to_owned(),
+            _ => continue,
+        };
+        writeln!(out, "{:<16}{:<16}{mapped_to:<16}{name}", hex(guest.start), hex(guest.len))?;
+    }
+    Ok(())
+}
+
+/// As `%#x` of C has it: no prefix for zero.
+fn hex(number: u64) -> String {
+    if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+}
+
+/// One line of the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    guest: Span,
+    kind: Kind,
+    /// Where in the file it lies, where that can be said.
+    offset: Option<u64>,
+}
+
+/// What the guest bytes of an entry are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nowhere; they read as zero.
+    Absent,
+    Zero,
+    Data,
+    Compressed,
+}
+
+impl Entry {
+    fn new(Extent { guest, state }: Extent, format: Format) -> Self {
+        let (kind, offset) = match state {
+            State::Hole | State::Zero if format == Format::Raw => (Kind::Zero, Some(guest.start)),
+            State::Hole => (Kind::Absent, None),
+            State::Zero => (Kind::Zero, None),
+            State::Data(Stored { span, .. }) => (Kind::Data, Some(span.start)),
+            State::Encoded { .. } => (Kind::Compressed, None),
+        };
+        Self { guest, kind, offset }
+    }
+
+    /// This entry and the next as one, if that is more of the same.
+    fn joined(&self, next: &Self) -> Option<Self> {
+        let contiguous = next.offset == self.offset.map(|offset| offset + self.guest.len);
+        let guest = Span::new(self.guest.start, self.guest.len + next.guest.len);
+        (self.kind == next.kind && contiguous).then_some(Self { guest, ..*self })
+    }
+}
+
+/// Merged entries of a map.
+struct Entries<'a> {
+    extents: disk_image::Extents<'a>,
+    format: Format,
+    pending: Option<Entry>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(map: &'a ExtentMap, format: Format) -> Self {
+        Self { extents: map.iter(), format, pending: None }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        for extent in self.extents.by_ref() {
+            let next = Entry::new(extent, self.format);
+            let joined = self.pending.and_then(|entry| entry.joined(&next));
+            let done = self.pending.replace(joined.unwrap_or(next));
+            if joined.is_none() && done.is_some() {
+                return done;
+            }
+        }
+        self.pending.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use disk_image::{Encoding, ExtentMapBuilder};
+
+    use super::*;
+
+    fn json(map: &ExtentMap, format: Format) -> String {
+        let mut out = Vec::new();
+        write_json(&mut out, Entries::new(map, format)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn compressed_runs_merge_and_data_only_where_contiguous() {
+        let mut map = ExtentMapBuilder::new();
+        for at in [1000, 9000] {
+            let stored = Stored::image(at, 500);
+            map.push(65536, State::Encoded { stored, encoding: Encoding::Zstd, unit_len: 65536, skip: 0 });
+        }
+        map.push(512, State::Data(Stored::image(4096, 512)));
+        map.push(512, State::Data(Stored::image(8192, 512)));
+        map.push(1024, State::Zero);
+        let map = map.finish(65536 * 2 + 3072);
+        let expected = "\
+[{ \"start\": 0, \"length\": 131072, \"depth\": 0, \"present\": true, \"zero\": false, \"data\": true, \"compressed\": true},
+{ \"start\": 131072, \"length\": 512, \"depth\": 0, \"present\": true, \"zero\": false, \"data\": true, \"compressed\": false, \"offset\": 4096},
+{ \"start\": 131584, \"length\": 512, \"depth\": 0, \"present\": true, \"zero\": false, \"data\": true, \"compressed\": false, \"offset\": 8192},
+{ \"start\": 132096, \"length\": 1024, \"depth\": 0, \"present\": true, \"zero\": true, \"data\": false, \"compressed\": false},
+{ \"start\": 133120, \"length\": 1024, \"depth\": 0, \"present\": false, \"zero\": true, \"data\": false, \"compressed\": false}]
+";
+        assert_eq!(json(&map, Format::Qcow2), expected);
+        assert!(serde_json::from_str::<serde_json::Value>(expected).is_ok());
+    }
+
+    #[test]
+    fn the_table_lists_what_is_stored() {
+        let mut map = ExtentMapBuilder::new();
+        map.push(1 << 20, State::Hole);
+        map.push(4096, State::Data(Stored::image(1 << 20, 4096)));
+        let map = map.finish(2 << 20);
+        let mut out = Vec::new();
+        write_table(&mut out, Entries::new(&map, Format::Raw), "a.raw").unwrap();
+        let expected = "Offset          Length          Mapped to       File\n\
+                        0x100000        0x1000          0x100000        a.raw\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

@@ -1,0 +1,207 @@
+//! Why a command failed: what the crates beneath report, and what only a command line can get wrong.
+
+use std::io;
+use std::path::PathBuf;
+
+use disk_convert::ConvertError;
+use disk_convert::{SinkError, SourceError};
+use disk_image::qcow2::LayoutError;
+use image_api::{ApiError, Code, JsonError, Violations};
+use image_server::ServerError;
+use object_io::ObjectError;
+
+use crate::args::values::Size;
+use crate::exit::Exit;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// An image could not be opened, read, or made into something else.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// There is no such qcow2.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The object store refused, or did not answer.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The cloud of `--local` does not start.
+    #[error("cannot start the local cloud")]
+    Local {
+        /// Why not.
+        source: ServerError,
+    },
+    /// There is no folder for the cloud of `--local`.
+    #[error("there is no folder for the local cloud: neither XDG_DATA_HOME nor HOME is set")]
+    NoDataHome,
+    /// The image service refused, or did not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The fields of a Create break the service's rules.
+    #[error("the image service would refuse this")]
+    Request {
+        /// Which, and why.
+        source: Violations,
+    },
+    /// The operation ended in an error.
+    #[error("operation {id} failed: {code}: {message}")]
+    Operation {
+        /// Its identifier.
+        id: String,
+        /// The canonical code.
+        code: Code,
+        /// The service's sentence.
+        message: String,
+    },
+    /// The service went out of sight while it worked.
+    #[error("lost sight of operation {id}")]
+    LostOperation {
+        /// Its identifier.
+        id: String,
+        /// What happened.
+        source: ApiError,
+    },
+    /// A message of the service has no JSON form.
+    #[error("cannot print the answer of the image service")]
+    Json {
+        /// What has none.
+        source: JsonError,
+    },
+    /// There is no token for a service that wants one.
+    #[error("no token for the image service")]
+    NoToken,
+    /// What should be a token is none.
+    #[error("what {place} holds is not a token")]
+    Token {
+        /// File or variable.
+        place: String,
+    },
+    /// IMAGE is a URL that is not read.
+    #[error("`{url}` is not an https URL")]
+    Scheme {
+        /// Without its query.
+        url: String,
+    },
+    /// Plain http to another machine.
+    #[error("plain http to {host} is not allowed")]
+    PlainHttp {
+        /// The host.
+        host: String,
+    },
+    /// Reading and writing the same file.
+    #[error("`{}` is both the image and the output", path.display())]
+    SameFile {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A raw disk has no clusters.
+    #[error("--cluster-size is for a qcow2 output, this one is raw")]
+    ClusterSizeUnused,
+    /// The disk does not fit what was asked for.
+    #[error("--min-disk-size is {found} bytes, the image needs {needed} ({})", Size(*needed))]
+    MinDiskSize {
+        /// As typed.
+        found: u64,
+        /// The least that would do.
+        needed: u64,
+    },
+    /// A file of ours could not be read or written.
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Standard output refused.
+    #[error("cannot write to standard output")]
+    Output {
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The system refused threads or signal handlers.
+    #[error("cannot start")]
+    Threads {
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A defect.
+    #[error("the command panicked; this is a defect of the program")]
+    Panicked,
+    /// Ctrl-C or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// How the program ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Convert(error) if error.is_refusal() => Exit::Refused,
+            Self::Operation { .. } => Exit::OperationFailed,
+            Self::Request { .. }
+            | Self::Scheme { .. }
+            | Self::PlainHttp { .. }
+            | Self::SameFile { .. }
+            | Self::ClusterSizeUnused
+            | Self::Layout(_)
+            | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
+            | Self::Convert(ConvertError::Budget { .. })
+            | Self::MinDiskSize { .. } => Exit::Usage,
+            Self::Interrupted => Exit::Interrupted,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// What would help, where something would.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Convert(error) => error.hint(),
+            Self::Object(error) => error.hint(),
+            Self::Local { source: ServerError::Locked { .. } } => {
+                Some("wait until the other command is done, or use another folder with --local=DIR")
+            }
+            Self::LostOperation { .. } => {
+                Some("`image-prep operation wait` with its identifier goes on waiting")
+            }
+            Self::Api(error) => match error.code() {
+                Code::Unauthenticated => {
+                    Some("the token may have expired; `yc iam create-token` makes a new one")
+                }
+                Code::AlreadyExists => Some("choose another --name, or delete the Image that has it"),
+                _ => None,
+            },
+            Self::NoToken => Some("put an IAM token into YC_TOKEN, or name a file with --token-file"),
+            Self::Token { .. } => Some("a token is one line of visible ASCII"),
+            Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
+            Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),
+            Self::SameFile { .. } => Some("write to another file, then rename it"),
+            Self::MinDiskSize { .. } => Some("leave --min-disk-size out to get what the image needs"),
+            _ => None,
+        }
+    }
+
+    /// True if the operation that this is about may still be running.
+    pub(crate) fn may_go_on(&self) -> bool {
+        matches!(self, Self::LostOperation { .. })
+    }
+
+    /// True if whoever read standard output has gone.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<SourceError> for Error {
+    fn from(error: SourceError) -> Self {
+        Self::Convert(error.into())
+    }
+}
+
+impl From<SinkError> for Error {
+    fn from(error: SinkError) -> Self {
+        Self::Convert(error.into())
+    }
+}

@@ -1,1 +1,0 @@
-//! Moves disk images into a cloud: inspect, convert, upload, create.

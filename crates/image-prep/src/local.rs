@@ -1,0 +1,90 @@
+//! The cloud of `--local`: an object store and an image server inside this process, on loopback.
+//!
+//! It is [`image_server`]'s embedded default in a folder of the user: the real protocols, and state that survives the process. The
+//! folder is locked while a command uses it. The store keeps its port and its keys there, so that the URLs of an operation that a
+//! kill interrupted are good when the next command takes it up.
+
+use std::env;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use image_api::Client;
+use image_server::{Config, Running, Server};
+use object_io::{HostRule, Store};
+use url::Url;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// For the servers to end. What they are busy with after that is taken up by the next start.
+const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// The servers while they run.
+pub(crate) struct Local {
+    running: Running,
+    client: Client,
+}
+
+impl Local {
+    /// Starts the servers over `dir`, the user's own folder where `None`. Images may be read from the store and, if there is one,
+    /// from the host of `uri`.
+    pub(crate) async fn start(
+        dir: Option<&Path>,
+        uri: Option<&Url>,
+        context: &Context,
+    ) -> Result<Self, Error> {
+        let dir = dir.map_or_else(default_dir, |dir| Ok(dir.to_owned()))?;
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.memory = context.memory();
+        config.jobs = Some(context.jobs());
+        if let Some(uri) = uri {
+            config.allowed_uri_hosts.extend(host_rule(uri));
+            config.allow_http = uri.scheme() == "http";
+        }
+        let running = Server::start(config).await.map_err(|source| Error::Local { source })?;
+        let client = Client::new(&running.endpoint, None)?;
+        Ok(Self { running, client })
+    }
+
+    /// A client of the image server.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The object store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.running.store
+    }
+
+    /// Makes a bucket where it is missing, and removes what uploads to it left behind that a kill interrupted: nobody else
+    /// uploads, the folder is locked.
+    pub(crate) async fn bucket(&self, bucket: &str, context: &Context) -> Result<(), Error> {
+        self.running.store.create_bucket_if_missing(bucket, &context.cancel).await?;
+        for upload in self.running.store.list_uploads(bucket, "", &context.cancel).await? {
+            self.running.store.abort_upload(bucket, &upload.key, &upload.id, &context.cancel).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the servers, for a bounded time.
+    pub(crate) async fn stop(self) {
+        if tokio::time::timeout(STOP_GRACE, self.running.shutdown()).await.is_err() {
+            tracing::info!("the local servers are cut off");
+        }
+    }
+}
+
+/// The host and port of a URL, as the server's list of hosts has them.
+fn host_rule(uri: &Url) -> Option<HostRule> {
+    format!("{}:{}", uri.host_str()?, uri.port_or_known_default()?).parse().ok()
+}
+
+/// `$XDG_DATA_HOME/image-prep/local`, by the XDG Base Directory Specification: relative paths in the variable are ignored.
+fn default_dir() -> Result<PathBuf, Error> {
+    let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || {
+        env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| Path::new(&home).join(".local/share"))
+    };
+    Ok(data.or_else(home).ok_or(Error::NoDataHome)?.join("image-prep").join("local"))
+}

@@ -1,0 +1,30 @@
+//! `image-prep`: moves disk images into a cloud.
+//!
+//! This program is arguments, progress and exit codes around the crates that do the work. [`args`] is what was typed, one file
+//! under `commands/` is what each command means, [`run`] gives every command the same start and the same end.
+
+mod args;
+mod commands;
+mod context;
+mod error;
+mod exit;
+mod local;
+mod open;
+mod output;
+mod product;
+mod progress;
+mod report;
+mod run;
+mod service;
+mod show;
+mod sizes;
+mod transfer;
+mod url_policy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    run::run(args::Cli::parse()).into()
+}

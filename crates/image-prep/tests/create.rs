@@ -1,0 +1,257 @@
+//! `create` and `operation`, end to end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+mod support;
+use std::fs;
+
+use cloud::{BUCKET, Cloud, FOLDER};
+use image_api::compute::image::Status;
+use serde_json::Value;
+use support::http::{Behaviour, Server};
+use support::{Bench, MIB, Run, finish};
+
+fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
+    let mut command = bench.command(args);
+    cloud.tell(&mut command);
+    finish(command.spawn().unwrap())
+}
+
+/// The Image in a finished operation.
+fn image(operation: &Value) -> &Value {
+    assert_eq!(operation["done"], true, "{operation}");
+    assert_eq!(operation["response"]["status"], "READY", "{operation}");
+    &operation["response"]
+}
+
+#[test]
+fn local_from_an_image_to_ready() {
+    let bench = Bench::new();
+    bench.sample();
+    let info = bench.ok(["info", "sample.raw", "--digest", "--json"]).json();
+    let args = ["create", "sample.raw", "--name", "demo", "--local"];
+    let run = bench.ok(args);
+    assert!(run.stdout.contains("status        READY\n"), "{run:?}");
+    assert!(run.stdout.contains(&format!("minimum disk  24 MiB ({} bytes)\n", 24 * MIB)), "{run:?}");
+
+    // The same command again is the same Image.
+    let again = bench.ok([&args[..], &["--json"]].concat()).json();
+    let image = image(&again);
+    assert!(run.stdout.contains(image["id"].as_str().unwrap()), "{run:?} {again}");
+    assert_eq!(image["minDiskSize"], (24 * MIB).to_string());
+    assert_eq!(image["storageSize"], info["storageSize"].to_string());
+    assert_eq!(bench.names(), ["data", "sample.raw"]);
+
+    let cloud = Cloud::start(&bench.path("data/image-prep/local"));
+    assert_eq!(cloud.images("local").len(), 1);
+    assert!(cloud.objects("uploads").is_empty() && cloud.uploads("uploads").is_empty());
+}
+
+#[test]
+fn every_format_becomes_the_same_image() {
+    let bench = Bench::new();
+    let forms = [
+        ("a", &["-O", "qcow2", "-c"][..]),
+        ("b", &["-O", "vmdk"]),
+        ("c", &["-O", "vmdk", "-o", "subformat=streamOptimized"]),
+    ];
+    let mut sizes = Vec::new();
+    for (name, options) in forms {
+        let Some(_) = bench.sample_as(name, options) else { return };
+        for form in ["qcow2", "raw", "source"] {
+            let name_of_image = format!("{name}-{form}");
+            let args = ["create", name, "--name", &name_of_image, "--to", form, "--local=state", "--json"];
+            let operation = bench.ok(args).json();
+            sizes.push((image(&operation)["storageSize"].clone(), image(&operation)["minDiskSize"].clone()));
+        }
+    }
+    assert!(sizes.windows(2).all(|pair| pair[0] == pair[1]), "{sizes:?}");
+}
+
+#[test]
+fn in_a_cloud_with_all_fields() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let args = [
+        "create",
+        "sample.raw",
+        "--name",
+        "web",
+        "--bucket",
+        BUCKET,
+        "--description",
+        "d",
+        "--family",
+        "fam",
+        "--label",
+        "a=1",
+        "--label",
+        "b=",
+        "--min-disk-size",
+        "1GiB",
+        "--product-id",
+        "p1",
+        "--os",
+        "linux",
+        "--hardware-generation",
+        "gen2",
+        "--json",
+    ];
+    let found = run(&bench, &cloud, &args);
+    assert_eq!(found.code, 0, "{found:?}");
+    let operation = found.json();
+    let image = image(&operation);
+    assert_eq!(image["folderId"], FOLDER);
+    assert_eq!(
+        (&image["name"], &image["family"], &image["description"]),
+        (&"web".into(), &"fam".into(), &"d".into())
+    );
+    assert_eq!(image["labels"], serde_json::json!({ "a": "1", "b": "" }));
+    assert_eq!(image["minDiskSize"], (1_u64 << 30).to_string());
+    assert_eq!(image["productIds"], serde_json::json!(["p1"]));
+    assert_eq!(image["os"]["type"], "LINUX");
+    assert!(image["hardwareGeneration"]["generation2Features"].is_object(), "{image}");
+    assert!(cloud.objects(BUCKET).is_empty());
+    assert_eq!(cloud.images(FOLDER)[0].status(), Status::Ready);
+}
+
+#[test]
+fn keep_object_keeps_it() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let args = ["create", "sample.raw", "--name", "n", "--bucket", BUCKET, "--keep-object"];
+    assert_eq!(run(&bench, &cloud, &args).code, 0);
+    let objects = cloud.objects(BUCKET);
+    assert_eq!(objects.len(), 1);
+    assert!(objects[0].starts_with("image-prep/") && objects[0].ends_with(".qcow2"), "{objects:?}");
+}
+
+#[test]
+fn an_operation_can_be_waited_for_later() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let args =
+        ["create", "sample.raw", "--name", "n", "--bucket", BUCKET, "--key", "k", "--no-wait", "--json"];
+    let accepted = run(&bench, &cloud, &args);
+    assert_eq!(accepted.code, 0, "{accepted:?}");
+    assert_eq!(cloud.objects(BUCKET), ["k"], "the operation still reads it");
+    let id = accepted.json()["id"].as_str().unwrap().to_owned();
+    let done = run(&bench, &cloud, &["operation", "wait", &id, "--json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    image(&done.json());
+    let shown = run(&bench, &cloud, &["operation", "get", &id]);
+    assert!(shown.stdout.contains("state         done\n"), "{shown:?}");
+    // What is done stays done.
+    let cancelled = run(&bench, &cloud, &["operation", "cancel", &id, "--json"]);
+    assert!(matches!(cancelled.code, 0 | 1), "{cancelled:?}");
+    assert_eq!(
+        run(&bench, &cloud, &["operation", "get", &id, "--json"]).json()["response"]["status"],
+        "READY"
+    );
+    assert_eq!(run(&bench, &cloud, &["operation", "get", "nothing"]).code, 1);
+}
+
+#[test]
+fn local_operations_outlive_the_process() {
+    let bench = Bench::new();
+    bench.sample();
+    let args = ["create", "sample.raw", "--name", "n", "--local", "--no-wait", "--json"];
+    let id = bench.ok(args).json()["id"].as_str().unwrap().to_owned();
+    let done = bench.ok(["operation", "wait", &id, "--local", "--json"]).json();
+    image(&done);
+}
+
+#[test]
+fn a_failed_operation_is_4() {
+    let bench = Bench::new();
+    let server = Server::start(b"not a disk image ".repeat(10_000), Behaviour::Serves);
+    let args = ["create", "--uri", server.url(), "--name", "n", "--local"];
+    let run = bench.fails(4, args);
+    assert!(run.stdout.is_empty() && !run.stderr.contains("SECRET"), "{run:?}");
+    let json = bench.run([&args[..], &["--json"]].concat());
+    assert_eq!((json.code, &json.json()["done"]), (4, &true.into()));
+    assert!(json.json()["error"]["message"].is_string(), "{json:?}");
+}
+
+#[test]
+fn from_a_url() {
+    let bench = Bench::new();
+    bench.sample();
+    let server = Server::start(fs::read(bench.path("sample.raw")).unwrap(), Behaviour::Serves);
+    fs::write(bench.path("url"), format!("{}\n", server.url())).unwrap();
+    let operation = bench.ok(["create", "--uri", "@url", "--name", "n", "--local", "--json"]).json();
+    assert_eq!(image(&operation)["minDiskSize"], (24 * MIB).to_string());
+}
+
+#[test]
+fn what_the_service_would_refuse_is_refused_before_anything_is_read() {
+    let bench = Bench::new();
+    for (args, field) in [
+        (&["--name", "Bad Name"][..], "name"),
+        (&["--name", "n", "--family", "x"], "family"),
+        (&["--name", "n", "--label", "A=b"], "labels"),
+        (&["--name", "n", "--min-disk-size", "1M"], "min_disk_size"),
+    ] {
+        let run = bench.fails(2, [&["create", "missing", "--local"], args].concat());
+        assert!(run.stderr.contains(field), "{run:?}");
+    }
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_before_the_upload() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let args = [
+        "create",
+        "sample.raw",
+        "--name",
+        "n",
+        "--bucket",
+        BUCKET,
+        "--min-disk-size",
+        "16MiB",
+        "--keep-object",
+    ];
+    let found = run(&bench, &cloud, &args);
+    assert_eq!(found.code, 2, "{found:?}");
+    assert!(found.stderr.contains(&(24 * MIB).to_string()), "{found:?}");
+    assert!(cloud.objects(BUCKET).is_empty() && cloud.images(FOLDER).is_empty());
+}
+
+#[test]
+fn a_name_that_is_taken_is_an_error_and_leaves_nothing() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    bench.raw("other", MIB, &[]);
+    let create = |image: &str| run(&bench, &cloud, &["create", image, "--name", "n", "--bucket", BUCKET]);
+    assert_eq!(create("sample.raw").code, 0);
+    let refused = create("other");
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("hint: choose another --name"), "{refused:?}");
+    assert!(cloud.objects(BUCKET).is_empty());
+    assert_eq!(cloud.images(FOLDER).len(), 1);
+}
+
+#[test]
+fn without_a_token_nothing_is_read() {
+    let bench = Bench::new();
+    let args = ["create", "missing", "--name", "n", "--folder-id", "f", "--bucket", "bucket"];
+    let run = bench.fails(1, args);
+    assert!(run.stderr.contains("no token") && run.stderr.contains("YC_TOKEN"), "{run:?}");
+}
+
+#[test]
+fn one_command_at_a_time_in_a_folder() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let _cloud = Cloud::start(&dir.path("cloud"));
+    let local = format!("--local={}", dir.path("cloud").display());
+    let run = bench.fails(1, ["operation", "get", "x", &local]);
+    assert!(run.stderr.contains("in use") && run.stderr.contains("hint: "), "{run:?}");
+}

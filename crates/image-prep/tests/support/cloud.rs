@@ -1,0 +1,111 @@
+//! A cloud for the program to talk to: an image server and its store, in the test's process.
+#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use image_api::compute::ListImagesRequest;
+use image_api::{Client, Image};
+use image_server::{Config, Running, Server};
+use object_io::{Credentials, Store, StoreConfig};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// The folder of the Images that the tests make.
+pub(crate) const FOLDER: &str = "b1gtestfolder";
+/// The bucket that the tests upload to.
+pub(crate) const BUCKET: &str = "test-uploads";
+
+/// A running cloud; stopped when it is dropped.
+pub(crate) struct Cloud {
+    runtime: Runtime,
+    running: Option<Running>,
+    store: Store,
+    client: Client,
+    keys: Value,
+}
+
+impl Cloud {
+    /// Starts one with its state in `dir`, which may be what `--local` left behind.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        let running = runtime.block_on(Server::start(config)).unwrap();
+        let keys: Value = serde_json::from_slice(&std::fs::read(dir.join("store.json")).unwrap()).unwrap();
+        let store = runtime.block_on(connect(&keys));
+        runtime.block_on(store.create_bucket(BUCKET, &CancellationToken::new())).unwrap();
+        let client = Client::new(&running.endpoint, None).unwrap();
+        Self { runtime, running: Some(running), store, client, keys }
+    }
+
+    /// Tells a command where this cloud is.
+    pub(crate) fn tell(&self, command: &mut Command) {
+        self.tell_store(command);
+        command.env("YC_ENDPOINT", &self.running.as_ref().unwrap().endpoint).env("YC_FOLDER_ID", FOLDER);
+    }
+
+    /// Tells a command where the store is, and nothing of the image server.
+    pub(crate) fn tell_store(&self, command: &mut Command) {
+        let key = |name: &str| self.keys[name].as_str().unwrap();
+        command
+            .env("AWS_ENDPOINT_URL", key("endpoint"))
+            .env("AWS_REGION", key("region"))
+            .env("AWS_ACCESS_KEY_ID", key("accessKey"))
+            .env("AWS_SECRET_ACCESS_KEY", key("secretKey"));
+    }
+
+    /// Keys in a bucket.
+    pub(crate) fn objects(&self, bucket: &str) -> Vec<String> {
+        let never = CancellationToken::new();
+        let page = self.runtime.block_on(self.store.list(bucket, "", None, &never)).unwrap();
+        page.objects.into_iter().map(|object| object.key).collect()
+    }
+
+    /// Keys of unfinished uploads to a bucket.
+    pub(crate) fn uploads(&self, bucket: &str) -> Vec<String> {
+        let never = CancellationToken::new();
+        let uploads = self.runtime.block_on(self.store.list_uploads(bucket, "", &never)).unwrap();
+        uploads.into_iter().map(|upload| upload.key).collect()
+    }
+
+    /// Images of a folder, whatever their status.
+    pub(crate) fn images(&self, folder: &str) -> Vec<Image> {
+        let request = ListImagesRequest { folder_id: folder.to_owned(), ..ListImagesRequest::default() };
+        self.runtime.block_on(self.client.list_images(&request, &CancellationToken::new())).unwrap().images
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = self
+                .runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(20), running.shutdown()).await });
+        }
+    }
+}
+
+async fn connect(keys: &Value) -> Store {
+    let key = |name: &str| keys[name].as_str().unwrap().to_owned();
+    let config = StoreConfig {
+        endpoint_url: Some(key("endpoint")),
+        region: Some(key("region")),
+        credentials: Some(Credentials::new(key("accessKey"), key("secretKey"))),
+        ..StoreConfig::default()
+    };
+    Store::connect(config).await.unwrap()
+}
+
+/// Waits until something is true.
+pub(crate) fn until(what: &str, is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,119 @@
+//! `upload`: an object in a store, and a URL to read it by.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+mod support;
+use std::fs;
+
+use cloud::{BUCKET, Cloud};
+use support::{Bench, MIB, Run, finish};
+
+fn upload(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
+    let mut command = bench.command([&["upload"], args].concat());
+    cloud.tell_store(&mut command);
+    finish(command.spawn().unwrap())
+}
+
+#[test]
+fn the_object_is_the_disk_in_every_form() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    bench.sample();
+    for form in ["qcow2", "raw", "source"] {
+        let run =
+            upload(&bench, &cloud, &["sample.raw", &format!("s3://{BUCKET}/{form}"), "--to", form, "--json"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        let json = run.json();
+        assert_eq!((&json["bucket"], &json["key"]), (&BUCKET.into(), &form.into()));
+        assert!(json["expiresAt"].as_str().unwrap().ends_with('Z'), "{json}");
+        let url = json["url"].as_str().unwrap();
+        bench.ok(["compare", "sample.raw", url]);
+        let info = bench.ok(["info", "--json", "--digest", url]).json();
+        assert_eq!(info["guestDigest"], json["guestDigest"]);
+        assert_eq!(info["fileSize"], json["size"]);
+        assert_eq!(info["format"], if form == "qcow2" { "qcow2" } else { "raw" });
+        assert!(!json["etag"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(cloud.objects(BUCKET), ["qcow2", "raw", "source"]);
+    assert!(cloud.uploads(BUCKET).is_empty());
+}
+
+#[test]
+fn the_source_form_is_the_file_byte_for_byte() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    let Some(image) = bench.sample_as("z.qcow2", &["-O", "qcow2", "-c"]) else { return };
+    let run = upload(&bench, &cloud, &["z.qcow2", &format!("s3://{BUCKET}/z"), "--to", "source"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(run.stdout.lines().count(), 1);
+    bench.ok(["convert", "--format", "raw", run.stdout.trim(), "copy"]);
+    let (mut expected, found) = (fs::read(image).unwrap(), fs::read(bench.path("copy")).unwrap());
+    expected.resize(expected.len().next_multiple_of(512), 0);
+    assert!(found == expected);
+}
+
+#[test]
+fn a_bad_image_leaves_nothing() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    fs::write(bench.path("text"), "no disk\n").unwrap();
+    assert_eq!(upload(&bench, &cloud, &["text", &format!("s3://{BUCKET}/k")]).code, 3);
+    assert_eq!(upload(&bench, &cloud, &["missing", &format!("s3://{BUCKET}/k")]).code, 1);
+    if let Some(image) = bench.sample_as("z.qcow2", &["-O", "qcow2", "-c"]) {
+        support::truncate(&image, fs::metadata(&image).unwrap().len() - 70_000);
+        assert!(matches!(upload(&bench, &cloud, &["z.qcow2", &format!("s3://{BUCKET}/k")]).code, 1 | 3));
+    }
+    assert!(cloud.objects(BUCKET).is_empty() && cloud.uploads(BUCKET).is_empty());
+}
+
+#[test]
+fn missing_buckets_and_credentials_are_told_before_the_image_is_read() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    let run = upload(&bench, &cloud, &["missing", "s3://no-such-bucket/k"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("bucket of `s3://no-such-bucket"), "{run:?}");
+    assert!(run.stderr.contains("hint: "), "{run:?}");
+
+    let run = bench.fails(1, ["upload", "missing", "s3://bucket/k"]);
+    assert!(run.stderr.contains("no credentials") && run.stderr.contains("AWS_ACCESS_KEY_ID"), "{run:?}");
+
+    let mut command = bench.command(["upload", "missing", &format!("s3://{BUCKET}/k")]);
+    cloud.tell_store(&mut command);
+    let run = finish(command.env("AWS_SECRET_ACCESS_KEY", "SECRETwrong").spawn().unwrap());
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("access denied") && !run.stderr.contains("SECRET"), "{run:?}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_an_error() {
+    let bench = Bench::new();
+    bench.raw("disk", MIB, &[]);
+    // Port 1 of this machine: nobody listens.
+    let mut command =
+        bench.command(["upload", "disk", "s3://bucket/k", "--endpoint-url", "http://127.0.0.1:1"]);
+    command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "SECRET");
+    let run = finish(command.spawn().unwrap());
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("cannot reach") && !run.stderr.contains("SECRET"), "{run:?}");
+}
+
+#[test]
+fn a_lifetime_that_no_store_signs_is_wrong_usage() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    bench.raw("disk", MIB, &[]);
+    let run = upload(&bench, &cloud, &["disk", &format!("s3://{BUCKET}/k"), "--expires", "8d"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(cloud.objects(BUCKET).is_empty());
+}
+
+#[test]
+fn local_makes_its_bucket() {
+    let bench = Bench::new();
+    bench.raw("disk", MIB, &[]);
+    let json = bench.ok(["upload", "disk", "s3://my-bucket/k", "--local=state", "--json"]).json();
+    assert!(json["url"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{json}");
+    assert_eq!(Cloud::start(&bench.path("state")).objects("my-bucket"), ["k"]);
+}
