@@ -59,7 +59,7 @@ const FORMS: [(&str, &str, &str); 7] = [
 /// What is in a raw disk of odd length.
 const ODD: (&str, &str, &str) = (
     "odd.raw",
-    "no partitions; a length that is no multiple of 512",
+    "no partitions; a length that is no multiple of 512, which readers fill up",
     "yes 'a line of text' | head -c 10001 > odd.raw",
 );
 
@@ -99,15 +99,14 @@ pub(crate) fn make(repo: &Repo) -> Result<()> {
     let (file, holds, made_by) = ODD;
     let text = "a line of text\n".bytes().cycle().take(10_001).collect::<Vec<_>>();
     fs::write(folder.join(file), text)?;
-    entry(&mut manifest, &folder.join(file), file, holds, made_by, &Content::of(&folder.join(file))?)?;
+    entry(&mut manifest, &folder.join(file), file, holds, made_by, &through_qemu(&folder.join(file), &scratch)?)?;
     fs::write(folder.join("manifest.toml"), manifest)?;
     Ok(())
 }
 
 const HEAD: &str = "\
 # Every file of this folder. `cargo xtask tidy` compares the hashes, and asks image-prep for the digests.
-# The guest digests were computed by xtask/src/content.rs from what `qemu-img convert -O raw` makes of each file; that of
-# odd.raw from itself, because qemu-img would fill it up to whole sectors.
+# The guest digests were computed by xtask/src/content.rs from what `qemu-img convert -O raw` makes of each file.
 # disk.raw: 64 MiB, GPT by sfdisk, ext4 by mkfs.ext4 -d; see xtask/src/testdata.rs.
 ";
 
@@ -129,6 +128,9 @@ fn entry(
         ("guest_digest", digest),
     ];
     writeln!(manifest, "\n[[image]]")?;
+    if file.ends_with(".raw") {
+        writeln!(manifest, "format = \"raw\"")?;
+    }
     for (name, value) in fields {
         writeln!(manifest, "{name} = {value:?}")?;
     }
@@ -136,7 +138,7 @@ fn entry(
 }
 
 /// What qemu-img finds in an image.
-pub(crate) fn through_qemu(image: &Path, scratch: &Path) -> Result<Content> {
+fn through_qemu(image: &Path, scratch: &Path) -> Result<Content> {
     let raw = scratch.join("qemu.raw");
     run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(image).arg(&raw))?;
     let content = Content::of(&raw).with_context(|| format!("{}", image.display()))?;

@@ -11,7 +11,8 @@ mod manifest;
 mod pure;
 
 use std::fmt::Display;
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::Args;
@@ -64,8 +65,7 @@ pub(crate) fn run(repo: &Repo, args: &TidyArgs) -> Result<ExitCode> {
     files::check(repo, &files, &mut found)?;
     let manifest = manifest::check(repo, &files, &mut found)?;
     for image in &manifest.image {
-        let said = output(image_prep_info(&image_prep, repo, &image.file).current_dir(repo.path(".")))?;
-        manifest::check_digest(image, &said, &mut found);
+        manifest::check_digest(image, &info(&image_prep, repo, image)?, &mut found);
     }
     docs::check_help(&repo.read("README.md")?, &help, &mut found);
     docs::check_crates(&repo.read("crates/README.md")?, &metadata, &mut found);
@@ -85,8 +85,12 @@ pub(crate) fn run(repo: &Repo, args: &TidyArgs) -> Result<ExitCode> {
     }
 }
 
-fn image_prep_info(image_prep: &std::path::Path, repo: &Repo, file: &str) -> std::process::Command {
-    let mut info = std::process::Command::new(image_prep);
-    info.args(["info", "--digest", "--json"]).arg(repo.path("testdata").join(file));
-    info
+/// What `info` says of an image.
+fn info(image_prep: &Path, repo: &Repo, image: &manifest::Entry) -> Result<String> {
+    let mut info = Command::new(image_prep);
+    info.args(["info", "--digest", "--json"]).arg(repo.path("testdata").join(&image.file));
+    if let Some(format) = &image.format {
+        info.args(["--format", format]);
+    }
+    output(&mut info)
 }

@@ -27,7 +27,7 @@ const BIG: &str = "disk.raw";
 const LITTLE: &str = "little.raw";
 
 /// Cluster sizes of the little disk: smallest, a page, the default, large, largest.
-const CLUSTERS: [&str; 5] = ["512", "4k", "64k", "1M", "2M"];
+const CLUSTERS: [&str; 5] = ["512", "4k", "64k", "1m", "2m"];
 
 /// All forms, in the order of the table.
 pub(super) fn forms() -> Vec<Form> {

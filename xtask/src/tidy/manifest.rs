@@ -23,6 +23,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Entry {
     /// File name in `testdata/`.
     pub(crate) file: String,
+    /// What to call its format, where its content does not tell.
+    pub(crate) format: Option<String>,
     /// SHA-256 of the file.
     pub(crate) sha256: String,
     /// What it is there for.
@@ -97,6 +99,7 @@ mod tests {
     fn manifest() -> Manifest {
         let entry = |file: &str, sha256: &str| Entry {
             file: file.to_owned(),
+            format: None,
             sha256: sha256.to_owned(),
             holds: String::new(),
             made_by: String::new(),
