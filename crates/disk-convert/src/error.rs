@@ -1,7 +1,7 @@
 //! What went wrong, where, and whether trying again may help.
 
 use std::error::Error as StdError;
-use std::io;
+use std::{fmt, io};
 
 use disk_image::{DecodeError, OpenError, Span};
 
@@ -82,7 +82,6 @@ impl ConvertError {
 
 /// A source that could not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {len} bytes at {start:#x} of `{name}`: {fault}", len = span.len, start = span.start)]
 pub struct SourceError {
     /// The source's name; never a secret.
     pub name: Box<str>,
@@ -93,6 +92,16 @@ pub struct SourceError {
     /// What lies beneath.
     #[source]
     pub cause: Option<Cause>,
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, span, fault, .. } = self;
+        match span.is_empty() {
+            true => write!(f, "cannot open `{name}`: {fault}"),
+            false => write!(f, "cannot read {} bytes at {:#x} of `{name}`: {fault}", span.len, span.start),
+        }
+    }
 }
 
 impl SourceError {

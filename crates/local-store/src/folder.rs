@@ -48,12 +48,10 @@ const LAYOUT: u32 = 1;
 /// The locked root of a store.
 pub(crate) struct Folder {
     root: PathBuf,
+    /// The reaper holds the lock too: it gives it back when the last request in flight has ended and its files are removed.
     reaper: mpsc::Sender<PathBuf>,
-    /// Told when the lock is given back, which is when the last request in flight has ended.
+    /// Told when the lock is given back.
     released: CancellationToken,
-    // Fields drop in order: the lock goes before the word of it.
-    _lock: File,
-    _on_release: DropGuard,
 }
 
 impl Folder {
@@ -83,10 +81,8 @@ impl Folder {
         let released = CancellationToken::new();
         let folder = Self {
             root: root.to_owned(),
-            reaper: start_reaper().map_err(at("start the reaper of"))?,
-            _on_release: released.clone().drop_guard(),
+            reaper: start_reaper(lock, released.clone().drop_guard()).map_err(at("start the reaper of"))?,
             released,
-            _lock: lock,
         };
         folder.check_layout(at)?;
         Ok(folder)
@@ -189,7 +185,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Removing a file of many MiB takes milliseconds, and the last reader of one may be an async task.
-fn start_reaper() -> io::Result<mpsc::Sender<PathBuf>> {
+fn start_reaper(lock: File, on_release: DropGuard) -> io::Result<mpsc::Sender<PathBuf>> {
     let (sender, paths) = mpsc::channel::<PathBuf>();
     std::thread::Builder::new().name("local-store-reaper".into()).spawn(move || {
         for path in paths {
@@ -199,6 +195,9 @@ fn start_reaper() -> io::Result<mpsc::Sender<PathBuf>> {
                 tracing::warn!(path = %path.display(), %error, "cannot remove data; the next start will");
             }
         }
+        // All senders are gone, and so is the store. First the lock, then the word of it.
+        drop(lock);
+        drop(on_release);
     })?;
     Ok(sender)
 }
