@@ -1,3 +1,5 @@
+//! Tests of the extent map: what is merged, what lookups give, what it costs.
+
 use super::*;
 
 const CLUSTER: u64 = 64 << 10;

@@ -1,3 +1,5 @@
+//! Tests of the validation: every rule, at its edges.
+
 use std::collections::BTreeMap;
 
 use super::*;

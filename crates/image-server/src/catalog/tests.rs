@@ -1,3 +1,5 @@
+//! Tests of the catalog.
+
 use image_api::{
     Code, compute::image::Status as ImageStatus, operation::operation::Result as Ending, unpack,
 };

@@ -1,3 +1,5 @@
+//! Tests of the QCOW2 layout: its files are read back by our own reader.
+
 use super::*;
 use crate::qcow2::tests::drive;
 use crate::{ExtentMapBuilder, ObjectMap, State, Stored, qcow2};
