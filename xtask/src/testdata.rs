@@ -99,7 +99,14 @@ pub(crate) fn make(repo: &Repo) -> Result<()> {
     let (file, holds, made_by) = ODD;
     let text = "a line of text\n".bytes().cycle().take(10_001).collect::<Vec<_>>();
     fs::write(folder.join(file), text)?;
-    entry(&mut manifest, &folder.join(file), file, holds, made_by, &through_qemu(&folder.join(file), &scratch)?)?;
+    entry(
+        &mut manifest,
+        &folder.join(file),
+        file,
+        holds,
+        made_by,
+        &through_qemu(&folder.join(file), &scratch)?,
+    )?;
     fs::write(folder.join("manifest.toml"), manifest)?;
     Ok(())
 }
@@ -144,4 +151,28 @@ fn through_qemu(image: &Path, scratch: &Path) -> Result<Content> {
     let content = Content::of(&raw).with_context(|| format!("{}", image.display()))?;
     fs::remove_file(&raw)?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tidy::Manifest;
+
+    #[test]
+    fn recorded_digests_are_what_qemu_img_reads() {
+        if Command::new("qemu-img").arg("--version").output().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "CI must have qemu-img (Debian: qemu-utils)");
+            eprintln!("NOT JUDGED BY QEMU-IMG: it is not on this machine");
+            return;
+        }
+        let repo = Repo::here();
+        let scratch = tempfile::tempdir().unwrap();
+        let manifest = Manifest::read(&repo).unwrap();
+        assert!(manifest.image.len() > FORMS.len());
+        for entry in manifest.image {
+            let image = repo.path("testdata").join(&entry.file);
+            let content = through_qemu(&image, scratch.path()).unwrap();
+            assert_eq!(content.guest_digest, entry.guest_digest, "{}", entry.file);
+        }
+    }
 }

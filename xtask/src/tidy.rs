@@ -18,6 +18,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::repo::{Profile, Repo, output};
+#[cfg(test)]
+pub(crate) use manifest::Manifest;
 
 /// Arguments of `tidy`.
 #[derive(Debug, Args)]
