@@ -227,19 +227,22 @@ async fn the_object_of_a_wrong_body_does_not_replace() {
     server.stop().await;
 }
 
+/// A store that was dropped gives its folder back when its reaper is done.
+async fn until_free(dir: &Path) {
+    let lock = fs::File::open(dir.join("lock")).unwrap();
+    for _ in 0..200 {
+        if lock.try_lock().is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the folder is still locked after two seconds");
+}
+
 impl Server {
     /// After a kill inside this process, jobs on the blocking pool may hold the lock for a moment more.
     async fn start_when_free(dir: &Path) -> Self {
-        for _ in 0..200 {
-            match LocalStore::open(dir, "r") {
-                Ok(store) => {
-                    drop(store);
-                    break;
-                }
-                Err(Error::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(error) => panic!("{error:?}"),
-            }
-        }
+        until_free(dir).await;
         Self::start(dir).await
     }
 }
