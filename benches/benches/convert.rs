@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use benches::{Bench, Images, NullSink, STORED};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use disk_convert::{Disk, MemorySource, convert, open_image};
+use disk_convert::{Disk, MemorySource, References, convert, open_image};
 use disk_image::qcow2::{Layout, LayoutOptions};
 use disk_image::{ObjectMap, OpenOptions};
 use qcow2_rs::dev::{Qcow2Dev, Qcow2DevParams};
@@ -38,7 +38,7 @@ fn assemble(c: &mut Criterion) {
         let bytes = std::fs::read(images.form(name, arguments).unwrap()).unwrap();
         let source = Arc::new(MemorySource::new(name, bytes));
         let how = OpenOptions::default();
-        let opening = open_image(source, &how, &bench.options, &bench.cancel);
+        let opening = open_image(source, &how, &References::Deny, &bench.options, &bench.cancel);
         let disk = bench.runtime.block_on(opening).unwrap();
         group.bench_function(format!("{name} to raw"), |b| b.iter(|| to_null(&bench, &disk, &raw(&disk))));
     }

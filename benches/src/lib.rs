@@ -8,7 +8,7 @@ mod disk;
 mod null;
 
 use anyhow::Result;
-use disk_convert::{Disk, FileSource, Options, Workers, open_image};
+use disk_convert::{Disk, FileSource, Options, References, Workers, open_image};
 use disk_image::OpenOptions;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ impl Bench {
     pub fn open(&self, path: &std::path::Path) -> Result<Disk> {
         let source = std::sync::Arc::new(FileSource::open(path)?);
         let how = OpenOptions::default();
-        let opening = open_image(source, &how, &self.options, &self.cancel);
+        let opening = open_image(source, &how, &References::Deny, &self.options, &self.cancel);
         Ok(self.runtime.block_on(opening)?)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use block_store::{BlockStore, BlockStoreError, Collected, Manifest};
 use bytes::Bytes;
 use disk_convert::{
-    BLOCK_SIZE, ByteSource, ConvertError, Disk, MemorySink, MemorySource, Options, Part, Payload, Sink as _,
-    SourceFault, Workers, convert, digest, open_image,
+    BLOCK_SIZE, ByteSource, ConvertError, Disk, MemorySink, MemorySource, Options, Part, Payload, References,
+    Sink as _, SourceFault, Workers, convert, digest, open_image,
 };
 use disk_image::{Format, ObjectMap, OpenOptions, Span};
 use object_io::{Credentials, PutOptions, Store, StoreConfig};
@@ -79,8 +79,8 @@ impl Local {
     }
 
     async fn open(&self, source: Arc<dyn ByteSource>) -> Disk {
-        let raw = OpenOptions { format: Some(Format::Raw) };
-        open_image(source, &raw, &self.options, &self.never).await.unwrap()
+        let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+        open_image(source, &raw, &References::Deny, &self.options, &self.never).await.unwrap()
     }
 
     fn source(&self, id: &str, manifest: &Manifest) -> block_store::ManifestSource {

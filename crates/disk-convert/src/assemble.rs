@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use disk_image::{Decoder, Encoded, Origin, Plan, ReadShape, Span, Stored};
 
-use crate::{ByteSource, ConvertError, Counters, ReadAt, SourceError, SourceFault};
+use crate::{ConvertError, Counters, SourceError, SourceFault, Sources};
 
 /// The stored bytes that a part needs.
-pub(crate) enum Fetched<'a> {
+pub(crate) enum Fetched {
     /// Already here: each read of [`Plan::reads`], in its order.
     Here(Vec<(Stored, Bytes)>),
     /// To be read where they are needed; plain runs go straight into the part.
-    Local(&'a dyn ReadAt, ReadShape),
+    Local(ReadShape),
 }
 
 thread_local! {
@@ -34,8 +34,8 @@ struct Scratch {
 /// Returns the runs written: ascending, apart, relative to the part.
 pub(crate) fn assemble(
     plan: &Plan,
-    source: &dyn ByteSource,
-    fetched: &Fetched<'_>,
+    sources: &Sources,
+    fetched: &Fetched,
     counters: &Counters,
     part: &mut [u8],
 ) -> Result<Vec<Span>, ConvertError> {
@@ -43,14 +43,14 @@ pub(crate) fn assemble(
         let Scratch { decoder, encoded, unit } = scratch;
         let (stored, local) = match fetched {
             Fetched::Here(reads) => {
-                (Store { reads: reads.iter().map(|(at, bytes)| (*at, bytes.as_ref())).collect() }, None)
+                (Store { reads: reads.iter().map(|(at, bytes)| (*at, bytes.as_ref())).collect() }, false)
             }
-            Fetched::Local(file, shape) => {
+            Fetched::Local(shape) => {
                 let wants = plan.reads(*shape, |origin| matches!(origin, Origin::Encoded(..)));
-                (Store::read(&wants, *file, counters, encoded)?, Some(*file))
+                (Store::read(&wants, sources, counters, encoded)?, true)
             }
         };
-        let mut assembler = Assembler { source, stored, local, counters, decoder, unit, decoded: None };
+        let mut assembler = Assembler { sources, stored, local, counters, decoder, unit, decoded: None };
         let mut runs: Vec<Span> = Vec::new();
         for piece in &plan.pieces {
             let run = Span::new(piece.at, piece.len);
@@ -76,9 +76,10 @@ pub(crate) fn zero_gaps(part: &mut [u8], runs: &[Span]) {
 }
 
 struct Assembler<'a> {
-    source: &'a dyn ByteSource,
+    sources: &'a Sources,
     stored: Store<'a>,
-    local: Option<&'a dyn ReadAt>,
+    /// True if plain runs are read into their place, false if they are in `stored`.
+    local: bool,
     counters: &'a Counters,
     decoder: &'a mut Decoder,
     unit: &'a mut Vec<u8>,
@@ -90,13 +91,11 @@ impl Assembler<'_> {
     fn fill(&mut self, origin: &Origin, into: &mut [u8]) -> Result<(), ConvertError> {
         match origin {
             Origin::Literal(bytes) => into.copy_from_slice(bytes),
-            Origin::Stored(stored) => match self.local {
-                Some(file) => {
-                    file.read_at(stored.span.start, into)?;
-                    self.counters.read(stored.span.len);
-                }
-                None => into.copy_from_slice(self.bytes(*stored)?),
-            },
+            Origin::Stored(stored) if self.local => {
+                read_at(self.sources, *stored, into)?;
+                self.counters.read(stored.span.len);
+            }
+            Origin::Stored(stored) => into.copy_from_slice(self.bytes(*stored)?),
             Origin::Encoded(unit, 0) if into.len() as u64 == unit.guest.len => self.decode(unit, into)?,
             Origin::Encoded(unit, skip) => {
                 if self.decoded != Some(*unit) {
@@ -119,7 +118,7 @@ impl Assembler<'_> {
     fn decode(&mut self, unit: &Encoded, into: &mut [u8]) -> Result<(), ConvertError> {
         let stored = self.stored.get(unit.stored).ok_or_else(|| self.missing(unit.stored))?;
         self.decoder.decode(unit, stored, into).map_err(|source| ConvertError::Decode {
-            name: self.source.name().into(),
+            name: self.sources.file(unit.stored.file).name().into(),
             guest: unit.guest.start,
             stored: unit.stored.span.start,
             source,
@@ -134,7 +133,7 @@ impl Assembler<'_> {
 
     /// A source that answered with other bytes than it was asked for.
     fn missing(&self, stored: Stored) -> ConvertError {
-        SourceError::new(self.source.name(), stored.span, SourceFault::Protocol).into()
+        SourceError::new(self.sources.file(stored.file).name(), stored.span, SourceFault::Protocol).into()
     }
 }
 
@@ -147,7 +146,7 @@ struct Store<'a> {
 impl<'a> Store<'a> {
     fn read(
         wants: &[Stored],
-        file: &dyn ReadAt,
+        sources: &Sources,
         counters: &Counters,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Self, ConvertError> {
@@ -159,7 +158,7 @@ impl<'a> Store<'a> {
         let mut reads = Vec::with_capacity(wants.len());
         for want in wants {
             let (here, after) = rest.split_at_mut(to_usize(want.span.len));
-            file.read_at(want.span.start, here)?;
+            read_at(sources, *want, here)?;
             counters.read(want.span.len);
             reads.push((*want, &*here));
             rest = after;
@@ -174,6 +173,15 @@ impl<'a> Store<'a> {
         let (at, bytes) = self.reads.get(after.checked_sub(1)?)?;
         let from = to_usize(stored.span.start - at.span.start);
         bytes.get(from..from.checked_add(to_usize(stored.span.len))?).filter(|_| at.file == stored.file)
+    }
+}
+
+/// Reads a run of a file that does not wait for a network.
+fn read_at(sources: &Sources, stored: Stored, into: &mut [u8]) -> Result<(), SourceError> {
+    let source = sources.file(stored.file);
+    match source.blocking() {
+        Some(file) => file.read_at(stored.span.start, into),
+        None => Err(SourceError::new(source.name(), stored.span, SourceFault::Protocol)),
     }
 }
 

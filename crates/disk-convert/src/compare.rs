@@ -55,7 +55,7 @@ pub async fn compare(
     let stored = |disk: &Disk| disk.image().map().stats().data + disk.image().map().stats().encoded;
     options.counters.expect(stored(first).max(stored(second)));
 
-    let in_flight = options.workers.jobs() + first.source().shape().in_flight;
+    let in_flight = options.workers.jobs() + first.sources().shape().in_flight;
     let mut admission = Admission::new(options.memory, in_flight, cancel);
     let stop = admission.stop();
     let planned = async {
@@ -112,12 +112,12 @@ impl Both {
         let mut fetched = Vec::new();
         for side in &self.sides {
             let plan = Plan::new(side.disk.image().map(), &side.layout, part);
-            let source = side.disk.source();
-            let reads = match source.blocking() {
-                Some(_) => Vec::new(),
-                None => plan.reads(source.shape().reads, |_| true),
+            let sources = side.disk.sources();
+            let reads = match sources.are_local() {
+                true => Vec::new(),
+                false => plan.reads(sources.shape().reads, |_| true),
             };
-            let bytes = read_all(source, &reads, &self.options.workers).await?;
+            let bytes = read_all(sources, &reads, &self.options.workers).await?;
             fetched.push((plan, reads.into_iter().zip(bytes).collect::<Vec<_>>()));
         }
         let workers = self.options.workers.clone();
@@ -135,13 +135,13 @@ impl Both {
         for (side, (plan, reads)) in self.sides.iter().zip(fetched) {
             let out_of_memory = |error| SinkError::io("memory", Some(part.start), error);
             let mut buffer = self.buffers.take().map_err(out_of_memory)?;
-            let source = side.disk.source().as_ref();
-            let stored = match source.blocking() {
-                Some(file) => Fetched::Local(file, source.shape().reads),
-                None => Fetched::Here(reads),
+            let sources = side.disk.sources();
+            let stored = match sources.are_local() {
+                true => Fetched::Local(sources.shape().reads),
+                false => Fetched::Here(reads),
             };
             let counters = &self.options.counters;
-            let runs = assemble(&plan, source, &stored, counters, &mut buffer[..len])?;
+            let runs = assemble(&plan, sources, &stored, counters, &mut buffer[..len])?;
             zero_gaps(&mut buffer[..len], &runs);
             filled = filled.max(runs.iter().map(|run| run.len).sum());
             buffers.push(buffer);

@@ -34,7 +34,7 @@ pub async fn convert<S: Sink>(
     let sink = Arc::new(sink);
     let finished = async {
         make_parts(disk, layout, &sink, options, cancel).await?;
-        disk.source().verify().await?;
+        disk.sources().verify().await?;
         if cancel.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
@@ -55,7 +55,7 @@ async fn make_parts<S: Sink>(
     cancel: &CancellationToken,
 ) -> Result<(), ConvertError> {
     let rules = sink.rules();
-    let shape = disk.source().shape();
+    let shape = disk.sources().shape();
     let part_size = part_size(disk, layout, rules);
     let len = layout.len();
     if len.div_ceil(part_size) > u64::from(u32::MAX) {
@@ -72,7 +72,7 @@ async fn make_parts<S: Sink>(
     });
 
     let jobs = options.workers.jobs();
-    let in_flight = if disk.source().blocking().is_some() && sink.blocking().is_some() {
+    let in_flight = if disk.sources().are_local() && sink.blocking().is_some() {
         jobs * 2
     } else {
         shape.in_flight.max(rules.in_flight) + jobs
@@ -113,7 +113,7 @@ fn part_size(disk: &Disk, layout: &ObjectMap, rules: PartRules) -> u64 {
         PartSize::Exactly(size) => size,
         PartSize::AtLeast(least) => {
             let unit = disk.image().map().stats().largest_unit;
-            let wanted = least.max(disk.source().shape().part).max(unit);
+            let wanted = least.max(disk.sources().shape().part).max(unit);
             // A part that begins inside an encoded unit or a cluster would decode it, or describe it, twice.
             wanted.next_multiple_of(layout.alignment()).next_multiple_of(unit.max(1))
         }
@@ -123,7 +123,7 @@ fn part_size(disk: &Disk, layout: &ObjectMap, rules: PartRules) -> u64 {
 /// An upper bound of what one part costs: itself, and its reads, of which [`Plan::reads`] wastes at most half.
 fn worst_cost(disk: &Disk, part_size: u64) -> u64 {
     let stats = disk.image().map().stats();
-    let in_place = disk.source().blocking().is_some() && stats.encoded == 0;
+    let in_place = disk.sources().are_local() && stats.encoded == 0;
     part_size + if in_place { 0 } else { 2 * (part_size + stats.largest_unit) }
 }
 
@@ -162,8 +162,8 @@ struct PartJob {
 impl<S: Sink> PartMaker<S> {
     fn plan(&self, number: u32, layout: &ObjectMap, part: Span) -> PartJob {
         let plan = Plan::new(self.disk.image().map(), layout, part);
-        let shape = self.disk.source().shape().reads;
-        let local = self.disk.source().blocking().is_some();
+        let shape = self.disk.sources().shape().reads;
+        let local = self.disk.sources().are_local();
         let reads = plan.reads(shape, |origin| !local || matches!(origin, Origin::Encoded(..)));
         let unit = plan.pieces.iter().map(|piece| match &piece.origin {
             Origin::Encoded(unit, _) if unit.guest.len != piece.len => unit.guest.len,
@@ -203,7 +203,7 @@ impl<S: Sink> PartMaker<S> {
     }
 
     async fn fetch(&self, reads: Vec<Stored>) -> Result<Vec<(Stored, bytes::Bytes)>, ConvertError> {
-        let bytes = read_all(self.disk.source(), &reads, &self.options.workers).await?;
+        let bytes = read_all(self.disk.sources(), &reads, &self.options.workers).await?;
         for read in &reads {
             self.options.counters.read(read.span.len);
         }
@@ -220,15 +220,15 @@ impl<S: Sink> PartMaker<S> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
-        let source = self.disk.source().as_ref();
-        let fetched = match source.blocking() {
-            Some(file) => Fetched::Local(file, source.shape().reads),
-            None => Fetched::Here(fetched),
+        let sources = self.disk.sources();
+        let fetched = match sources.are_local() {
+            true => Fetched::Local(sources.shape().reads),
+            false => Fetched::Here(fetched),
         };
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
-        let runs = assemble(plan, source, &fetched, &self.options.counters, &mut buffer[..len])?;
+        let runs = assemble(plan, sources, &fetched, &self.options.counters, &mut buffer[..len])?;
         if self.rules.zeroes != Zeroes::SkipRuns {
             zero_gaps(&mut buffer[..len], &runs);
         }

@@ -3,24 +3,39 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk_image::{Format, Image, Open, OpenOptions, Stored, open, raw};
+use disk_image::{
+    ExtentMap, Format, Image, Open, OpenError, OpenOptions, Reference, Referred, Stored, open, raw,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::to_usize;
-use crate::{ByteSource, ConvertError, Options, SourceError, SourceFault, Workers};
+use crate::references::Opener;
+use crate::{
+    ByteSource, ConvertError, Options, ReferenceFault, References, SourceError, SourceFault, Sources, Workers,
+};
 
-/// An opened disk image and its source. Cheap to clone.
+/// An opened disk image and the files that it is read from. Cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
     image: Arc<Image>,
-    source: Arc<dyn ByteSource>,
+    sources: Sources,
 }
 
 impl Disk {
     /// Joins an image with the source that it was opened from.
     pub fn new(image: Image, source: Arc<dyn ByteSource>) -> Self {
-        Self { image: Arc::new(image), source }
+        Self { image: Arc::new(image), sources: Sources::new(vec![source]) }
+    }
+
+    /// The same disk with a refined map, for example one in which stored zeroes are marked.
+    ///
+    /// # Panics
+    ///
+    /// If the map is not as long as the virtual size.
+    #[must_use]
+    pub fn with_map(&self, map: ExtentMap) -> Self {
+        Self { image: Arc::new(self.image.as_ref().clone().with_map(map)), sources: self.sources.clone() }
     }
 
     /// The image.
@@ -28,9 +43,14 @@ impl Disk {
         &self.image
     }
 
-    /// Its source.
+    /// The image's own file.
     pub fn source(&self) -> &Arc<dyn ByteSource> {
-        &self.source
+        self.sources.image()
+    }
+
+    /// All the files that hold the disk.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 }
 
@@ -41,77 +61,136 @@ impl Disk {
 ///
 /// # Errors
 ///
-/// [`ConvertError::Open`] if the image is refused, or what the source reports.
+/// [`ConvertError::Open`] if the image is refused, [`ConvertError::Reference`] if it names a file that `references` does not let
+/// in, or what the source reports.
 pub async fn open_image(
     source: Arc<dyn ByteSource>,
     how: &OpenOptions,
+    references: &References,
     options: &Options,
     cancel: &CancellationToken,
 ) -> Result<Disk, ConvertError> {
-    let refused = |error| ConvertError::Open { name: source.name().into(), source: error };
-    let opening = async {
-        let mut step = open(source.len(), how).map_err(refused)?;
-        let mut head = (Stored::image(0, 0), Bytes::new());
-        let image = loop {
-            match step {
-                Open::Ready(image) => break image,
-                Open::Need(need) => {
-                    let answers = read_metadata(&source, need.wants(), &mut head, &options.workers).await?;
-                    // Tables of an 8 TiB disk take a while to parse: not on the runtime's threads.
-                    step = options.workers.run(move || need.resume(answers)).await?.map_err(refused)?;
-                }
-            }
-        };
-        if image.format() == Format::Raw
-            && let Some(allocation) = source.allocation().await?
-        {
-            return raw::open(source.len(), Some(&allocation)).map_err(refused);
-        }
-        Ok(image)
-    };
-    let image = cancel.run_until_cancelled(opening).await.unwrap_or(Err(ConvertError::Cancelled))?;
-    Ok(Disk::new(image, source))
+    let opening = Opening::new(source, references)?.run(how, options);
+    cancel.run_until_cancelled(opening).await.unwrap_or(Err(ConvertError::Cancelled))
 }
 
-/// Reads what a parser wants in as few reads as serve the source best. `head` keeps the start of the file, which is wanted first to
-/// recognise the format, then to parse it.
-async fn read_metadata(
-    source: &Arc<dyn ByteSource>,
-    wants: &[Stored],
-    head: &mut (Stored, Bytes),
-    workers: &Workers,
-) -> Result<Vec<Bytes>, ConvertError> {
-    let missing = wants.iter().filter(|want| !head.0.span.covers(want.span)).copied().collect();
-    let reads = source.shape().reads.merge(missing);
-    let bytes = read_all(source, &reads, workers).await?;
-    let read: Vec<_> = reads.into_iter().zip(bytes).collect();
-    if let Some(first) = read.first().filter(|(at, _)| at.span.start == 0 && head.0.span.is_empty()) {
-        head.clone_from(first);
+/// An image while it is opened.
+struct Opening {
+    files: Vec<Arc<dyn ByteSource>>,
+    references: Policy,
+    /// The start of the image's own file, which is wanted first to recognise the format, then to parse it.
+    head: (Stored, Bytes),
+}
+
+enum Policy {
+    Deny,
+    List,
+    Beneath(Opener),
+}
+
+impl Opening {
+    fn new(source: Arc<dyn ByteSource>, references: &References) -> Result<Self, ConvertError> {
+        let references = match references {
+            References::Deny => Policy::Deny,
+            References::List => Policy::List,
+            References::Beneath(folder) => Policy::Beneath(Opener::new(folder)?),
+        };
+        Ok(Self { files: vec![source], references, head: (Stored::image(0, 0), Bytes::new()) })
     }
-    let answer = |want: &Stored| {
-        let after = read.partition_point(|(at, _)| at.span.start <= want.span.start);
-        let (at, bytes) = after
-            .checked_sub(1)
-            .and_then(|i| read.get(i))
-            .filter(|_| !head.0.span.covers(want.span))
-            .unwrap_or(head);
-        let from = to_usize(want.span.start - at.span.start);
-        bytes.slice(from..from + to_usize(want.span.len))
-    };
-    Ok(wants.iter().map(answer).collect())
+
+    async fn run(mut self, how: &OpenOptions, options: &Options) -> Result<Disk, ConvertError> {
+        let mut step = open(self.files[0].len(), how).map_err(|error| self.refused(error))?;
+        let mut image = loop {
+            step = match step {
+                Open::Ready(image) => break image,
+                Open::Need(need) => {
+                    let answers = self.read(need.wants(), &options.workers).await?;
+                    // Tables of an 8 TiB disk take a while to parse: not on the runtime's threads.
+                    options.workers.run(move || need.resume(answers)).await?
+                }
+                Open::Refer(refer) => {
+                    let mut referred = Vec::new();
+                    for reference in refer.references() {
+                        referred.push(self.refer(reference).await?);
+                    }
+                    options.workers.run(move || refer.resume(referred)).await?
+                }
+            }
+            .map_err(|error| self.refused(error))?;
+        };
+        if image.format() == Format::Raw
+            && let Some(allocation) = self.files[0].allocation().await?
+        {
+            image = raw::open(self.files[0].len(), Some(&allocation)).map_err(|error| self.refused(error))?;
+        }
+        Ok(Disk { image: Arc::new(image), sources: Sources::new(self.files) })
+    }
+
+    fn refused(&self, error: OpenError) -> ConvertError {
+        let (file, source) = error.located();
+        let file = self.files.get(usize::from(file.0)).unwrap_or(&self.files[0]);
+        ConvertError::Open { name: file.name().into(), source }
+    }
+
+    /// Opens a file that the image names, if the policy lets it in.
+    async fn refer(&mut self, reference: &Reference) -> Result<Referred, ConvertError> {
+        let opened = match &mut self.references {
+            Policy::List => return Ok(Referred::Skipped),
+            Policy::Deny => Err(ReferenceFault::Denied),
+            Policy::Beneath(opener) => opener.open(reference).map(|source| (source, opener.last())),
+        };
+        let (source, file) = opened.map_err(|source| {
+            let by = self.files.get(usize::from(reference.by.0)).unwrap_or(&self.files[0]);
+            ConvertError::Reference { name: by.name().into(), reference: reference.clone(), source }
+        })?;
+        let allocation = match reference.format {
+            Format::Raw => source.allocation().await?,
+            _ => None,
+        };
+        let len = source.len();
+        self.files.push(Arc::new(source));
+        Ok(Referred::File { file, len, allocation })
+    }
+
+    /// Reads what a parser wants in as few reads as serve the source best.
+    async fn read(&mut self, wants: &[Stored], workers: &Workers) -> Result<Vec<Bytes>, ConvertError> {
+        let head = &mut self.head;
+        let in_head =
+            |head: &(Stored, Bytes), want: &Stored| want.file == head.0.file && head.0.span.covers(want.span);
+        let missing = wants.iter().filter(|want| !in_head(head, want)).copied().collect();
+        let sources = Sources::new(self.files.clone());
+        let reads = sources.shape().reads.merge(missing);
+        let bytes = read_all(&sources, &reads, workers).await?;
+        let read: Vec<_> = reads.into_iter().zip(bytes).collect();
+        if let Some(first) = read.first().filter(|(at, _)| at.span.start == 0 && head.0.span.is_empty()) {
+            head.clone_from(first);
+        }
+        let answer = |want: &Stored| {
+            let after =
+                read.partition_point(|(at, _)| (at.file, at.span.start) <= (want.file, want.span.start));
+            let (at, bytes) = after
+                .checked_sub(1)
+                .and_then(|i| read.get(i))
+                .filter(|_| !in_head(head, want))
+                .unwrap_or(head);
+            let from = to_usize(want.span.start - at.span.start);
+            bytes.slice(from..from + to_usize(want.span.len))
+        };
+        Ok(wants.iter().map(answer).collect())
+    }
 }
 
 /// Reads runs, several in flight, and gives their bytes in order.
 pub(crate) async fn read_all(
-    source: &Arc<dyn ByteSource>,
+    sources: &Sources,
     wants: &[Stored],
     workers: &Workers,
 ) -> Result<Vec<Bytes>, ConvertError> {
-    let local = source.blocking().is_some();
     stream::iter(wants.to_vec())
         .map(|want| async move {
             let span = want.span;
-            let bytes = if local {
+            let source = sources.file(want.file);
+            let bytes = if source.blocking().is_some() {
                 let file = source.clone();
                 workers.run(move || read_local(&file, want)).await??
             } else {
@@ -122,7 +201,7 @@ pub(crate) async fn read_all(
             }
             Ok(bytes)
         })
-        .buffered(source.shape().in_flight.max(1))
+        .buffered(sources.shape().in_flight.max(1))
         .try_collect()
         .await
 }

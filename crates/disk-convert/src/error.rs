@@ -3,7 +3,9 @@
 use std::error::Error as StdError;
 use std::{fmt, io};
 
-use disk_image::{DecodeError, OpenError, Span};
+use disk_image::{DecodeError, OpenError, Reference, Span};
+
+use crate::ReferenceFault;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -18,6 +20,20 @@ pub enum ConvertError {
         name: Box<str>,
         /// Why.
         source: OpenError,
+    },
+    /// The image names another file, which is not opened.
+    #[error(
+        "`{name}` names the {role} `{file}`",
+        role = reference.role,
+        file = reference.name.escape_debug()
+    )]
+    Reference {
+        /// The file that names it.
+        name: Box<str>,
+        /// What it names.
+        reference: Reference,
+        /// Why it is not opened.
+        source: ReferenceFault,
     },
     /// The source failed.
     #[error(transparent)]
@@ -64,13 +80,14 @@ pub enum ConvertError {
 impl ConvertError {
     /// True if the image itself is at fault: refused, damaged or not supported.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Decode { .. })
+        matches!(self, Self::Open { .. } | Self::Decode { .. } | Self::Reference { .. })
     }
 
     /// What would help, where something would.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Open { source, .. } => source.hint(),
+            Self::Reference { source, .. } => source.hint(),
             Self::Decode { .. } => Some("the file is damaged; compare its checksum with the original"),
             Self::Source(error) => error.fault.hint(),
             Self::Sink(error) => error.fault.hint(),

@@ -31,8 +31,7 @@ pub async fn scan(disk: &Disk, options: &Options, cancel: &CancellationToken) ->
         let state = if matches!(extent.state, State::Data(_)) { extent.state } else { State::Hole };
         plain.push(extent.guest.len, state);
     }
-    let plain = disk.image().clone().with_map(plain.finish(map.guest_len()));
-    let plain = Disk::new(plain, disk.source().clone());
+    let plain = disk.with_map(plain.finish(map.guest_len()));
     let layout = ObjectMap::raw(map.guest_len());
     let zeroes = convert(&plain, &layout, ZeroFinder::default(), options, cancel).await?;
 
@@ -61,8 +60,7 @@ pub async fn scan(disk: &Disk, options: &Options, cancel: &CancellationToken) ->
             at += len;
         }
     }
-    let image = disk.image().clone().with_map(marked.finish(map.guest_len()));
-    Ok(Disk::new(image, disk.source().clone()))
+    Ok(disk.with_map(marked.finish(map.guest_len())))
 }
 
 /// Collects, by the offset of its part, the zero runs of what is put.

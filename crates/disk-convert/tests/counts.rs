@@ -21,7 +21,9 @@ fn testdata(name: &str) -> PathBuf {
 
 async fn open(path: &Path, options: &Options) -> Disk {
     let source = Arc::new(FileSource::open(path).unwrap());
-    open_image(source, &OpenOptions::default(), options, &CancellationToken::new()).await.unwrap()
+    open_image(source, &OpenOptions::default(), &References::Deny, options, &CancellationToken::new())
+        .await
+        .unwrap()
 }
 
 fn layouts(disk: &Disk) -> Vec<(&'static str, ObjectMap)> {

@@ -31,8 +31,8 @@ fn make_disk(folder: &Path) -> std::path::PathBuf {
 
 async fn open(path: &Path) -> Disk {
     let source = Arc::new(FileSource::open(path).unwrap());
-    let raw = OpenOptions { format: Some(Format::Raw) };
-    open_image(source, &raw, &Options::default(), &CancellationToken::new()).await.unwrap()
+    let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+    open_image(source, &raw, &References::Deny, &Options::default(), &CancellationToken::new()).await.unwrap()
 }
 
 async fn convert_to(disk: &Disk, out: &Path, options: &Options) -> Result<(), ConvertError> {

@@ -1,6 +1,6 @@
 //! Why a disk image was refused.
 
-use crate::{Format, Span};
+use crate::{FileId, Format, Role, Span};
 
 /// Why a disk image was refused. Nothing was read beyond its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +106,23 @@ pub enum OpenError {
     #[error("the image needs {0}, which is not supported")]
     Unsupported(Feature),
 
+    /// The format of a file that the image names is not declared, and it is never guessed.
+    #[error("the image does not say which format its {0} has")]
+    Undeclared(Role),
+
+    /// There is no such internal snapshot.
+    #[error("the image has no internal snapshot with this name or id")]
+    NoSnapshot,
+
+    /// Something is wrong in a file that the image names.
+    #[error("{error}")]
+    In {
+        /// The file.
+        file: FileId,
+        /// What is wrong there.
+        error: Box<OpenError>,
+    },
+
     /// The caller broke the contract of [`crate::Need::resume`].
     #[error("the answers do not match the runs that were asked for")]
     Answer,
@@ -114,7 +131,26 @@ pub enum OpenError {
 impl OpenError {
     /// True if the image may be good, and only lacks support here.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::Unsupported(_))
+        match self {
+            Self::Unsupported(_) => true,
+            Self::In { error, .. } => error.is_unsupported(),
+            _ => false,
+        }
+    }
+
+    /// The file in which something is wrong, and what.
+    pub fn located(self) -> (FileId, Self) {
+        match self {
+            Self::In { file, error } => (file, *error),
+            error => (FileId::IMAGE, error),
+        }
+    }
+
+    pub(crate) fn in_file(self, file: FileId) -> Self {
+        match self {
+            located @ Self::In { .. } => located,
+            error => Self::In { file, error: Box::new(error) },
+        }
     }
 
     /// What would help, where something would.
@@ -126,6 +162,9 @@ impl OpenError {
                 Some("the file may be truncated; compare its size and checksum with the original")
             }
             Self::Unsupported(feature) => feature.hint(),
+            Self::Undeclared(_) => Some("name it with --backing-format"),
+            Self::NoSnapshot => Some("`image-prep info` lists them"),
+            Self::In { error, .. } => error.hint(),
             _ => None,
         }
     }
@@ -169,6 +208,9 @@ pub enum Feature {
     /// QCOW2 or VMDK delta on top of another image.
     #[error("a backing file")]
     BackingFile,
+    /// QCOW2 on a backing file of a format that is not read here.
+    #[error("a backing file of another format")]
+    BackingFormat,
     /// QCOW2 with its clusters in another file.
     #[error("an external data file")]
     DataFile,

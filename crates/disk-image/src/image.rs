@@ -1,6 +1,6 @@
 //! An opened disk image.
 
-use crate::{ExtentMap, qcow2, vmdk};
+use crate::{ExtentMap, OpenError, Reference, qcow2, vmdk};
 
 /// A disk image format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub struct Image {
     pub(crate) map: ExtentMap,
     pub(crate) details: Details,
     pub(crate) warnings: Vec<Warning>,
+    pub(crate) references: Vec<Reference>,
+    pub(crate) partial: bool,
 }
 
 impl Image {
@@ -72,6 +74,29 @@ impl Image {
     /// What a user should know and may ignore.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// The files that the image names, and those that they name.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// True if some of them were passed over: then what they hold counts as holes, and the map is good for information only.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    pub(crate) fn new(virtual_size: u64, map: ExtentMap, details: Details) -> Self {
+        Self { virtual_size, map, details, warnings: Vec::new(), references: Vec::new(), partial: false }
+    }
+
+    /// This layer over the one beneath it, as long as this one is.
+    pub(crate) fn over(mut self, below: Self) -> Result<Self, OpenError> {
+        self.map = self.map.over(&below.map)?;
+        self.warnings.extend(below.warnings);
+        self.references.extend(below.references);
+        self.partial |= below.partial;
+        Ok(self)
     }
 }
 

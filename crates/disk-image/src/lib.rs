@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod backing;
 mod decode;
 mod error;
 mod extent;
@@ -23,6 +24,7 @@ mod plan;
 mod probe;
 pub mod qcow2;
 pub mod raw;
+mod reference;
 mod span;
 mod varint;
 pub mod vmdk;
@@ -35,46 +37,74 @@ pub use map::{ExtentMap, ExtentMapBuilder, Extents, MapStats};
 pub use object::{Fill, ObjectMap, Segment, Segments};
 pub use open::{Need, Open};
 pub use plan::{Encoded, Origin, Piece, Plan, ReadShape};
+pub use reference::{Refer, Reference, Referred, Role};
 pub use span::{FileId, Span, Stored};
 
 use limits::MAX_FILE_LEN;
 use probe::{PROBE_LEN, probe};
+use span::Window;
 
 /// How to open a disk image.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// The format, where the user has named it; by content otherwise.
     pub format: Option<Format>,
+    /// The internal snapshot to read, by id or name; the current state otherwise.
+    pub snapshot: Option<String>,
+    /// The format of backing files whose format no header declares.
+    pub backing_format: Option<Format>,
+}
+
+/// What of the options holds for a layer, and how deep it lies.
+#[derive(Debug, Clone, Default)]
+struct Layer {
+    /// Layers above it.
+    depth: u32,
+    /// As in [`OpenOptions`]; only ever set for the top layer.
+    snapshot: Option<String>,
+    /// As in [`OpenOptions`].
+    backing_format: Option<Format>,
 }
 
 /// Opens the disk image in a file of `file_len` bytes.
 ///
 /// # Errors
 ///
-/// Here and at each [`Need::resume`]: whatever makes the image unreadable or unsafe to read.
+/// Here and at each [`Need::resume`] and [`Refer::resume`]: whatever makes the image unreadable or unsafe to read.
 pub fn open(file_len: u64, options: &OpenOptions) -> Result<Open<Image>, OpenError> {
-    if file_len == 0 {
-        return Err(OpenError::Empty);
-    }
-    if file_len > MAX_FILE_LEN {
-        return Err(OpenError::Limit {
-            what: Item::The("file length"),
-            found: file_len,
-            limit: MAX_FILE_LEN,
-        });
-    }
-    match options.format {
-        Some(format) => open_as(format, file_len),
-        None => Ok(Open::need_one(Stored::image(0, PROBE_LEN.min(file_len)), move |head| {
-            open_as(probe(&head)?, file_len)
+    let window = Window::file(FileId::IMAGE, file_len);
+    check_len(window)?;
+    let OpenOptions { format, snapshot, backing_format } = options.clone();
+    let layer = Layer { depth: 0, snapshot, backing_format };
+    match format {
+        Some(format) => open_as(format, window, &layer),
+        None => Ok(Open::need_one(window.at(0, PROBE_LEN.min(file_len)), move |head| {
+            open_as(probe(&head)?, window, &layer)
         })),
     }
 }
 
-fn open_as(format: Format, file_len: u64) -> Result<Open<Image>, OpenError> {
+fn check_len(window: Window) -> Result<(), OpenError> {
+    if window.len == 0 {
+        return Err(OpenError::Empty);
+    }
+    if window.len > MAX_FILE_LEN {
+        return Err(OpenError::Limit {
+            what: Item::The("file length"),
+            found: window.len,
+            limit: MAX_FILE_LEN,
+        });
+    }
+    Ok(())
+}
+
+fn open_as(format: Format, window: Window, layer: &Layer) -> Result<Open<Image>, OpenError> {
+    if layer.snapshot.is_some() && format != Format::Qcow2 {
+        return Err(OpenError::NoSnapshot);
+    }
     match format {
-        Format::Raw => raw::open(file_len, None).map(Open::Ready),
-        Format::Qcow2 => qcow2::open(file_len),
-        Format::Vmdk => vmdk::open(file_len),
+        Format::Raw => raw::open_window(window, None).map(Open::Ready),
+        Format::Qcow2 => qcow2::open(window, layer),
+        Format::Vmdk => vmdk::open(window, layer),
     }
 }

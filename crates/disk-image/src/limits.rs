@@ -6,6 +6,9 @@ pub const MAX_VIRTUAL_SIZE: u64 = 64 << 40;
 /// Largest source file, bytes. File offsets are signed in every operating system's interface.
 pub const MAX_FILE_LEN: u64 = i64::MAX as u64;
 
+/// Most layers beneath an image. Chains that are made by hand or by daily backups are shorter.
+pub const MAX_BACKING_DEPTH: u32 = 64;
+
 /// Memory that an extent map may take, bytes. Holds 4 TiB mapped in 64 KiB compressed clusters.
 pub const MAX_MAP_MEMORY: usize = 256 << 20;
 
@@ -23,6 +26,9 @@ pub const VMDK_FOOTER_SEARCH: u64 = 1 << 20;
 
 /// How far a QCOW2 header and its extensions may reach, bytes. QEMU writes under 1 KiB; all 192 feature names take 9 KiB.
 pub const MAX_HEADER_LEN: u64 = 64 << 10;
+
+/// Longest name of a QCOW2 backing file, bytes, as in the specification.
+pub const MAX_BACKING_NAME: u32 = 1023;
 
 /// Largest QCOW2 L1 table, bytes, as in QEMU: enough for 64 TiB from clusters of 16 KiB on.
 pub const MAX_L1_LEN: u64 = 32 << 20;

@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
+use crate::limits::MAX_MAP_MEMORY;
 use crate::varint::{Reader, push_signed, push_varint};
-use crate::{Encoding, Extent, FileId, Span, State, Stored};
+use crate::{Encoding, Extent, FileId, Item, OpenError, Span, State, Stored};
 
 /// Runs between two index entries: 24 bytes of index a run group stay under half a byte a run.
 const RUNS_PER_INDEX_ENTRY: u32 = 64;
@@ -117,6 +118,21 @@ impl ExtentMap {
             from: range.start,
             end,
         }
+    }
+
+    /// This map with its holes filled from the one beneath it. As long as this one: what the other lacks is a hole, what it has
+    /// beyond is left out.
+    pub(crate) fn over(&self, below: &Self) -> Result<Self, OpenError> {
+        let mut merged = ExtentMapBuilder::new();
+        for top in self.iter() {
+            match top.state {
+                State::Hole => merged.push_extents(below.extents(top.guest))?,
+                state => merged.push(top.guest.len, state),
+            }
+            merged.push(top.guest.end().saturating_sub(merged.guest_len()), State::Hole);
+            merged.check_memory()?;
+        }
+        Ok(merged.finish(self.guest_len()))
     }
 
     /// All extents.
@@ -245,6 +261,27 @@ impl ExtentMapBuilder {
     /// Bytes of memory filled so far, for a caller that bounds it. What a vector has reserved beyond that was never touched.
     pub fn memory(&self) -> usize {
         self.runs.len() + self.index.len() * size_of::<IndexEntry>()
+    }
+
+    /// Refuses a map that has grown above [`MAX_MAP_MEMORY`].
+    pub(crate) fn check_memory(&self) -> Result<(), OpenError> {
+        if self.memory() > MAX_MAP_MEMORY {
+            return Err(OpenError::Limit {
+                what: Item::The("memory of the extent map"),
+                found: self.memory() as u64,
+                limit: MAX_MAP_MEMORY as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Appends the runs of another map.
+    pub(crate) fn push_extents(&mut self, extents: Extents<'_>) -> Result<(), OpenError> {
+        for extent in extents {
+            self.push(extent.guest.len, extent.state);
+            self.check_memory()?;
+        }
+        Ok(())
     }
 
     /// Appends a run of `len` guest bytes. An empty run is ignored. `State::Data` must be as long as the run.

@@ -18,6 +18,8 @@
 //!             let answers = answers.collect();
 //!             step = need.resume(answers)?;
 //!         }
+//!         // A raw disk names no other file.
+//!         Open::Refer(_) => unreachable!(),
 //!     }
 //! };
 //! assert_eq!(image.virtual_size(), 1 << 20);
@@ -27,7 +29,7 @@
 
 use bytes::Bytes;
 
-use crate::{OpenError, Stored};
+use crate::{FileId, OpenError, Refer, Reference, Referred, Stored};
 
 /// What opening has come to.
 pub enum Open<T> {
@@ -35,6 +37,8 @@ pub enum Open<T> {
     Ready(T),
     /// More bytes are needed.
     Need(Need<T>),
+    /// Files that the image names are needed.
+    Refer(Refer<T>),
 }
 
 type Next<T> = Box<dyn FnOnce(Vec<Bytes>) -> Result<Open<T>, OpenError> + Send>;
@@ -66,7 +70,7 @@ impl<T> Need<T> {
     }
 }
 
-impl<T: 'static> Open<T> {
+impl<T: Send + 'static> Open<T> {
     /// Asks for runs and says what to do with them.
     pub(crate) fn need(
         wants: Vec<Stored>,
@@ -81,5 +85,57 @@ impl<T: 'static> Open<T> {
         next: impl FnOnce(Bytes) -> Result<Open<T>, OpenError> + Send + 'static,
     ) -> Self {
         Self::need(vec![want], |answers| next(answers.into_iter().next().unwrap_or_default()))
+    }
+
+    /// Asks for a file that the image names.
+    pub(crate) fn refer_one(
+        reference: Reference,
+        next: impl FnOnce(Referred) -> Result<Open<T>, OpenError> + Send + 'static,
+    ) -> Self {
+        Self::refer(vec![reference], |referred| match referred.into_iter().next() {
+            Some(referred) => next(referred),
+            None => Err(OpenError::Answer),
+        })
+    }
+
+    /// Asks for files that the image names.
+    pub(crate) fn refer(
+        references: Vec<Reference>,
+        next: impl FnOnce(Vec<Referred>) -> Result<Open<T>, OpenError> + Send + 'static,
+    ) -> Self {
+        Self::Refer(Refer::new(references, next))
+    }
+
+    /// Goes on with the result, once it is there.
+    pub(crate) fn and_then<U: Send + 'static>(
+        self,
+        next: impl FnOnce(T) -> Result<Open<U>, OpenError> + Send + 'static,
+    ) -> Result<Open<U>, OpenError> {
+        match self {
+            Self::Ready(value) => next(value),
+            Self::Need(Need { wants, next: rest }) => {
+                Ok(Open::need(wants, move |answers| rest(answers)?.and_then(next)))
+            }
+            Self::Refer(refer) => {
+                let references = refer.references().to_vec();
+                Ok(Open::refer(references, move |referred| refer.resume(referred)?.and_then(next)))
+            }
+        }
+    }
+
+    /// Says of every error from here on which file it is in.
+    pub(crate) fn in_file(self, file: FileId) -> Self {
+        let tell = move |result: Result<Self, OpenError>| match result {
+            Ok(open) => Ok(open.in_file(file)),
+            Err(error) => Err(error.in_file(file)),
+        };
+        match self {
+            Self::Ready(value) => Self::Ready(value),
+            Self::Need(Need { wants, next }) => Self::need(wants, move |answers| tell(next(answers))),
+            Self::Refer(refer) => {
+                let references = refer.references().to_vec();
+                Self::refer(references, move |referred| tell(refer.resume(referred)))
+            }
+        }
     }
 }

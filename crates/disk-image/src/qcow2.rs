@@ -7,7 +7,7 @@
 //!
 //! Read: every cluster size from 512 bytes to 2 MiB, deflate and Zstandard clusters, both kinds of zero cluster, any refcount
 //! width, a virtual size that ends inside a cluster. Passed over: internal snapshots, bitmaps, saved VM state. Refused by name:
-//! backing files, external data files, extended L2 entries, encryption, unknown incompatible features and compression types.
+//! external data files, extended L2 entries, encryption, unknown incompatible features and compression types.
 //!
 //! Cost: the header, the L1 table and each L2 table are read once and not kept. Time goes with the tables that exist, not with the
 //! virtual size: an empty disk of 8 TiB is a header and an L1 table of 128 KiB.
@@ -19,9 +19,11 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use crate::backing::over_backing;
 use crate::limits::{MAX_HEADER_LEN, METADATA_STEP};
-use crate::{Encoding, Image, Open, OpenError, Stored};
-use header::Header;
+use crate::span::Window;
+use crate::{Encoding, Image, Layer, Open, OpenError, Reference, Role};
+use header::{Backing, Header};
 
 pub use layout::{DEFAULT_CLUSTER_SIZE, Layout, LayoutError, LayoutOptions};
 
@@ -45,10 +47,21 @@ pub struct Details {
     pub bitmaps: u32,
 }
 
-/// Opens a file of `file_len` bytes.
-pub(crate) fn open(file_len: u64) -> Result<Open<Image>, OpenError> {
-    let head = Stored::image(0, file_len.min(MAX_HEADER_LEN));
+/// Opens the image in a window.
+pub(crate) fn open(file: Window, layer: &Layer) -> Result<Open<Image>, OpenError> {
+    let layer = layer.clone();
+    let head = file.at(0, file.len.min(MAX_HEADER_LEN));
     Ok(Open::need_one(head, move |bytes| {
-        tables::read(Header::read(&bytes, file_len)?, file_len, METADATA_STEP)
+        let checked = Header::read(&bytes, file.len)?;
+        let backing = checked.backing.clone();
+        tables::read(checked, file, METADATA_STEP)?.and_then(move |top| match backing {
+            Some(Backing { name, format }) => {
+                let format =
+                    format.or(layer.backing_format).ok_or(OpenError::Undeclared(Role::BackingFile))?;
+                let reference = Reference { by: file.file, name, role: Role::BackingFile, format };
+                over_backing(top, reference, &layer)
+            }
+            None => Ok(Open::Ready(top)),
+        })
     }))
 }

@@ -4,7 +4,8 @@
 //! its file system, so it comes from the source. Cost: none.
 
 use crate::limits::MAX_VIRTUAL_SIZE;
-use crate::{Details, ExtentMapBuilder, Image, Item, OpenError, Span, State, Stored, Warning};
+use crate::span::Window;
+use crate::{Details, ExtentMapBuilder, FileId, Image, Item, OpenError, Span, State, Warning};
 
 /// Guest disks are made of sectors of this size.
 const SECTOR: u64 = 512;
@@ -15,6 +16,12 @@ const SECTOR: u64 = 512;
 ///
 /// [`OpenError::Empty`], and [`OpenError::Limit`] above [`MAX_VIRTUAL_SIZE`].
 pub fn open(file_len: u64, allocation: Option<&[Span]>) -> Result<Image, OpenError> {
+    open_window(Window::file(FileId::IMAGE, file_len), allocation)
+}
+
+/// The same in a window.
+pub(crate) fn open_window(window: Window, allocation: Option<&[Span]>) -> Result<Image, OpenError> {
+    let file_len = window.len;
     if file_len == 0 {
         return Err(OpenError::Empty);
     }
@@ -32,11 +39,14 @@ pub fn open(file_len: u64, allocation: Option<&[Span]>) -> Result<Image, OpenErr
         let run = run.intersect(Span::between(map.guest_len(), file_len));
         if !run.is_empty() {
             map.push(run.start - map.guest_len(), State::Hole);
-            map.push(run.len, State::Data(Stored::image(run.start, run.len)));
+            map.push(run.len, State::Data(window.stored(run)));
         }
     }
-    let warnings = if virtual_size == file_len { Vec::new() } else { vec![Warning::PartialSector(file_len)] };
-    Ok(Image { virtual_size, map: map.finish(virtual_size), details: Details::Raw, warnings })
+    let mut image = Image::new(virtual_size, map.finish(virtual_size), Details::Raw);
+    if virtual_size != file_len {
+        image.warnings.push(Warning::PartialSector(file_len));
+    }
+    Ok(image)
 }
 
 #[cfg(test)]

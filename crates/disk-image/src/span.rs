@@ -70,3 +70,31 @@ impl Stored {
         Self { file: FileId::IMAGE, span: Span::new(start, len) }
     }
 }
+
+/// The bytes that a parser sees as its file: a source file, or a member inside of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// The source file.
+    pub(crate) file: FileId,
+    /// Where the window begins in it.
+    start: u64,
+    /// Length of the window. What a parser calls the end of the file is the end of its window.
+    pub(crate) len: u64,
+}
+
+impl Window {
+    /// A whole file.
+    pub(crate) const fn file(file: FileId, len: u64) -> Self {
+        Self { file, start: 0, len }
+    }
+
+    /// A run of the window.
+    pub(crate) const fn at(&self, start: u64, len: u64) -> Stored {
+        Stored { file: self.file, span: Span::new(self.start.saturating_add(start), len) }
+    }
+
+    /// The same for a span.
+    pub(crate) const fn stored(&self, span: Span) -> Stored {
+        self.at(span.start, span.len)
+    }
+}

@@ -25,7 +25,8 @@ use bytes::Bytes;
 
 use crate::limits::MAX_VMDK_DESCRIPTOR;
 use crate::probe::is_descriptor;
-use crate::{Image, Item, Open, OpenError, Span, Stored, Warning};
+use crate::span::Window;
+use crate::{Image, Item, Layer, Open, OpenError, Span, Stored, Warning};
 use descriptor::Descriptor;
 use header::Header;
 use tables::Tables;
@@ -75,31 +76,31 @@ pub enum Directory {
     Footer,
 }
 
-/// Opens the VMDK in a file of `file_len` bytes.
-pub(crate) fn open(file_len: u64) -> Result<Open<Image>, OpenError> {
-    let head = Stored::image(0, Header::LEN.min(file_len));
+/// Opens the VMDK in a window.
+pub(crate) fn open(file: Window, _layer: &Layer) -> Result<Open<Image>, OpenError> {
+    let head = file.at(0, Header::LEN.min(file.len));
     Ok(Open::need_one(head, move |head| match is_descriptor(&head) {
-        true => refuse_descriptor(file_len),
-        false => open_sparse(Header::parse(&head, 0, file_len)?, file_len),
+        true => refuse_descriptor(file),
+        false => open_sparse(Header::parse(&head, 0, file.len)?, file),
     }))
 }
 
 /// A descriptor in a file of its own: says why it is refused, by what it describes.
-fn refuse_descriptor(file_len: u64) -> Result<Open<Image>, OpenError> {
-    let text = descriptor_within_limit(Span::new(0, file_len))?;
+fn refuse_descriptor(file: Window) -> Result<Open<Image>, OpenError> {
+    let text = descriptor_within_limit(file, Span::new(0, file.len))?;
     Ok(Open::need_one(text, move |text| Err(Descriptor::parse(&text)?.refusal())))
 }
 
-fn open_sparse(header: Header, file_len: u64) -> Result<Open<Image>, OpenError> {
-    let place = header.descriptor(file_len)?;
-    let mut wants = vec![descriptor_within_limit(place)?];
+fn open_sparse(header: Header, file: Window) -> Result<Open<Image>, OpenError> {
+    let place = header.descriptor(file.len)?;
+    let mut wants = vec![descriptor_within_limit(file, place)?];
     if header.directory_is_at_end() {
-        wants.push(footer::tail(file_len));
+        wants.push(file.stored(footer::tail(file.len)));
     }
     Ok(Open::need(wants, move |answers| {
         let mut answers = answers.into_iter();
         let descriptor = Descriptor::parse(&answers.next().unwrap_or_default())?;
-        open_described(header, &descriptor, place, answers.next().as_ref(), file_len)
+        open_described(header, &descriptor, place, answers.next().as_ref(), file)
     }))
 }
 
@@ -109,14 +110,14 @@ fn open_described(
     descriptor: &Descriptor,
     place: Span,
     tail: Option<&Bytes>,
-    file_len: u64,
+    file: Window,
 ) -> Result<Open<Image>, OpenError> {
     // The descriptor comes first: what the header of a kind not read here holds may be anything.
     descriptor.check_supported(place)?;
     let (valid, directory) = match tail {
         None => (header.validate()?, Directory::Header),
         Some(tail) => {
-            let footer = footer::find(tail, file_len)?;
+            let footer = footer::find(tail, file.len)?;
             footer.check_same_disk(&header)?;
             (footer.validate()?, Directory::Footer)
         }
@@ -130,10 +131,10 @@ fn open_described(
         directory,
     };
     let warnings = if header.unclean_shutdown { vec![Warning::UncleanShutdown] } else { Vec::new() };
-    Tables::new(valid, file_len, details, warnings)?.next()
+    Tables::new(valid, file, details, warnings)?.next()
 }
 
-fn descriptor_within_limit(place: Span) -> Result<Stored, OpenError> {
+fn descriptor_within_limit(file: Window, place: Span) -> Result<Stored, OpenError> {
     if place.len > MAX_VMDK_DESCRIPTOR {
         return Err(OpenError::Limit {
             what: Item::The("length of the VMDK descriptor"),
@@ -141,5 +142,5 @@ fn descriptor_within_limit(place: Span) -> Result<Stored, OpenError> {
             limit: MAX_VMDK_DESCRIPTOR,
         });
     }
-    Ok(Stored::image(place.start, place.len))
+    Ok(file.stored(place))
 }

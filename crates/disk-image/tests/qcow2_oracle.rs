@@ -9,7 +9,7 @@ mod qemu;
 
 use bytes::Bytes;
 use disk_image::qcow2::{Layout, LayoutOptions};
-use disk_image::{Details, Feature, ObjectMap, OpenError, OpenOptions, Warning};
+use disk_image::{Details, Feature, Format, ObjectMap, OpenError, OpenOptions, Role, Warning};
 use driver::Disk;
 use qemu::{Dice, Lab, seen};
 
@@ -23,6 +23,41 @@ fn agrees(lab: &Lab, file: &str) -> Disk {
     assert_eq!(first, None, "{file}: first different byte");
     assert_eq!(seen(disk.image.map().iter()), lab.map(file), "{file}");
     disk
+}
+
+/// Chains of three, of every format that may lie beneath; each layer longer or shorter than the next one.
+#[test]
+fn backing_chains() {
+    let Some(lab) = Lab::new() else { return };
+    for format in ["raw", "qcow2", "vmdk"] {
+        for (base, middle, top) in [("4M", "4M", "4M"), ("3M", "5M", "6M"), ("6M", "3M", "5M")] {
+            lab.raw("base.raw", &Dice(3).disk(base[..1].parse::<usize>().unwrap() << 20));
+            lab.img(&format!("convert -f raw -O {format} base.raw base"));
+            lab.img(&format!("create -q -f qcow2 -F {format} -b base -o cluster_size=4k middle {middle}"));
+            lab.io("middle", &["write -P 7 100k 300k", "write -z 1M 200k", "write -P 9 2900k 100k"]);
+            lab.img(&format!("create -q -f qcow2 -F qcow2 -b middle top {top}"));
+            lab.io("top", &["write -P 11 200k 100k", "write -z 64k 64k", "write -P 12 2500k 1k"]);
+            let disk = Disk::open(&lab.path("top"));
+            assert!(disk.guest().unwrap() == lab.guest("top"), "{format} {base} {middle} {top}");
+            let named: Vec<_> = disk.image.references().iter().map(|r| (r.by.0, r.name.as_str())).collect();
+            assert_eq!(named, [(0, "middle"), (1, "base")]);
+            assert!(!disk.image.is_partial());
+        }
+    }
+    // QEMU would look what the file is; here the user has to say it.
+    lab.img("rebase -u -F qcow2 -b middle top");
+    lab.img("create -q -f qcow2 -o compat=0.10 undeclared 4M");
+    let mut bytes = std::fs::read(lab.path("undeclared")).unwrap();
+    bytes[8..16].copy_from_slice(&1024_u64.to_be_bytes());
+    bytes[16..20].copy_from_slice(&4_u32.to_be_bytes());
+    bytes[1024..1028].copy_from_slice(b"base");
+    std::fs::write(lab.path("undeclared"), bytes).unwrap();
+    let undeclared = |how| Disk::try_open(&lab.path("undeclared"), how).map(|disk| disk.guest().unwrap());
+    let default = OpenOptions::default();
+    let error = undeclared(&default).unwrap_err();
+    assert_eq!(error, OpenError::Undeclared(Role::BackingFile));
+    let how = OpenOptions { backing_format: Some(Format::Vmdk), ..OpenOptions::default() };
+    assert!(undeclared(&how).unwrap()[..3 << 20] == lab.guest("base")[..3 << 20]);
 }
 
 /// A length that ends inside a cluster of every size above 512 bytes.
@@ -139,10 +174,8 @@ fn preallocated_and_resized() {
 #[test]
 fn what_is_not_read_is_named() {
     let Some(lab) = Lab::new() else { return };
-    lab.img("create -f raw base.raw 1M");
     let luks = "--object secret,id=key,data=secret -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
     for (arguments, feature) in [
-        ("-b base.raw -F raw a.qcow2", Feature::BackingFile),
         ("-o data_file=data.raw a.qcow2 1M", Feature::DataFile),
         ("-o extended_l2=on a.qcow2 1M", Feature::ExtendedL2),
         (&format!("{luks} a.qcow2 1M"), Feature::Luks),
@@ -168,7 +201,7 @@ fn truncated_files() {
         let expected = whole.guest().unwrap();
         let mut refused = 0;
         for len in (0..whole.file.len()).step_by(509) {
-            let options = OpenOptions { format: Some(disk_image::Format::Qcow2) };
+            let options = OpenOptions { format: Some(Format::Qcow2), ..OpenOptions::default() };
             match Disk::parse(whole.file.slice(..len), &options) {
                 Err(_) => refused += 1,
                 Ok(disk) => match disk.guest() {
@@ -198,7 +231,7 @@ fn damaged_files() {
                 let at = dice.roll(file.len() as u64) as usize;
                 file[at] = dice.roll(256) as u8;
             }
-            let options = OpenOptions { format: Some(disk_image::Format::Qcow2) };
+            let options = OpenOptions { format: Some(Format::Qcow2), ..OpenOptions::default() };
             let Ok(disk) = Disk::parse(file.into(), &options) else { continue };
             opened += 1;
             if disk.image.virtual_size() < 1 << 30

@@ -21,7 +21,10 @@ fn open(file: &[u8]) -> Result<Image, OpenError> {
 
 /// Opens what the user has said to be a VMDK.
 fn open_named(file: &[u8]) -> Result<Disk, OpenError> {
-    Disk::parse(Bytes::copy_from_slice(file), &OpenOptions { format: Some(Format::Vmdk) })
+    Disk::parse(
+        Bytes::copy_from_slice(file),
+        &OpenOptions { format: Some(Format::Vmdk), ..OpenOptions::default() },
+    )
 }
 
 fn entry_of(table: u64, entry: u64) -> Item {

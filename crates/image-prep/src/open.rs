@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use disk_convert::{ByteSource, Disk, FileSource, open_image};
+use disk_convert::{ByteSource, Disk, FileSource, References, open_image};
 use disk_image::{Format, OpenOptions};
 use object_io::{HttpOptions, HttpSource};
 
@@ -30,7 +30,8 @@ pub(crate) async fn open_as(
     } else {
         Arc::new(FileSource::open(Path::new(image))?)
     };
-    let disk = open_image(source, &OpenOptions { format }, &context.options(), &context.cancel).await?;
+    let how = OpenOptions { format, ..OpenOptions::default() };
+    let disk = open_image(source, &how, &References::Deny, &context.options(), &context.cancel).await?;
     context.warn_of(&disk);
     Ok(disk)
 }

@@ -10,7 +10,7 @@ mod error;
 use std::sync::Arc;
 
 use block_store::BlockStore;
-use disk_convert::{ByteSource, GuestDigest, Options, convert, open_image};
+use disk_convert::{ByteSource, GuestDigest, Options, References, convert, open_image};
 use disk_image::{ObjectMap, OpenOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ pub async fn ingest(
     let options = &policy.options;
     // Whatever a cancel made fail on its way through source and sink is the cancel.
     let cancelled = |error| if cancel.is_cancelled() { IngestError::Cancelled } else { error };
-    let opened = open_image(source, &OpenOptions::default(), options, cancel).await;
+    let opened = open_image(source, &OpenOptions::default(), &References::Deny, options, cancel).await;
     let disk = opened.map_err(|error| cancelled(IngestError::opening(error)))?;
     let virtual_size = disk.image().virtual_size();
     let min_disk_size = min_disk_size(virtual_size, policy.wanted_disk_size)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use block_store::BlockStore;
 use clap::{Parser, Subcommand};
-use disk_convert::{FileSink, Options, convert, open_image};
+use disk_convert::{FileSink, Options, References, convert, open_image};
 use disk_image::{Format, ObjectMap, OpenOptions};
 use object_io::{BucketUri, Credentials, Store, StoreConfig};
 use serde::Deserialize;
@@ -114,7 +114,8 @@ async fn read(blocks: &BlockStore, id: &str, out: &Path, cancel: &CancellationTo
     let manifest = blocks.load(id, cancel).await?;
     let (digest, len) = (manifest.guest_digest(), manifest.virtual_size());
     let source = Arc::new(blocks.source(id, manifest, &options.workers));
-    let disk = open_image(source, &OpenOptions { format: Some(Format::Raw) }, &options, cancel).await?;
+    let how = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+    let disk = open_image(source, &how, &References::Deny, &options, cancel).await?;
     let sink = FileSink::create(out, len)?;
     convert(&disk, &ObjectMap::raw(len), sink, &options, cancel).await?;
     Ok(format!("{digest}\n"))

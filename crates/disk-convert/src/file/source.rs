@@ -49,9 +49,16 @@ impl FileSource {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(SourceError::new(name, Span::default(), SourceFault::NotAFile));
         }
-        let file = File::open(path).map_err(failed)?;
-        let len = match kind.is_file() {
-            true => file.metadata().map_err(failed)?.len(),
+        Self::of(File::open(path).map_err(failed)?, path)
+    }
+
+    /// A file or block device that is open already, called as `path`.
+    pub(crate) fn of(file: File, path: &Path) -> Result<Self, SourceError> {
+        let name: Box<str> = path.to_string_lossy().into();
+        let failed = |error| SourceError::io(name.clone(), Span::default(), error);
+        let metadata = file.metadata().map_err(failed)?;
+        let len = match metadata.is_file() {
+            true => metadata.len(),
             false => seek(&file, SeekFrom::End(0)).map_err(|e| failed(e.into()))?,
         };
         let opened = identity(&file).map_err(failed)?;

@@ -5,7 +5,8 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::limits::{
-    MAX_HEADER_LEN, MAX_L1_LEN, MAX_QCOW2_SNAPSHOTS, MAX_REFCOUNT_TABLE_LEN, MAX_VIRTUAL_SIZE,
+    MAX_BACKING_NAME, MAX_HEADER_LEN, MAX_L1_LEN, MAX_QCOW2_SNAPSHOTS, MAX_REFCOUNT_TABLE_LEN,
+    MAX_VIRTUAL_SIZE,
 };
 use crate::qcow2::Details;
 use crate::{Encoding, Feature, Format, Item, OpenError, Span};
@@ -38,6 +39,7 @@ const LAZY_REFCOUNTS: u64 = 1 << 0;
 
 /// Types of header extension that are looked at; the others are passed over, as the specification allows.
 const EXTENSION_END: u32 = 0;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 const EXTENSION_BITMAPS: u32 = 0x2385_2875;
 
 /// The header. Fields are as stored; a field that the version or `header_length` leaves out is 0, which means the same.
@@ -81,12 +83,30 @@ pub(super) struct Header {
     pub compression_type: u8,
 }
 
+/// What is read of the header extensions.
+#[derive(Default)]
+struct Extensions {
+    bitmaps: u32,
+    backing_format: Option<Format>,
+}
+
 /// A header that was checked, and what was found behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
     pub header: Header,
     /// Number of bitmaps, by the bitmaps extension.
     pub bitmaps: u32,
+    /// The layer beneath.
+    pub backing: Option<Backing>,
+}
+
+/// What a header says of the layer beneath.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Backing {
+    /// The name, as it is written.
+    pub name: String,
+    /// The format, by its header extension.
+    pub format: Option<Format>,
 }
 
 impl Header {
@@ -96,8 +116,10 @@ impl Header {
         header.check_features()?;
         header.check_values()?;
         header.check_geometry(file_len)?;
-        let bitmaps = header.extensions(head)?;
-        Ok(Checked { header, bitmaps })
+        let extensions = header.extensions(head)?;
+        let backing =
+            header.backing_name(head)?.map(|name| Backing { name, format: extensions.backing_format });
+        Ok(Checked { header, bitmaps: extensions.bitmaps, backing })
     }
 
     /// The header as it stands at the start of a version 3 file. Fields behind byte 104 are left out.
@@ -243,8 +265,6 @@ impl Header {
             Feature::Aes
         } else if self.crypt_method == 2 {
             Feature::Luks
-        } else if self.backing_file_offset != 0 {
-            Feature::BackingFile
         } else {
             return Ok(());
         };
@@ -356,16 +376,42 @@ impl Header {
         Ok(())
     }
 
-    /// Walks the header extensions; gives the number of bitmaps.
-    fn extensions(&self, head: &[u8]) -> Result<u32, OpenError> {
+    /// The name of the backing file. It must end inside the first cluster.
+    fn backing_name(&self, head: &[u8]) -> Result<Option<String>, OpenError> {
+        if self.backing_file_offset == 0 {
+            return Ok(None);
+        }
+        if self.backing_file_size > MAX_BACKING_NAME {
+            let name = "backing_file_size of the QCOW2 header";
+            return Err(limit(name, self.backing_file_size, MAX_BACKING_NAME.into()));
+        }
+        let span = Span::new(self.backing_file_offset, self.backing_file_size.into());
+        let bytes = usize::try_from(span.start)
+            .ok()
+            .filter(|_| span.start >= self.header_length.into() && span.end() <= self.cluster_size())
+            .and_then(|start| head.get(start..)?.get(..self.backing_file_size as usize))
+            .ok_or(field(
+                "backing_file_offset of the QCOW2 header",
+                self.backing_file_offset,
+                "a name behind the header, inside the first cluster and its first 64 KiB",
+            ))?;
+        Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    /// Walks the header extensions.
+    fn extensions(&self, head: &[u8]) -> Result<Extensions, OpenError> {
         let area = usize::try_from(self.cluster_size()).unwrap_or(usize::MAX).min(head.len());
         let mut rest = head.get(self.header_length as usize..area).unwrap_or_default();
-        let mut bitmaps = 0;
+        let mut found = Extensions::default();
         while let Some((extension, behind)) = rest.split_first_chunk::<8>() {
             let [kind, len] = [Fields(extension).u32(0), Fields(extension).u32(4)];
             match kind {
                 EXTENSION_END => break,
-                EXTENSION_BITMAPS => bitmaps = Fields(behind).u32(0),
+                EXTENSION_BITMAPS => found.bitmaps = Fields(behind).u32(0),
+                EXTENSION_BACKING_FORMAT => {
+                    let name = behind.get(..len as usize).unwrap_or_default();
+                    found.backing_format = Some(backing_format(name)?);
+                }
                 _ => {}
             }
             let padded = (len as usize).checked_next_multiple_of(8);
@@ -375,14 +421,14 @@ impl Header {
                 expected: "an extension inside the first cluster and its first 64 KiB",
             })?;
         }
-        Ok(bitmaps)
+        Ok(found)
     }
 }
 
 impl Checked {
     /// What of the header is public.
     pub(super) fn details(&self) -> Details {
-        let Self { header, bitmaps } = self;
+        let Self { header, bitmaps, .. } = self;
         Details {
             version: header.version,
             cluster_size: header.cluster_size(),
@@ -392,6 +438,16 @@ impl Checked {
             snapshots: header.nb_snapshots,
             bitmaps: *bitmaps,
         }
+    }
+}
+
+/// The format that QEMU calls by this name.
+fn backing_format(name: &[u8]) -> Result<Format, OpenError> {
+    match name {
+        b"raw" | b"file" | b"host_device" => Ok(Format::Raw),
+        b"qcow2" => Ok(Format::Qcow2),
+        b"vmdk" => Ok(Format::Vmdk),
+        _ => Err(OpenError::Unsupported(Feature::BackingFormat)),
     }
 }
 

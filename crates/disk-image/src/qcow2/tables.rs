@@ -10,7 +10,8 @@
 
 use crate::limits::MAX_MAP_MEMORY;
 use crate::qcow2::header::{Checked, ENTRY, Header};
-use crate::{Details, ExtentMapBuilder, Image, Item, Open, OpenError, Span, State, Stored, Warning};
+use crate::span::Window;
+use crate::{Details, ExtentMapBuilder, Image, Item, Open, OpenError, Span, State, Warning};
 
 /// Guest disks are made of sectors of this size, and compressed clusters are counted in them.
 const SECTOR: u64 = 512;
@@ -30,9 +31,9 @@ const ZERO: u64 = 1;
 const L1_TABLE: &str = "L1 table";
 const L2_TABLE: &str = "L2 table";
 
-/// Reads the tables of a file of `file_len` bytes, about `step` bytes at a time.
-pub(super) fn read(checked: Checked, file_len: u64, step: u64) -> Result<Open<Image>, OpenError> {
-    let geometry = Geometry::new(checked.header, file_len);
+/// Reads the tables of a file, about `step` bytes at a time.
+pub(super) fn read(checked: Checked, file: Window, step: u64) -> Result<Open<Image>, OpenError> {
+    let geometry = Geometry::new(checked.header, file);
     Walk { checked, geometry, step, tables: Tables::default(), map: ExtentMapBuilder::new() }.l1(0)
 }
 
@@ -64,7 +65,7 @@ impl Walk {
             self.check_overlaps()?;
             return self.l2(0);
         }
-        Ok(Open::need_one(Stored::image(want.start, want.len), move |bytes| {
+        Ok(Open::need_one(self.geometry.file.stored(want), move |bytes| {
             for (index, entry) in (first..).zip(entries(&bytes)) {
                 if let Some(start) = self.geometry.l2_table(entry, index)? {
                     self.tables.push(index, start);
@@ -82,17 +83,16 @@ impl Walk {
         let Some(starts) = self.tables.start.get(first..).filter(|rest| !rest.is_empty()) else {
             return Ok(Open::Ready(self.finish()));
         };
-        let mut wants: Vec<Stored> = Vec::new();
+        let mut wants: Vec<Span> = Vec::new();
         let mut next = first;
         for &start in starts.iter().take(count) {
             match wants.last_mut() {
-                Some(last) if last.span.end() == start => {
-                    last.span.len = last.span.len.saturating_add(cluster)
-                }
-                _ => wants.push(Stored::image(start, cluster)),
+                Some(last) if last.end() == start => last.len = last.len.saturating_add(cluster),
+                _ => wants.push(Span::new(start, cluster)),
             }
             next = next.saturating_add(1);
         }
+        let wants = wants.into_iter().map(|want| self.geometry.file.stored(want)).collect();
         Ok(Open::need(wants, move |answers| {
             let tables = answers.iter().flat_map(|bytes| bytes.chunks_exact(self.geometry.cluster_usize()));
             let indices = self.tables.index.get(first..).unwrap_or_default().iter();
@@ -121,12 +121,9 @@ impl Walk {
         if header.nb_snapshots > 0 {
             warnings.push(Warning::Snapshots(header.nb_snapshots));
         }
-        Image {
-            virtual_size,
-            map: map.finish(virtual_size),
-            details: Details::Qcow2(checked.details()),
-            warnings,
-        }
+        let mut image = Image::new(virtual_size, map.finish(virtual_size), Details::Qcow2(checked.details()));
+        image.warnings = warnings;
+        image
     }
 
     fn check_memory(&self) -> Result<(), OpenError> {
@@ -199,7 +196,8 @@ impl Tables {
 /// What decoding of an entry depends on.
 struct Geometry {
     header: Header,
-    file_len: u64,
+    /// Where the tables and the clusters lie.
+    file: Window,
     /// Bytes in a cluster.
     cluster: u64,
     /// Guest bytes that exist, by the header.
@@ -209,10 +207,10 @@ struct Geometry {
 }
 
 impl Geometry {
-    fn new(header: Header, file_len: u64) -> Self {
+    fn new(header: Header, file: Window) -> Self {
         Self {
             header,
-            file_len,
+            file,
             cluster: header.cluster_size(),
             guest_len: header.size,
             // `cluster_bits` was checked to be 9 to 21.
@@ -286,7 +284,7 @@ impl Geometry {
         }
         let span = Span::new(start, visible);
         self.check_inside(Item::EntryOf(L2_TABLE, at.0, at.1), span)?;
-        Ok(State::Data(Stored::image(span.start, span.len)))
+        Ok(State::Data(self.file.stored(span)))
     }
 
     fn compressed(&self, entry: u64, at: (u64, u64)) -> Result<State, OpenError> {
@@ -305,9 +303,9 @@ impl Geometry {
         // A writer need not fill up the last sector of the file, and some count one too many.
         let least = Span::between(start, sectors_end.saturating_sub(SECTOR).max(start.saturating_add(1)));
         self.check_inside(Item::EntryOf(L2_TABLE, at.0, at.1), least)?;
-        let span = Span::between(start, sectors_end.min(self.file_len));
+        let span = Span::between(start, sectors_end.min(self.file.len));
         Ok(State::Encoded {
-            stored: Stored::image(span.start, span.len),
+            stored: self.file.stored(span),
             encoding: self.header.compression(),
             unit_len: self.cluster,
             skip: 0,
@@ -315,8 +313,8 @@ impl Geometry {
     }
 
     fn check_inside(&self, what: Item, span: Span) -> Result<(), OpenError> {
-        if span.end() > self.file_len {
-            return Err(OpenError::Truncated { what, span, file_len: self.file_len });
+        if span.end() > self.file.len {
+            return Err(OpenError::Truncated { what, span, file_len: self.file.len });
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 use super::SECTOR;
 use super::header::Header;
 use crate::limits::VMDK_FOOTER_SEARCH;
-use crate::{Item, OpenError, Span, Stored};
+use crate::{Item, OpenError, Span};
 
 /// A marker's `type` where it announces the footer.
 const FOOTER: u32 = 3;
@@ -16,21 +16,16 @@ const FOOTER: u32 = 3;
 type Sector = [u8; 512];
 
 /// Where the footer is looked for.
-pub(super) fn tail(file_len: u64) -> Stored {
-    let span = tail_span(file_len);
-    Stored::image(span.start, span.len)
-}
-
-fn tail_span(file_len: u64) -> Span {
+pub(super) fn tail(file_len: u64) -> Span {
     let start = file_len.saturating_sub(VMDK_FOOTER_SEARCH).next_multiple_of(SECTOR).min(file_len);
     Span::between(start, file_len)
 }
 
 /// The footer in the bytes of [`tail`].
-pub(super) fn find(tail: &[u8], file_len: u64) -> Result<Header, OpenError> {
-    let span = tail_span(file_len);
+pub(super) fn find(bytes: &[u8], file_len: u64) -> Result<Header, OpenError> {
+    let span = tail(file_len);
     let missing = OpenError::Missing { what: Item::The("VMDK footer"), span };
-    let (sectors, rest) = tail.as_chunks();
+    let (sectors, rest) = bytes.as_chunks();
     let ends = sectors.last().is_some_and(is_zero) && rest.iter().all(|&byte| byte == 0);
     let mut back = sectors.iter().enumerate().rev().skip_while(|(_, sector)| is_zero(sector));
     match (back.next(), back.next()) {

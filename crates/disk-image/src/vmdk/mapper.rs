@@ -6,7 +6,8 @@
 use super::SECTOR;
 use super::header::Valid;
 use crate::limits::MAX_MAP_MEMORY;
-use crate::{Encoding, ExtentMap, ExtentMapBuilder, Item, OpenError, Span, State, Stored};
+use crate::span::Window;
+use crate::{Encoding, ExtentMap, ExtentMapBuilder, Item, OpenError, Span, State};
 
 /// Bytes of a grain marker: sector number (8), length of the stream (4).
 pub(super) const MARKER_LEN: u64 = 12;
@@ -17,7 +18,7 @@ const MAX_ENCODED_GRAINS: u64 = 2;
 
 pub(super) struct Mapper {
     disk: Valid,
-    file_len: u64,
+    file: Window,
     map: ExtentMapBuilder,
     /// Guest bytes pushed, held back ones included.
     guest: u64,
@@ -47,10 +48,10 @@ pub(super) struct Placed {
 }
 
 impl Mapper {
-    pub(super) fn new(disk: Valid, file_len: u64) -> Self {
+    pub(super) fn new(disk: Valid, file: Window) -> Self {
         Self {
             disk,
-            file_len,
+            file,
             map: ExtentMapBuilder::new(),
             guest: 0,
             held: None,
@@ -96,8 +97,8 @@ impl Mapper {
         let guest_len = self.disk.grain_len.min(self.remaining());
         let at_least = if self.disk.compressed { MARKER_LEN } else { guest_len };
         let span = Span::new(start, at_least);
-        if span.end() > self.file_len {
-            return Err(OpenError::Truncated { what: entry, span, file_len: self.file_len });
+        if span.end() > self.file.len {
+            return Err(OpenError::Truncated { what: entry, span, file_len: self.file.len });
         }
         if self.disk.compressed {
             self.stream(start, guest_len, entry)?;
@@ -105,7 +106,7 @@ impl Mapper {
             if !self.claimed.claim(start.checked_div(self.disk.grain_len).unwrap_or(0)) {
                 return Err(field("a grain that no other entry points to"));
             }
-            self.map.push(guest_len, State::Data(Stored::image(start, guest_len)));
+            self.map.push(guest_len, State::Data(self.file.at(start, guest_len)));
         }
         self.guest = self.guest.saturating_add(guest_len);
         Ok(())
@@ -114,8 +115,8 @@ impl Mapper {
     fn stream(&mut self, start: u64, guest_len: u64, entry: Item) -> Result<(), OpenError> {
         // That no two entries share a stream is seen by its marker when it is decoded; here only their number is bounded.
         self.streams = self.streams.saturating_add(1);
-        if self.streams > self.file_len.div_ceil(SECTOR) {
-            return Err(OpenError::Shared { what: Item::The("VMDK grains"), file_len: self.file_len });
+        if self.streams > self.file.len.div_ceil(SECTOR) {
+            return Err(OpenError::Shared { what: Item::The("VMDK grains"), file_len: self.file.len });
         }
         if let Some(held) = self.held.take() {
             self.release(held, Some(start));
@@ -131,9 +132,9 @@ impl Mapper {
     fn release(&mut self, held: Held, next: Option<u64>) {
         let most = self.disk.grain_len.saturating_mul(MAX_ENCODED_GRAINS);
         let to_next = next.and_then(|next| next.checked_sub(held.start)).filter(|&len| len > 0);
-        let len = most.min(to_next.unwrap_or(most)).min(self.file_len.saturating_sub(held.start));
+        let len = most.min(to_next.unwrap_or(most)).min(self.file.len.saturating_sub(held.start));
         let state = State::Encoded {
-            stored: Stored::image(held.start, len),
+            stored: self.file.at(held.start, len),
             encoding: Encoding::Grain,
             unit_len: self.disk.grain_len,
             skip: 0,

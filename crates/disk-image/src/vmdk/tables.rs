@@ -10,6 +10,7 @@ use super::header::{TABLE_ENTRIES, Valid};
 use super::mapper::{MARKER_LEN, Mapper, Placed};
 use super::{Details, SECTOR};
 use crate::limits::METADATA_STEP;
+use crate::span::Window;
 use crate::{Image, Item, Open, OpenError, Span, State, Stored, Warning};
 
 /// Bytes of a directory entry and of a table entry.
@@ -36,7 +37,7 @@ const EMPTY: [u8; 64] = [0; 64];
 /// How far the directory has been read.
 pub(super) struct Tables {
     disk: Valid,
-    file_len: u64,
+    file: Window,
     /// What of the directory has not been asked for.
     directory: Span,
     /// Directory entries handled: the index of the next one.
@@ -52,21 +53,21 @@ impl Tables {
     /// Starts at the directory, which must lie inside the file.
     pub(super) fn new(
         disk: Valid,
-        file_len: u64,
+        file: Window,
         details: Details,
         warnings: Vec<Warning>,
     ) -> Result<Self, OpenError> {
         let entries = disk.virtual_size.div_ceil(table_covers(&disk));
         let directory = Span::new(disk.directory_start, entries.saturating_mul(ENTRY as u64));
-        if directory.end() > file_len {
+        if directory.end() > file.len {
             return Err(OpenError::Truncated {
                 what: Item::The("VMDK grain directory"),
                 span: directory,
-                file_len,
+                file_len: file.len,
             });
         }
-        let mapper = Mapper::new(disk, file_len);
-        Ok(Self { disk, file_len, directory, index: 0, tables: 0, mapper, details, warnings })
+        let mapper = Mapper::new(disk, file);
+        Ok(Self { disk, file, directory, index: 0, tables: 0, mapper, details, warnings })
     }
 
     /// Asks for the next part of the directory; finishes after the last one.
@@ -75,7 +76,7 @@ impl Tables {
             return self.finish();
         }
         let start = self.directory.start;
-        let want = Stored::image(start, self.directory.len.min(METADATA_STEP));
+        let want = self.file.at(start, self.directory.len.min(METADATA_STEP));
         self.directory = Span::between(want.span.end(), self.directory.end());
         Ok(Open::need_one(want, move |part| self.directory_part(part)))
     }
@@ -96,7 +97,7 @@ impl Tables {
                     Some(last) if last.span.end() == span.start => {
                         last.span.len = last.span.len.saturating_add(span.len);
                     }
-                    _ => runs.push(Stored::image(span.start, span.len)),
+                    _ => runs.push(self.file.at(span.start, span.len)),
                 }
             }
             taken = taken.saturating_add(ENTRY);
@@ -120,13 +121,13 @@ impl Tables {
             let expected = "0 or a sector past header and descriptor";
             return Err(OpenError::Field { what, found: u64::from(sector), expected });
         }
-        if span.end() > self.file_len {
-            return Err(OpenError::Truncated { what, span, file_len: self.file_len });
+        if span.end() > self.file.len {
+            return Err(OpenError::Truncated { what, span, file_len: self.file.len });
         }
         // Bounds the time that a directory which points to one table again and again can take.
         self.tables = self.tables.saturating_add(1);
-        if self.tables.saturating_mul(TABLE_LEN) > self.file_len {
-            return Err(OpenError::Shared { what: Item::The("VMDK grain tables"), file_len: self.file_len });
+        if self.tables.saturating_mul(TABLE_LEN) > self.file.len {
+            return Err(OpenError::Shared { what: Item::The("VMDK grain tables"), file_len: self.file.len });
         }
         Ok(span)
     }
@@ -166,13 +167,13 @@ impl Tables {
     /// The image; before that, where grains are compressed, a look at the marker of the one that ends the file: a file that was
     /// cut there has all its tables and would be found out only after gigabytes.
     fn finish(self) -> Result<Open<Image>, OpenError> {
-        let Self { disk, file_len, mapper, details, warnings, .. } = self;
+        let Self { disk, file, mapper, details, warnings, .. } = self;
         let (map, last) = mapper.finish();
-        let image =
-            Image { virtual_size: disk.virtual_size, map, details: crate::Details::Vmdk(details), warnings };
+        let mut image = Image::new(disk.virtual_size, map, crate::Details::Vmdk(details));
+        image.warnings = warnings;
         let Some(last) = last else { return Ok(Open::Ready(image)) };
-        Ok(Open::need_one(Stored::image(last.start, MARKER_LEN), move |marker| {
-            check_marker(&marker, last, file_len)?;
+        Ok(Open::need_one(file.at(last.start, MARKER_LEN), move |marker| {
+            check_marker(&marker, last, file.len)?;
             Ok(Open::Ready(image))
         }))
     }

@@ -9,12 +9,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 use disk_image::{
-    DecodeError, Decoder, Image, ObjectMap, Open, OpenError, OpenOptions, Origin, Plan, Span, Stored,
+    DecodeError, Decoder, FileId, Image, ObjectMap, Open, OpenError, OpenOptions, Origin, Plan, Reference,
+    Referred, Span, Stored,
 };
 
 /// A source file and the image in it.
 pub(crate) struct Disk {
     pub(crate) file: Bytes,
+    /// The files that the image names, by their ids from 1 on.
+    pub(crate) others: Vec<Bytes>,
     pub(crate) image: Image,
     /// Bytes of metadata that opening asked for.
     pub(crate) asked: u64,
@@ -26,28 +29,68 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn open(path: &Path) -> Self {
-        let file = Bytes::from(std::fs::read(path).unwrap());
-        Self::parse(file, &OpenOptions::default())
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        Self::open_with(path, &OpenOptions::default())
     }
 
-    /// Opens, answering every wish. A wish outside the file is a broken contract.
+    pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> Self {
+        Self::try_open(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Opens a file, and those that it names, which are all in the same folder.
+    pub(crate) fn try_open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let file = Bytes::from(std::fs::read(path).unwrap());
+        Self::drive(file, path.parent(), options)
+    }
+
+    /// Opens a file that names no other.
     pub(crate) fn parse(file: Bytes, options: &OpenOptions) -> Result<Self, OpenError> {
-        let mut step = disk_image::open(file.len() as u64, options)?;
+        Self::drive(file, None, options)
+    }
+
+    /// Answers every wish. A wish outside of a file is a broken contract.
+    fn drive(file: Bytes, folder: Option<&Path>, options: &OpenOptions) -> Result<Self, OpenError> {
+        let mut files = vec![file];
+        let mut step = disk_image::open(files[0].len() as u64, options)?;
         let (mut asked, mut reads, mut largest_step) = (0, 0, 0);
         loop {
             let need = match step {
-                Open::Ready(image) => return Ok(Self { file, image, asked, reads, largest_step }),
+                Open::Ready(image) => {
+                    let others = files.split_off(1);
+                    let file = files.remove(0);
+                    return Ok(Self { file, others, image, asked, reads, largest_step });
+                }
                 Open::Need(need) => need,
+                Open::Refer(refer) => {
+                    let open = |reference: &Reference| {
+                        let folder = folder.unwrap_or_else(|| panic!("names {reference:?}"));
+                        let bytes = std::fs::read(folder.join(&reference.name));
+                        let bytes = bytes.unwrap_or_else(|error| panic!("{reference:?}: {error}"));
+                        let (file, len) = (FileId(files.len() as u16), bytes.len() as u64);
+                        files.push(bytes.into());
+                        Referred::File { file, len, allocation: None }
+                    };
+                    let referred = refer.references().iter().map(open).collect();
+                    step = refer.resume(referred)?;
+                    continue;
+                }
             };
             assert!(!need.wants().is_empty(), "a parser that wants nothing never ends");
-            let answers: Vec<Bytes> = need.wants().iter().map(|want| cut(&file, *want)).collect();
+            let of = |want: &Stored| cut(&files[usize::from(want.file.0)], *want);
+            let answers: Vec<Bytes> = need.wants().iter().map(of).collect();
             let bytes = answers.iter().map(|bytes| bytes.len() as u64).sum();
             asked += bytes;
             reads += answers.len();
             largest_step = largest_step.max(bytes);
             step = need.resume(answers)?;
         }
+    }
+
+    fn stored(&self, stored: Stored) -> Bytes {
+        let file = match usize::from(stored.file.0) {
+            0 => &self.file,
+            other => &self.others[other - 1],
+        };
+        cut(file, stored)
     }
 
     /// The whole guest disk.
@@ -65,11 +108,11 @@ impl Disk {
             let place = &mut out[piece.at as usize..(piece.at + piece.len) as usize];
             match piece.origin {
                 Origin::Literal(bytes) => place.copy_from_slice(&bytes),
-                Origin::Stored(stored) => place.copy_from_slice(&cut(&self.file, stored)),
+                Origin::Stored(stored) => place.copy_from_slice(&self.stored(stored)),
                 Origin::Encoded(unit, skip) => {
                     if !decoded.contains_key(&unit.guest.start) {
                         let mut bytes = vec![0; unit.guest.len as usize];
-                        decoder.decode(&unit, &cut(&self.file, unit.stored), &mut bytes)?;
+                        decoder.decode(&unit, &self.stored(unit.stored), &mut bytes)?;
                         decoded.clear();
                         decoded.insert(unit.guest.start, bytes);
                     }

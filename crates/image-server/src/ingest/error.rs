@@ -64,6 +64,7 @@ impl IngestError {
             Self::Open(error) | Self::Convert(error) => match error {
                 ConvertError::Open { .. }
                 | ConvertError::Decode { .. }
+                | ConvertError::Reference { .. }
                 | ConvertError::TooManyParts { .. } => Code::InvalidArgument,
                 ConvertError::Source(error) => source_code(error.fault),
                 ConvertError::Sink(error) => sink_code(error.fault),

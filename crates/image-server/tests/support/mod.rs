@@ -23,7 +23,9 @@ use axum::{
 };
 use block_store::BlockStore;
 use bytes::Bytes;
-use disk_convert::{ByteSource as _, Disk, GuestDigest, MemorySource, Options, Workers, open_image};
+use disk_convert::{
+    ByteSource as _, Disk, GuestDigest, MemorySource, Options, References, Workers, open_image,
+};
 use disk_image::{Format, OpenOptions, Span};
 use futures_util::stream;
 use image_api::{
@@ -232,9 +234,9 @@ pub fn disk(len: usize, runs: &[(usize, usize)]) -> Vec<u8> {
 /// The digest of a raw disk, by the engine itself.
 pub async fn digest(content: &[u8]) -> GuestDigest {
     let source = Arc::new(MemorySource::new("disk", Bytes::copy_from_slice(content)));
-    let raw = OpenOptions { format: Some(Format::Raw) };
+    let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
     let (options, cancel) = (Options::default(), CancellationToken::new());
-    let disk: Disk = open_image(source, &raw, &options, &cancel).await.unwrap();
+    let disk: Disk = open_image(source, &raw, &References::Deny, &options, &cancel).await.unwrap();
     disk_convert::digest(&disk, &options, &cancel).await.unwrap().guest_digest
 }
 

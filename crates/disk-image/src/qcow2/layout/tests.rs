@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::qcow2::tests::drive;
-use crate::{ExtentMapBuilder, ObjectMap, State, Stored, qcow2};
+use crate::span::Window;
+use crate::{ExtentMapBuilder, FileId, Layer, ObjectMap, State, Stored, qcow2};
 
 /// The map of a disk of `len` bytes with these runs stored.
 fn sparse(len: u64, stored: &[Span]) -> ExtentMap {
@@ -20,14 +21,17 @@ fn what_is_laid_out_is_read_back() {
     let map = sparse(9 << 20, &stored);
     for cluster_size in [512, 4096, 65536, 2 << 20] {
         let layout = ObjectMap::qcow2(Layout::new(&map, &LayoutOptions { cluster_size }).unwrap());
-        let image = drive(qcow2::open(layout.len()).unwrap(), |want| {
-            let mut bytes = vec![0; want.len as usize];
-            for Segment { object, fill } in layout.segments(want) {
-                let Fill::Literal(literal) = fill else { continue };
-                bytes[(object.start - want.start) as usize..][..literal.len()].copy_from_slice(&literal);
-            }
-            bytes.into()
-        })
+        let image = drive(
+            qcow2::open(Window::file(FileId::IMAGE, layout.len()), &Layer::default()).unwrap(),
+            |want| {
+                let mut bytes = vec![0; want.len as usize];
+                for Segment { object, fill } in layout.segments(want) {
+                    let Fill::Literal(literal) = fill else { continue };
+                    bytes[(object.start - want.start) as usize..][..literal.len()].copy_from_slice(&literal);
+                }
+                bytes.into()
+            },
+        )
         .unwrap();
         assert_eq!(image.virtual_size(), 9 << 20);
         let clusters = |run: &Span| {

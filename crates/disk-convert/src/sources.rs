@@ -1,0 +1,53 @@
+//! The files that make up a disk image.
+
+use std::sync::Arc;
+
+use disk_image::FileId;
+
+use crate::{ByteSource, SourceError, SourceShape};
+
+/// The image's file and those that it names, by [`FileId`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    files: Arc<[Arc<dyn ByteSource>]>,
+}
+
+impl Sources {
+    /// The files, in the order of their ids.
+    pub(crate) fn new(files: Vec<Arc<dyn ByteSource>>) -> Self {
+        Self { files: files.into() }
+    }
+
+    /// The image's own file.
+    pub fn image(&self) -> &Arc<dyn ByteSource> {
+        &self.files[0]
+    }
+
+    /// A file.
+    pub fn file(&self, id: FileId) -> &Arc<dyn ByteSource> {
+        // Ids are handed out while the files are opened, one for each.
+        &self.files[usize::from(id.0)]
+    }
+
+    /// Which reads the files serve best.
+    pub fn shape(&self) -> SourceShape {
+        self.image().shape()
+    }
+
+    /// True if no read waits for a network.
+    pub fn are_local(&self) -> bool {
+        self.files.iter().all(|file| file.blocking().is_some())
+    }
+
+    /// Fails if a file is known to have changed since it was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::SourceFault::Changed`].
+    pub async fn verify(&self) -> Result<(), SourceError> {
+        for file in self.files.iter() {
+            file.verify().await?;
+        }
+        Ok(())
+    }
+}
