@@ -82,6 +82,15 @@ pub enum OpenError {
         file_len: u64,
     },
 
+    /// What something points to is in use for something else.
+    #[error("{what} points to the bytes at {at:#x}, which something else in the image uses")]
+    Claimed {
+        /// What points there.
+        what: Item,
+        /// The first byte of it that is used already.
+        at: u64,
+    },
+
     /// Two structures lie on each other.
     #[error("{what} and {other} share the bytes at {at:#x}")]
     Overlap {

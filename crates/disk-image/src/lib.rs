@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod backing;
+mod claims;
 mod decode;
 mod error;
 mod extent;
