@@ -119,6 +119,14 @@ pub enum OpenError {
     #[error("the image does not say which format its {0} has")]
     Undeclared(Role),
 
+    /// A file that the image needs has no name in it.
+    #[error("the image does not name its {0}")]
+    Unnamed(Role),
+
+    /// More than one internal snapshot has this name or id.
+    #[error("the image has several internal snapshots with this name or id")]
+    SeveralSnapshots,
+
     /// There is no such internal snapshot.
     #[error("the image has no internal snapshot with this name or id")]
     NoSnapshot,
@@ -173,6 +181,7 @@ impl OpenError {
             Self::Unsupported(feature) => feature.hint(),
             Self::Undeclared(_) => Some("name it with --backing-format"),
             Self::NoSnapshot => Some("`image-prep info` lists them"),
+            Self::SeveralSnapshots => Some("name it by its id; `image-prep info` lists them"),
             Self::In { error, .. } => error.hint(),
             _ => None,
         }
@@ -220,12 +229,6 @@ pub enum Feature {
     /// QCOW2 on a backing file of a format that is not read here.
     #[error("a backing file of another format")]
     BackingFormat,
-    /// QCOW2 with its clusters in another file.
-    #[error("an external data file")]
-    DataFile,
-    /// QCOW2 with subclusters.
-    #[error("extended L2 entries")]
-    ExtendedL2,
     /// QCOW2 with crypt method 1.
     #[error("AES encryption")]
     Aes,
@@ -276,7 +279,7 @@ pub enum Feature {
 impl Feature {
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::BackingFile | Self::DataFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
+            Self::BackingFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
             Self::VmdkExtentAlone => Some(

@@ -41,3 +41,21 @@ pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
 
 /// Memory that a QCOW2 layout may take for its clusters, bytes: 16 million runs, the worst that 64 TiB in 2 MiB clusters can be.
 pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;
+
+/// Largest QCOW2 snapshot table, bytes, as in QEMU.
+pub const MAX_QCOW2_SNAPSHOT_TABLE: u64 = 64 << 20;
+
+/// Most extra data of a QCOW2 snapshot, bytes, as in QEMU.
+pub const MAX_QCOW2_SNAPSHOT_EXTRA: u32 = 1024;
+
+/// Bytes of the L1 tables of all QCOW2 snapshots: every one is checked to lie on nothing else, in time that goes with its length.
+/// Enough for 500 snapshots of 64 TiB in clusters of 64 KiB.
+pub const MAX_QCOW2_SNAPSHOT_L1: u64 = 4 << 30;
+
+/// Guest bytes that compressed clusters may decode to, if [`MAX_EXPANSION_RATIO`] does not allow more: what a few minutes of
+/// decoding make.
+pub const MAX_EXPANSION: u64 = 4 << 30;
+
+/// Guest bytes that compressed clusters may decode to for each byte of the file. Deflate cannot exceed 1032; Zstandard can, and what
+/// does was made for it.
+pub const MAX_EXPANSION_RATIO: u64 = 1024;
