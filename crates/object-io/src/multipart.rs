@@ -339,8 +339,10 @@ impl OpenUpload {
     }
 
     async fn abort(&self) {
-        if self.open.swap(false, Ordering::AcqRel) {
+        if self.open.load(Ordering::Acquire) {
             abort_now(&self.store, &self.id).await;
+            // Not before: where this future is dropped, the upload is still open.
+            self.close();
         }
     }
 

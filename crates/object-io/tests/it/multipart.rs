@@ -122,6 +122,22 @@ async fn nothing_is_left_of_an_abort() {
 }
 
 #[tokio::test]
+async fn an_abort_that_nobody_waits_for_is_not_lost() {
+    let local = Local::start().await;
+    let sink = create(&local, PART).await;
+    assert!(futures_util::future::poll_immediate(sink.abort()).await.is_none());
+    drop(sink);
+    for _ in 0..500 {
+        if uploads(&local.store).await == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(uploads(&local.store).await, 0);
+    local.stop().await;
+}
+
+#[tokio::test]
 async fn a_creation_that_is_cancelled_leaves_no_upload() {
     let local = Local::start().await;
     // The cancel comes before, between and after the request and its answer, as the scheduler has it.
