@@ -17,7 +17,7 @@ use std::{path::Path, str::FromStr, time::SystemTime};
 use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 use crate::{
@@ -55,6 +55,13 @@ pub(crate) struct Job {
 pub(crate) struct Sizes {
     pub(crate) storage_size: u64,
     pub(crate) min_disk_size: u64,
+}
+
+/// An operation that may have left a manifest or blocks in the store, and the image that it did not make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) operation_id: String,
+    pub(crate) image_id: String,
 }
 
 /// What a creation without an image leaves in the store.
@@ -194,19 +201,23 @@ impl Catalog {
         self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
     }
 
-    /// Operations that may have left blocks in the store.
-    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
-        let ids =
-            sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
-        ids.map_err(CatalogError::database("list what was left over"))
+    /// Operations that may have left something in the store.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CatalogError> {
+        let rows = sqlx::query("SELECT id, image_id FROM operations WHERE leftovers = 1")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(CatalogError::database("list what was left over"))?;
+        let leftover =
+            |row: &SqliteRow| Leftover { operation_id: row.get("id"), image_id: row.get("image_id") };
+        Ok(rows.iter().map(leftover).collect())
     }
 
-    /// Their blocks were collected.
-    pub(crate) async fn collected(&self, ids: &[String]) -> Result<(), CatalogError> {
+    /// Nothing of theirs is in the store any more.
+    pub(crate) async fn collected(&self, leftovers: &[Leftover]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for id in ids {
+        for leftover in leftovers {
             sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
-                .bind(id)
+                .bind(&leftover.operation_id)
                 .execute(&mut *tx)
                 .await
                 .map_err(CatalogError::database("note what was collected"))?;

@@ -71,7 +71,11 @@ impl Content for Fake {
     }
 
     async fn remove(&self, image_id: &str, _cancel: &CancellationToken) -> Result<(), IngestError> {
-        self.removed.lock().unwrap().push(image_id.to_owned());
+        // Removed twice is removed.
+        let mut removed = self.removed.lock().unwrap();
+        if !removed.iter().any(|id| id == image_id) {
+            removed.push(image_id.to_owned());
+        }
         Ok(())
     }
 
@@ -408,6 +412,23 @@ async fn a_restart_continues() {
     assert!(!seen.done);
     server.fake.go_on.notify_one();
     assert!(matches!(server.wait(&goes_on.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_stored_goes_with_the_failure() {
+    let server = Harness::start(&[]).await;
+    let small = CreateImageRequest { min_disk_size: 4 << 20, ..request("web", "slow") };
+    let operation = server.create(&small).await.unwrap();
+    server.until_running(1).await;
+    // The first run may have stored everything, up to the manifest; the second one is refused before its first block.
+    let server = Harness::over(server.stop().await, &[]).await;
+    server.until_running(1).await;
+    server.fake.go_on.notify_one();
+    assert_eq!(failure(&server.wait(&operation.id).await).canonical_code(), Code::InvalidArgument);
+    server.until_collected(1).await;
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    assert_eq!(*server.fake.removed.lock().unwrap(), [image_id], "a manifest would keep its blocks");
     server.stop().await;
 }
 
