@@ -161,7 +161,7 @@ impl Shared {
     }
 
     async fn run(&self, id: &str, run: Run, cancel: &CancellationToken) -> Result<(), CatalogError> {
-        let job = self.catalog.job(id).await?;
+        let job = self.persist(|| self.catalog.job(id)).await?;
         match (job.kind, job.state, job.source) {
             (_, state, _) if state.is_done() => Ok(()),
             (Kind::Delete, ..) => self.delete(id, &job.image_id).await,
@@ -173,7 +173,7 @@ impl Shared {
             }
             (Kind::Create, _, None) => {
                 // Only a hand that edited the catalog can do this.
-                self.catalog.start(id).await?;
+                self.persist(|| self.catalog.start(id)).await?;
                 let status = Status::new(Code::DataLoss, "the source of the image is not known any more");
                 self.failed(id, &status, Blocks::None).await
             }
@@ -195,7 +195,7 @@ impl Shared {
         let Some(_place) = place else {
             return self.interrupted(id, &work.image_id).await;
         };
-        match self.catalog.start(id).await {
+        match self.persist(|| self.catalog.start(id)).await {
             Err(CatalogError::Refused(Refused { state: State::Cancelling, .. })) => {
                 return self.take_back(id, &work.image_id).await;
             }
@@ -276,7 +276,7 @@ impl Shared {
     }
 
     async fn delete(&self, id: &str, image_id: &str) -> Result<(), CatalogError> {
-        self.catalog.start(id).await?;
+        self.persist(|| self.catalog.start(id)).await?;
         let removed = async {
             self.patiently(|| self.content.remove(image_id, &self.shutdown)).await?;
             self.patiently(|| self.content.collect(&self.shutdown)).await

@@ -433,6 +433,23 @@ async fn what_an_earlier_run_stored_goes_with_the_failure() {
 }
 
 #[tokio::test]
+async fn a_catalog_that_fails_for_a_moment_delays_an_operation() {
+    let server = Harness::start(&[]).await;
+    let path = server.dir.path().join("catalog.sqlite");
+    let database = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON operations WHEN NEW.state = 'RUNNING' \
+                BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+    sqlx::query(full).execute(&database).await.unwrap();
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(server.fake.ingests.load(Ordering::SeqCst), 0);
+    sqlx::query("DROP TRIGGER full").execute(&database).await.unwrap();
+    assert!(matches!(server.wait(&operation.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    database.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_cancel_before_a_crash_is_kept() {
     let server = Harness::start(&[]).await;
     let operation = server.create(&request("web", "deaf")).await.unwrap();
