@@ -188,6 +188,21 @@ fn from_a_url() {
 }
 
 #[test]
+fn another_query_is_another_object() {
+    let bench = Bench::new();
+    bench.sample();
+    let server = Server::start(fs::read(bench.path("sample.raw")).unwrap(), Behaviour::Serves);
+    let create = |query: &str| {
+        let url = server.url().replace("X-Amz-Signature=SECRET", query);
+        bench.run(["create", "--uri", &url, "--name", "n", "--local"])
+    };
+    assert_eq!(create("versionId=1&X-Amz-Signature=a").code, 0);
+    assert_eq!(create("versionId=1&X-Amz-Signature=b").code, 0, "the same object, signed again");
+    let other = create("versionId=2&X-Amz-Signature=c");
+    assert!(other.code == 1 && other.stderr.contains("ALREADY_EXISTS"), "{other:?}");
+}
+
+#[test]
 fn what_the_service_would_refuse_is_refused_before_anything_is_read() {
     let bench = Bench::new();
     for (args, field) in [

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use disk_convert::Disk;
 use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
-use object_io::{ObjectUri, Store};
+use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -140,9 +140,8 @@ struct Create<'a> {
 
 impl Create<'_> {
     async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
-        let mut content = uri.clone();
         // A new signature is the same object.
-        content.set_query(None);
+        let content = without_signature(uri);
         self.create(content.as_str(), uri.as_str()).await
     }
 

@@ -17,7 +17,9 @@ use image_api::{
     rpc::Status,
     to_json,
 };
+use object_io::without_signature;
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use super::{
     App, AppState,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     catalog::{Admission, CatalogError, IdempotencyKey, NewImage},
     limits,
-    uri::{SourceUri, without_query},
+    uri::SourceUri,
 };
 
 pub(super) async fn create(
@@ -152,11 +154,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     key.map(|key| Some(key.to_owned())).ok_or_else(|| Status::new(Code::InvalidArgument, expected).into())
 }
 
-/// Digest of what the caller asked for. The query of the URI is left out: a signature differs from signing to signing.
+/// Digest of what the caller asked for. The signature of the URI is left out: it differs from signing to signing.
 fn request_digest(request: &CreateImageRequest) -> Result<String, Refusal> {
     let mut request = request.clone();
     if let Some(Source::Uri(uri)) = &mut request.source {
-        *uri = without_query(uri).to_owned();
+        // Whatever is no URL was refused before.
+        *uri = Url::parse(uri).map_or_else(|_| uri.clone(), |url| without_signature(&url).into());
     }
     Ok(hex::encode(Sha256::digest(format!("create\n{}", to_json(&request)?))))
 }

@@ -321,6 +321,11 @@ async fn a_repeated_call_gives_the_same_operation() {
     let again = CreateImageRequest { source, ..request("web", "") };
     let second = server.client.create_image(&again, key, &server.cancel).await.unwrap();
     assert_eq!(first.id, second.id);
+    // Another version of it is not.
+    let source = Some(Source::Uri(format!("{HOST}/disk?versionId=2&X-Amz-Signature=another")));
+    let version = CreateImageRequest { source, ..request("web", "") };
+    let error = refusal(server.client.create_image(&version, key, &server.cancel).await);
+    assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409));
     let error = refusal(server.client.create_image(&request("other", "disk"), key, &server.cancel).await);
     assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409));
     let error = refusal(server.create(&request("web", "disk")).await);
