@@ -166,6 +166,18 @@ fn local_operations_outlive_the_process() {
 }
 
 #[test]
+fn local_operations_on_urls_outlive_the_process() {
+    let bench = Bench::new();
+    bench.sample();
+    let server = Server::start(fs::read(bench.path("sample.raw")).unwrap(), Behaviour::Serves);
+    let args = ["create", "--uri", server.url(), "--name", "n", "--local", "--no-wait", "--json"];
+    let id = bench.ok(args).json()["id"].as_str().unwrap().to_owned();
+    // Nothing tells this command of the URL.
+    let done = bench.ok(["operation", "wait", &id, "--local", "--json"]).json();
+    image(&done);
+}
+
+#[test]
 fn a_failed_operation_is_4() {
     let bench = Bench::new();
     let server = Server::start(b"not a disk image ".repeat(10_000), Behaviour::Serves);

@@ -85,7 +85,12 @@ impl Server {
             Storage::Connected { store, uri } => (None, store, uri),
         };
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
-        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
+        let uris = UriPolicy {
+            hosts: config.allowed_uri_hosts,
+            allow_http: config.allow_http,
+            any_host: config.any_uri_host,
+            own_endpoint,
+        };
         let content = StoredContent {
             blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
             http: uris.http_options(),

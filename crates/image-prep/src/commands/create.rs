@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
             }
         }
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), source.uri(), context).await?;
+            let local = Local::start(dir.as_deref(), context).await?;
             let operation = locally(args, context, fields, &source, &local).await;
             local.stop(context).await;
             operation
@@ -103,13 +103,6 @@ impl Source {
         match args.fields.min_disk_size.filter(|size| size.0 < needed) {
             Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),
             None => Ok(Self::Disk(disk)),
-        }
-    }
-
-    fn uri(&self) -> Option<&Url> {
-        match self {
-            Self::Disk(_) => None,
-            Self::Uri(uri) => Some(uri),
         }
     }
 }

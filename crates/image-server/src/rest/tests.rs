@@ -109,7 +109,7 @@ impl Harness {
         let app = Arc::new(App {
             catalog,
             worker,
-            uris: UriPolicy { hosts, allow_http: false, own_endpoint: None },
+            uris: UriPolicy { hosts, allow_http: false, any_host: false, own_endpoint: None },
             tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
