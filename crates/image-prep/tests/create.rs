@@ -178,6 +178,17 @@ fn local_operations_on_urls_outlive_the_process() {
 }
 
 #[test]
+fn a_proxy_is_not_asked_for_this_machine() {
+    let bench = Bench::new();
+    bench.sample();
+    // Port 1 of this machine: nobody listens.
+    let mut command = bench.command(["create", "sample.raw", "--name", "n", "--local"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env_remove("no_proxy").env_remove("NO_PROXY");
+    let run = finish(command.spawn().unwrap());
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
 fn a_failed_operation_is_4() {
     let bench = Bench::new();
     let server = Server::start(b"not a disk image ".repeat(10_000), Behaviour::Serves);
