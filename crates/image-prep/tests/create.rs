@@ -189,6 +189,19 @@ fn a_proxy_is_not_asked_for_this_machine() {
 }
 
 #[test]
+fn what_is_not_a_url_is_not_printed() {
+    let bench = Bench::new();
+    fs::write(bench.path("url"), "[default]\nkey = t0p-SECRET\n").unwrap();
+    let at = ["create", "--uri", "@url", "--name", "n", "--local"];
+    let typed = ["create", "--uri", "https://me:SECRET@storage.example:no/k", "--name", "n", "--local"];
+    let endpoint = ["operation", "get", "x", "--endpoint", "ftp://me:SECRET@compute.example"];
+    for args in [&at[..], &typed, &endpoint] {
+        let run = bench.fails(2, args);
+        assert!(!run.stderr.contains("SECRET"), "{run:?}");
+    }
+}
+
+#[test]
 fn a_failed_operation_is_4() {
     let bench = Bench::new();
     let server = Server::start(b"not a disk image ".repeat(10_000), Behaviour::Serves);

@@ -120,7 +120,11 @@ fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
         path => std::fs::File::open(path).and_then(|file| file.take(URI_MAX).read_to_string(&mut text)),
     };
     read.map_err(|source| Error::File { action: "read the URL in", path: path.into(), source })?;
-    url_policy::check(text.trim(), allow_http)
+    url_policy::check(text.trim(), allow_http).map_err(|error| match error {
+        // Any file can be named here by mistake, and most hold no URL.
+        Error::Scheme { .. } => Error::NoUrl { path: path.into() },
+        error => error,
+    })
 }
 
 /// One run of the command.
