@@ -12,7 +12,14 @@ mod error;
 mod images;
 mod rows;
 
-use std::{path::Path, str::FromStr, time::SystemTime};
+use std::{
+    fs::File,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    path::Path,
+    str::FromStr,
+    time::SystemTime,
+};
 
 use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
@@ -96,6 +103,9 @@ impl Catalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(limits::CATALOG_BUSY);
+        make_private(options.get_filename())
+            .map_err(sqlx::Error::Io)
+            .map_err(CatalogError::database("make the catalog"))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
             .connect_with(options)
@@ -285,6 +295,19 @@ impl Catalog {
 
     async fn begin(&self) -> Result<Tx, CatalogError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database("begin a transaction"))
+    }
+}
+
+/// Makes the file, where it is missing, for the owner alone: pre-signed URLs stand in it. SQLite gives what it makes beside it
+/// the same mode.
+fn make_private(path: &Path) -> io::Result<()> {
+    // A database in memory, by the name that the driver gives it.
+    if path.as_os_str().as_bytes().starts_with(b"file:") {
+        return Ok(());
+    }
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
     }
 }
 

@@ -150,7 +150,7 @@ impl Drop for Running {
     }
 }
 
-/// The folder, for the owner alone, and the lock on it.
+/// The folder, and the lock on it. Where we make it, it is for the owner alone; where it was there, what we put into it is.
 fn make_dir(dir: &Path) -> Result<DirLock, ServerError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(ServerError::io("create", dir))?;
