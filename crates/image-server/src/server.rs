@@ -1,6 +1,7 @@
 //! A server from its start to its end.
 
 mod lock;
+mod patience;
 mod tls;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
     worker::Worker,
 };
 use lock::DirLock;
+use patience::Patience;
 
 /// The image server.
 pub struct Server;
@@ -198,12 +200,12 @@ fn serve(
     let routes = rest::router(Arc::new(app)).into_make_service();
     Ok(match tls {
         Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?.map(Patience).handle(handle);
             limit(server.http_builder());
             tokio::spawn(server.serve(routes))
         }
         None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            let mut server = axum_server::from_tcp(listener)?.map(Patience).handle(handle);
             limit(server.http_builder());
             tokio::spawn(server.serve(routes))
         }
