@@ -293,6 +293,16 @@ async fn raw_http() {
     let page =
         http.get(url(&server, "/compute/v1/images?folderId=f")).header("origin", "http://evil.example");
     assert_eq!(page.send().await.unwrap().status().as_u16(), 403);
+    for (host, status) in [
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("LocalHost:1", 200),
+        ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+    ] {
+        let rebound = http.get(url(&server, "/compute/v1/images?folderId=f")).header("host", host);
+        assert_eq!(rebound.send().await.unwrap().status().as_u16(), status, "{host}");
+    }
     server.stop().await;
 }
 
