@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension,
     body::Bytes,
-    extract::{Path, RawQuery, State, rejection::BytesRejection},
+    extract::{RawQuery, State, rejection::BytesRejection},
     http::HeaderMap,
 };
 use image_api::{
@@ -23,7 +23,7 @@ use url::Url;
 
 use super::{
     App, AppState,
-    answer::{Json, Refusal},
+    answer::{Id, Json, Refusal},
     auth::Caller,
     listing,
 };
@@ -60,7 +60,7 @@ pub(super) async fn create(
     accept(app, async move { catalog.admit_create(new).await }).await
 }
 
-pub(super) async fn get(State(app): AppState, Path(image_id): Path<String>) -> Result<Json<Image>, Refusal> {
+pub(super) async fn get(State(app): AppState, Id(image_id): Id) -> Result<Json<Image>, Refusal> {
     let request = GetImageRequest { image_id };
     request.validate()?;
     Ok(Json(app.catalog.image(&request.image_id).await?))
@@ -80,7 +80,7 @@ pub(super) async fn list(
 pub(super) async fn delete(
     State(app): AppState,
     Extension(caller): Extension<Caller>,
-    Path(image_id): Path<String>,
+    Id(image_id): Id,
     headers: HeaderMap,
 ) -> Result<Json<Operation>, Refusal> {
     let request = DeleteImageRequest { image_id };

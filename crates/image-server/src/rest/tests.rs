@@ -277,6 +277,8 @@ async fn raw_http() {
         ("POST", "/operations/fd8", 501),
         ("POST", "/operations/fd8:stop", 404),
         ("GET", "/operations/fd8:cancel", 404),
+        ("GET", "/operations/%ff", 400),
+        ("DELETE", "/compute/v1/images/%ff", 400),
         ("POST", "/operations/fd8:cancel", 404),
         ("GET", "/compute/v1/images", 400),
         ("GET", "/compute/v1/images?folderId=f&pageSize=1001", 400),
