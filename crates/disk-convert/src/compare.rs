@@ -77,6 +77,8 @@ pub async fn compare(
     };
     let planned = planned.await;
     admission.finish(planned).await?;
+    first.source().verify().await?;
+    second.source().verify().await?;
     Ok(match both.found.load(Ordering::Relaxed) {
         u64::MAX if sizes.0 == sizes.1 => Comparison::Same,
         u64::MAX => Comparison::SizesDiffer { first: sizes.0, second: sizes.1 },
