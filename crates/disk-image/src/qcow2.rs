@@ -92,7 +92,9 @@ fn open_clusters(checked: Checked, file: Window, snapshot: Option<String>) -> Re
     let reference = Reference { by: file.file, name, role: Role::DataFile, format: Format::Raw };
     Ok(Open::refer_one(reference.clone(), move |referred| {
         let store = match referred {
-            Referred::File { file, len, .. } => Store::DataFile(Window::file(file, len)),
+            Referred::File { file, len, allocation } => {
+                Store::DataFile { file: Window::file(file, len), allocation }
+            }
             Referred::Skipped => Store::Skipped,
         };
         let image = open_tables(checked, file, store, snapshot, METADATA_STEP)?;

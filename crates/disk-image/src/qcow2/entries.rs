@@ -38,12 +38,16 @@ const L2_TABLE: &str = "L2 table";
 const SUBCLUSTER_BITMAP: &str = "subcluster bitmap in L2 table";
 
 /// Where the guest clusters lie.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Store {
     /// In the image itself.
     Image,
     /// In the data file, at their guest offsets.
-    DataFile(Window),
+    DataFile {
+        file: Window,
+        /// The runs of it that may hold data, where that is known; the rest is zero.
+        allocation: Option<Vec<Span>>,
+    },
     /// In the data file, which was not opened.
     Skipped,
 }
@@ -239,20 +243,20 @@ impl Geometry {
     /// Appends the bytes `run` of a cluster that is stored at `place`.
     fn push_stored(&self, out: &mut Output, entry: &Entry, place: u64, run: Span) -> Result<(), OpenError> {
         let span = Span::new(place.saturating_add(run.start), run.len);
-        match self.store {
+        match &self.store {
             Store::Skipped => out.map.push(run.len, State::Hole),
             Store::Image => {
                 check_inside(self.file, entry.item(), span)?;
                 out.map.push(run.len, State::Data(self.file.stored(span)));
             }
-            Store::DataFile(data) => {
+            Store::DataFile { file, allocation } => {
                 // A raw disk may end inside a sector, and is filled up with zeroes.
-                let there = span.intersect(Span::new(0, data.len));
-                if span.end() > data.len.checked_next_multiple_of(SECTOR).unwrap_or(data.len) {
-                    let error = check_inside(data, entry.item(), span);
-                    return error.map_err(|error| error.in_file(data.file));
+                let there = span.intersect(Span::new(0, file.len));
+                if span.end() > file.len.checked_next_multiple_of(SECTOR).unwrap_or(file.len) {
+                    let error = check_inside(*file, entry.item(), span);
+                    return error.map_err(|error| error.in_file(file.file));
                 }
-                out.map.push(there.len, State::Data(data.stored(there)));
+                push_allocated(&mut out.map, *file, allocation.as_deref(), there);
                 out.map.push(run.len.saturating_sub(there.len), State::Zero);
             }
         }
@@ -289,6 +293,23 @@ impl Geometry {
         out.map.push(entry.guest.len, State::Encoded { stored, encoding, unit_len: self.cluster, skip: 0 });
         Ok(())
     }
+}
+
+/// Appends a run of the data file; a preallocated one is mostly holes.
+fn push_allocated(map: &mut ExtentMapBuilder, file: Window, allocation: Option<&[Span]>, span: Span) {
+    let Some(allocation) = allocation else {
+        return map.push(span.len, State::Data(file.stored(span)));
+    };
+    let first = allocation.partition_point(|run| run.end() <= span.start);
+    let runs = allocation.get(first..).unwrap_or_default().iter();
+    let mut at = span.start;
+    for run in runs.take_while(|run| run.start < span.end()) {
+        let run = run.intersect(Span::between(at, span.end()));
+        map.push(run.start.saturating_sub(at), State::Zero);
+        map.push(run.len, State::Data(file.stored(run)));
+        at = run.end();
+    }
+    map.push(span.end().saturating_sub(at), State::Zero);
 }
 
 fn check_inside(file: Window, what: Item, span: Span) -> Result<(), OpenError> {

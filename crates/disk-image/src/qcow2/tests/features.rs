@@ -127,6 +127,11 @@ fn with_data_file(extended: bool) -> File {
 
 /// Opens the image, the data file being as long as said, or skipped.
 fn open_data(file: &File, len: Option<u64>) -> Result<Image, OpenError> {
+    let data = |len| Referred::File { file: FileId(7), len, allocation: None };
+    open_with(file, &len.map_or(Referred::Skipped, data))
+}
+
+fn open_with(file: &File, data: &Referred) -> Result<Image, OpenError> {
     let mut step = open(Window::file(FileId::IMAGE, file.0.len() as u64), &Layer::default())?;
     loop {
         step = match step {
@@ -144,8 +149,7 @@ fn open_data(file: &File, len: Option<u64>) -> Result<Image, OpenError> {
                     format: Format::Raw,
                 };
                 assert_eq!(*reference, expected);
-                let file = |len| Referred::File { file: FileId(7), len, allocation: None };
-                refer.resume(vec![len.map_or(Referred::Skipped, file)])?
+                refer.resume(vec![data.clone()])?
             }
         };
     }
@@ -177,6 +181,23 @@ fn clusters_lie_in_the_data_file_at_their_guest_offset() {
     file.u64(BIG_L2, COPIED).u64(BIG_L2 + 8, 0b10 | 1 << 32).u64(BIG_L2 + 24, 1 << 32);
     let expected = [(SUB, State::Zero), in_data_file(SUB, SUB), (30 * SUB, State::Hole), (SUB, State::Zero)];
     assert_eq!(states(open_data(&file, Some(BIG)).unwrap().map())[..4], expected);
+}
+
+#[test]
+fn holes_of_the_data_file_are_zero() {
+    let mut file = with_data_file(false);
+    file.u64(BIG_L2, COPIED).u64(BIG_L2 + 8, COPIED | BIG).u64(BIG_L2 + 16, COPIED | (2 * BIG));
+    let runs = [Span::new(0, 512), Span::new(4096, BIG), Span::new(3 * BIG - 512, BIG)];
+    let data = Referred::File { file: FileId(7), len: 8 * BIG, allocation: Some(runs.to_vec()) };
+    let expected = [
+        in_data_file(0, 512),
+        (4096 - 512, State::Zero),
+        in_data_file(4096, BIG),
+        (2 * BIG - 4096 - 512, State::Zero),
+        in_data_file(3 * BIG - 512, 512),
+        (5 * BIG, State::Hole),
+    ];
+    assert_eq!(states(open_with(&file, &data).unwrap().map()), expected);
 }
 
 #[test]
