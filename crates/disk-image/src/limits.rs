@@ -41,3 +41,12 @@ pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
 
 /// Memory that a QCOW2 layout may take for its clusters, bytes: 16 million runs, the worst that 64 TiB in 2 MiB clusters can be.
 pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;
+
+/// Longest name of a VHD or VHDX parent, bytes: 32,767 UTF-16 units, the longest path of Windows.
+pub const MAX_PARENT_NAME: u64 = 64 << 10;
+
+/// Most members of an OVA. Real ones hold a descriptor, a manifest, a certificate and a file for each disk.
+pub const MAX_ARCHIVE_MEMBERS: u64 = 1024;
+
+/// Longest extended header of an archive member, bytes: a name of 4096 bytes, the longest path of Linux, and as much of other keys.
+pub const MAX_ARCHIVE_EXTENSION: u64 = 8 << 10;

@@ -447,6 +447,8 @@ fn backing_format(name: &[u8]) -> Result<Format, OpenError> {
         b"raw" | b"file" | b"host_device" => Ok(Format::Raw),
         b"qcow2" => Ok(Format::Qcow2),
         b"vmdk" => Ok(Format::Vmdk),
+        b"vpc" => Ok(Format::Vhd),
+        b"vhdx" => Ok(Format::Vhdx),
         _ => Err(OpenError::Unsupported(Feature::BackingFormat)),
     }
 }
