@@ -42,6 +42,10 @@ pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
 /// Memory that a QCOW2 layout may take for its clusters, bytes: 16 million runs, the worst that 64 TiB in 2 MiB clusters can be.
 pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;
 
+/// Largest VHD block allocation table that is read, bytes: 2 TiB, the most that the format can address, in blocks of 128 KiB. Writers
+/// take 2 MiB, some 512 KiB.
+pub const MAX_VHD_TABLE_LEN: u64 = 64 << 20;
+
 /// Longest name of a VHD or VHDX parent, bytes: 32,767 UTF-16 units, the longest path of Windows.
 pub const MAX_PARENT_NAME: u64 = 64 << 10;
 

@@ -10,7 +10,7 @@
 use super::DiskType;
 use super::footer::{Footer, check_sum};
 use crate::fields::Fields;
-use crate::limits::MAX_PARENT_NAME;
+use crate::limits::{MAX_PARENT_NAME, MAX_VHD_TABLE_LEN};
 use crate::windows::{relative_path, utf16_be, utf16_le};
 use crate::{Feature, Guid, Item, OpenError, Span};
 
@@ -86,7 +86,15 @@ impl Header {
         }
         let block_size = u64::from(block_size);
         let entries = u64::from(fields.be32(28));
-        if entries < virtual_size.div_ceil(block_size) {
+        let needed = virtual_size.div_ceil(block_size);
+        if needed.saturating_mul(ENTRY) > MAX_VHD_TABLE_LEN {
+            return Err(OpenError::Limit {
+                what: Item::The("number of blocks of the VHD"),
+                found: needed,
+                limit: MAX_VHD_TABLE_LEN / ENTRY,
+            });
+        }
+        if entries < needed {
             return Err(OpenError::Field {
                 what: Item::The("number of table entries in the VHD header"),
                 found: entries,

@@ -73,7 +73,7 @@ impl Blocks {
         let mut claims = Claims::new(metadata.block_size);
         claims.claim(HEADER_SECTION, Item::The("VHDX header section"))?;
         // A log without entries may still have its place.
-        if header.log.end() > file.len {
+        if !header.log.is_empty() && header.log.end() > file.len {
             let what = Item::The("VHDX log");
             return Err(OpenError::Truncated { what, span: header.log, file_len: file.len });
         }
