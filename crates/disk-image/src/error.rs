@@ -1,6 +1,6 @@
 //! Why a disk image was refused.
 
-use crate::{FileId, Format, Role, Span};
+use crate::{FileId, Format, Guid, Role, Span};
 
 /// Why a disk image was refused. Nothing was read beyond its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum OpenError {
     Empty,
 
     /// The content matches no known format.
-    #[error("no known disk image format: found neither a QCOW2 nor a VMDK signature")]
+    #[error("no known disk image format: found no signature of one")]
     UnknownFormat,
 
     /// The content matches more than one format.
@@ -49,6 +49,26 @@ pub enum OpenError {
         found: u64,
         /// What the specification allows.
         expected: &'static str,
+    },
+
+    /// A checksum is not that of the bytes it stands for.
+    #[error("the checksum in {what} is {found:#010x}, that of its bytes is {expected:#010x}")]
+    Checksum {
+        /// What the checksum stands for.
+        what: Item,
+        /// What the image says.
+        found: u32,
+        /// What it should say.
+        expected: u32,
+    },
+
+    /// The file beneath an image is not the one that it was made on.
+    #[error("the backing file has the id {found}, the image was made on {expected}")]
+    BackingId {
+        /// The id of the file.
+        found: Guid,
+        /// The id that the image names.
+        expected: Guid,
     },
 
     /// A size or a count is above a limit of ours.
@@ -127,6 +147,18 @@ pub enum OpenError {
     #[error("the image has several internal snapshots with this name or id")]
     SeveralSnapshots,
 
+    /// An archive holds several disks, and none was chosen.
+    #[error("the archive holds several disks: {}", .0.join(", "))]
+    SeveralDisks(Vec<String>),
+
+    /// The disk that was chosen is not in the archive.
+    #[error("the archive holds no disk of this name, but {}", .0.join(", "))]
+    NoMember(Vec<String>),
+
+    /// A disk of an archive was chosen, and the file is none.
+    #[error("the file is no archive that a member could be chosen from")]
+    NoArchive,
+
     /// There is no such internal snapshot.
     #[error("the image has no internal snapshot with this name or id")]
     NoSnapshot,
@@ -175,11 +207,12 @@ impl OpenError {
         match self {
             Self::UnknownFormat => Some("if this is a raw disk, say so with --format raw"),
             Self::Ambiguous(..) => Some("name the format with --format"),
-            Self::Truncated { .. } | Self::Missing { .. } => {
+            Self::Truncated { .. } | Self::Missing { .. } | Self::Checksum { .. } => {
                 Some("the file may be truncated; compare its size and checksum with the original")
             }
             Self::Unsupported(feature) => feature.hint(),
             Self::Undeclared(_) => Some("name it with --backing-format"),
+            Self::SeveralDisks(_) | Self::NoMember(_) => Some("choose one with --member"),
             Self::NoSnapshot => Some("`image-prep info` lists them"),
             Self::SeveralSnapshots => Some("name it by its id; `image-prep info` lists them"),
             Self::In { error, .. } => error.hint(),
@@ -271,6 +304,42 @@ pub enum Feature {
     /// VMDK compressed by something else than deflate.
     #[error("the VMDK compression algorithm {0}")]
     VmdkCompression(u16),
+    /// VHD of another version.
+    #[error("VHD version {0:#x}")]
+    VhdVersion(u32),
+    /// VHDX of another version.
+    #[error("VHDX version {0}")]
+    VhdxVersion(u16),
+    /// VHDX that was not closed cleanly.
+    #[error("the replay of its VHDX log, as it was not closed cleanly")]
+    VhdxLog,
+    /// VHDX with a region that a reader must know.
+    #[error("the unknown VHDX region {0}")]
+    VhdxRegion(Guid),
+    /// VHDX with a metadata item that a reader must know.
+    #[error("the unknown VHDX metadata item {0}")]
+    VhdxMetadata(Guid),
+    /// VHDX on something else than a VHDX.
+    #[error("a VHDX parent of the unknown kind {0}")]
+    VhdxParent(Guid),
+    /// OVA with a disk that is compressed as a file.
+    #[error("a compressed disk in an archive")]
+    OvaCompressed,
+    /// OVA with a disk that is cut into several members.
+    #[error("a disk in an archive that is cut into several members")]
+    OvaChunks,
+    /// OVA with a disk that names other files.
+    #[error("files beside a disk in an archive")]
+    OvaReference,
+    /// OVA with a hard or symbolic link.
+    #[error("a link in an archive")]
+    OvaLink,
+    /// OVA with a member that leaves out its holes.
+    #[error("a sparse member in an archive")]
+    OvaSparse,
+    /// OVA with a member that is not a file.
+    #[error("an archive member of the type {0:?}")]
+    OvaMember(char),
     /// Another disk image format, recognised by its signature.
     #[error("the {0} format")]
     OtherFormat(&'static str),
@@ -282,9 +351,15 @@ impl Feature {
             Self::BackingFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
+            Self::OvaCompressed | Self::OvaChunks | Self::OvaReference | Self::OvaSparse => {
+                Some("unpack the archive first, for example with `tar -xf`")
+            }
             Self::VmdkExtentAlone => Some(
                 "make one self-contained file from its descriptor first, for example with `qemu-img convert`",
             ),
+            Self::VhdxLog => {
+                Some("attach it once where it was made, for example with Hyper-V, which replays its log")
+            }
             Self::Aes | Self::Luks => Some("decrypt it first, for example with `qemu-img convert`"),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! An opened disk image.
 
-use crate::{ExtentMap, OpenError, Reference, qcow2, vmdk};
+use crate::{ExtentMap, OpenError, Reference, qcow2, vhd, vhdx, vmdk};
 
 /// A disk image format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +11,10 @@ pub enum Format {
     Qcow2,
     /// VMware virtual disk.
     Vmdk,
+    /// Virtual PC and Hyper-V virtual hard disk, which QEMU calls vpc.
+    Vhd,
+    /// Hyper-V virtual hard disk, version 2.
+    Vhdx,
 }
 
 impl std::fmt::Display for Format {
@@ -19,6 +23,8 @@ impl std::fmt::Display for Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
         })
     }
 }
@@ -32,6 +38,7 @@ pub struct Image {
     pub(crate) warnings: Vec<Warning>,
     pub(crate) references: Vec<Reference>,
     pub(crate) partial: bool,
+    pub(crate) member: Option<String>,
 }
 
 impl Image {
@@ -41,6 +48,8 @@ impl Image {
             Details::Raw => Format::Raw,
             Details::Qcow2(_) => Format::Qcow2,
             Details::Vmdk(_) => Format::Vmdk,
+            Details::Vhd(_) => Format::Vhd,
+            Details::Vhdx(_) => Format::Vhdx,
         }
     }
 
@@ -86,8 +95,22 @@ impl Image {
         self.partial
     }
 
+    /// The member that it is of an archive, an OVA, if it is one. Errors count from the start of the member, runs of the map from
+    /// that of the file.
+    pub fn member(&self) -> Option<&str> {
+        self.member.as_deref()
+    }
+
     pub(crate) fn new(virtual_size: u64, map: ExtentMap, details: Details) -> Self {
-        Self { virtual_size, map, details, warnings: Vec::new(), references: Vec::new(), partial: false }
+        Self {
+            virtual_size,
+            map,
+            details,
+            warnings: Vec::new(),
+            references: Vec::new(),
+            partial: false,
+            member: None,
+        }
     }
 
     /// This layer over the one beneath it, as long as this one is.
@@ -109,6 +132,10 @@ pub enum Details {
     Qcow2(qcow2::Details),
     /// From the VMDK header and descriptor.
     Vmdk(vmdk::Details),
+    /// From the VHD footer and header.
+    Vhd(vhd::Details),
+    /// From the VHDX metadata.
+    Vhdx(vhdx::Details),
 }
 
 /// Something odd about an image that can still be read.

@@ -12,27 +12,38 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod backing;
+mod bitmap;
 mod claims;
+mod crc32c;
 mod decode;
 mod error;
 mod extent;
+mod fields;
+mod guid;
 mod image;
 pub mod limits;
 mod map;
 mod object;
 mod open;
+mod ova;
 mod plan;
 mod probe;
 pub mod qcow2;
 pub mod raw;
 mod reference;
 mod span;
+#[cfg(test)]
+mod testing;
 mod varint;
+pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
+mod windows;
 
 pub use decode::{DecodeError, Decoder};
 pub use error::{Feature, Item, OpenError};
 pub use extent::{Encoding, Extent, State};
+pub use guid::Guid;
 pub use image::{Details, Format, Image, Warning};
 pub use map::{ExtentMap, ExtentMapBuilder, Extents, MapStats};
 pub use object::{Fill, ObjectMap, Segment, Segments};
@@ -42,7 +53,7 @@ pub use reference::{Refer, Reference, Referred, Role};
 pub use span::{FileId, Span, Stored};
 
 use limits::MAX_FILE_LEN;
-use probe::{PROBE_LEN, probe};
+use probe::{Head, PROBE_LEN, probe};
 use span::Window;
 
 /// How to open a disk image.
@@ -54,6 +65,8 @@ pub struct OpenOptions {
     pub snapshot: Option<String>,
     /// The format of backing files whose format no header declares.
     pub backing_format: Option<Format>,
+    /// The disk to read of an archive that holds several, by its member's name.
+    pub member: Option<String>,
 }
 
 /// What of the options holds for a layer, and how deep it lies.
@@ -75,14 +88,36 @@ struct Layer {
 pub fn open(file_len: u64, options: &OpenOptions) -> Result<Open<Image>, OpenError> {
     let window = Window::file(FileId::IMAGE, file_len);
     check_len(window)?;
-    let OpenOptions { format, snapshot, backing_format } = options.clone();
+    let OpenOptions { format, snapshot, backing_format, member } = options.clone();
     let layer = Layer { depth: 0, snapshot, backing_format };
     match format {
+        Some(_) if member.is_some() => Err(OpenError::NoArchive),
         Some(format) => open_as(format, window, &layer),
         None => Ok(Open::need_one(window.at(0, PROBE_LEN.min(file_len)), move |head| {
-            open_as(probe(&head)?, window, &layer)
+            open_probed(&head, window, layer, member)
         })),
     }
+}
+
+/// Opens what begins with `head`. The end of the file is asked for only where it could change the answer.
+fn open_probed(
+    head: &[u8],
+    window: Window,
+    layer: Layer,
+    member: Option<String>,
+) -> Result<Open<Image>, OpenError> {
+    let start = match probe(head)? {
+        Head::Archive => return ova::open(window, layer, member),
+        _ if member.is_some() => return Err(OpenError::NoArchive),
+        Head::Container(format) => return open_as(format, window, &layer),
+        Head::Tail(start) => start,
+    };
+    let tail = probe::tail(window.len);
+    if head.len() as u64 == window.len {
+        let tail = usize::try_from(tail.start).ok().and_then(|at| head.get(at..));
+        return open_as(start.with_tail(tail.unwrap_or_default())?, window, &layer);
+    }
+    Ok(Open::need_one(window.stored(tail), move |tail| open_as(start.with_tail(&tail)?, window, &layer)))
 }
 
 fn check_len(window: Window) -> Result<(), OpenError> {
@@ -107,5 +142,7 @@ fn open_as(format: Format, window: Window, layer: &Layer) -> Result<Open<Image>,
         Format::Raw => raw::open_window(window, None).map(Open::Ready),
         Format::Qcow2 => qcow2::open(window, layer),
         Format::Vmdk => vmdk::open(window, layer),
+        Format::Vhd => vhd::open(window, layer),
+        Format::Vhdx => vhdx::open(window, layer),
     }
 }

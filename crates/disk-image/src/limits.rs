@@ -59,3 +59,16 @@ pub const MAX_EXPANSION: u64 = 4 << 30;
 /// Guest bytes that compressed clusters may decode to for each byte of the file. Deflate cannot exceed 1032; Zstandard can, and what
 /// does was made for it.
 pub const MAX_EXPANSION_RATIO: u64 = 1024;
+
+/// Largest VHD block allocation table that is read, bytes: 2 TiB, the most that the format can address, in blocks of 128 KiB. Writers
+/// take 2 MiB, some 512 KiB.
+pub const MAX_VHD_TABLE_LEN: u64 = 64 << 20;
+
+/// Longest name of a VHD or VHDX parent, bytes: 32,767 UTF-16 units, the longest path of Windows.
+pub const MAX_PARENT_NAME: u64 = 64 << 10;
+
+/// Most members of an OVA. Real ones hold a descriptor, a manifest, a certificate and a file for each disk.
+pub const MAX_ARCHIVE_MEMBERS: u64 = 1024;
+
+/// Longest extended header of an archive member, bytes: a name of 4096 bytes, the longest path of Linux, and as much of other keys.
+pub const MAX_ARCHIVE_EXTENSION: u64 = 8 << 10;

@@ -123,6 +123,17 @@ impl<T: Send + 'static> Open<T> {
         }
     }
 
+    /// Refuses with `error` once a file is asked for that the image names.
+    pub(crate) fn alone(self, error: OpenError) -> Result<Self, OpenError> {
+        match self {
+            Self::Ready(value) => Ok(Self::Ready(value)),
+            Self::Need(Need { wants, next }) => {
+                Ok(Self::need(wants, move |answers| next(answers)?.alone(error)))
+            }
+            Self::Refer(_) => Err(error),
+        }
+    }
+
     /// Says of every error from here on which file it is in.
     pub(crate) fn in_file(self, file: FileId) -> Self {
         let tell = move |result: Result<Self, OpenError>| match result {

@@ -18,7 +18,6 @@
 //! the tables that exist, not with the virtual size: an empty disk of 8 TiB is a header, a refcount table, and an L1 table of 128 KiB.
 
 mod entries;
-mod fields;
 mod header;
 mod layout;
 mod ranks;

@@ -88,6 +88,11 @@ impl Window {
         Self { file, start: 0, len }
     }
 
+    /// A file that lies inside of the window.
+    pub(crate) const fn inside(&self, span: Span) -> Self {
+        Self { file: self.file, start: self.start.saturating_add(span.start), len: span.len }
+    }
+
     /// A run of the window.
     pub(crate) const fn at(&self, start: u64, len: u64) -> Stored {
         Stored { file: self.file, span: Span::new(self.start.saturating_add(start), len) }

@@ -162,6 +162,9 @@ pub(crate) enum FormatName {
     Raw,
     Qcow2,
     Vmdk,
+    #[value(alias = "vpc")]
+    Vhd,
+    Vhdx,
 }
 
 impl From<FormatName> for Format {
@@ -170,6 +173,8 @@ impl From<FormatName> for Format {
             FormatName::Raw => Self::Raw,
             FormatName::Qcow2 => Self::Qcow2,
             FormatName::Vmdk => Self::Vmdk,
+            FormatName::Vhd => Self::Vhd,
+            FormatName::Vhdx => Self::Vhdx,
         }
     }
 }

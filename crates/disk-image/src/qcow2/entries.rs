@@ -9,7 +9,6 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::claims::Claims;
-use crate::qcow2::fields::entries;
 use crate::qcow2::header::Header;
 use crate::span::Window;
 use crate::{ExtentMapBuilder, Item, OpenError, Span, State};
@@ -317,4 +316,9 @@ fn check_inside(file: Window, what: Item, span: Span) -> Result<(), OpenError> {
         return Err(OpenError::Truncated { what, span, file_len: file.len });
     }
     Ok(())
+}
+
+/// The 64-bit entries of a table, or of a piece of one.
+pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks().0.iter().map(|&entry| u64::from_be_bytes(entry))
 }

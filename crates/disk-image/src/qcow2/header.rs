@@ -7,8 +7,8 @@
 pub(super) mod check;
 mod extensions;
 
+use crate::fields::Fields;
 use crate::limits::MAX_HEADER_LEN;
-use crate::qcow2::fields::Fields;
 use crate::qcow2::{Details, Snapshot};
 use crate::{Encoding, Feature, Format, Item, OpenError, Role, Span};
 use extensions::Extensions;
@@ -235,7 +235,7 @@ impl Header {
         if found != MAGIC {
             return Err(OpenError::Signature { expected: Format::Qcow2, found, signature: MAGIC });
         }
-        let version = whole.u32(4);
+        let version = whole.be32(4);
         let least = match version {
             2 => V2_LEN,
             3 => V3_LEN,
@@ -248,7 +248,7 @@ impl Header {
         if file_len < least.into() {
             return Err(short(least));
         }
-        let header_length = if version == 2 { V2_LEN } else { whole.u32(100) };
+        let header_length = if version == 2 { V2_LEN } else { whole.be32(100) };
         if header_length < least || header_length % 8 != 0 {
             return Err(field(
                 "header_length of the QCOW2 header",
@@ -265,21 +265,21 @@ impl Header {
         let fields = Fields(head.get(..header_length as usize).unwrap_or(head));
         Ok(Self {
             version,
-            backing_file_offset: fields.u64(8),
-            backing_file_size: fields.u32(16),
-            cluster_bits: fields.u32(20),
-            size: fields.u64(24),
-            crypt_method: fields.u32(32),
-            l1_size: fields.u32(36),
-            l1_table_offset: fields.u64(40),
-            refcount_table_offset: fields.u64(48),
-            refcount_table_clusters: fields.u32(56),
-            nb_snapshots: fields.u32(60),
-            snapshots_offset: fields.u64(64),
-            incompatible_features: fields.u64(72),
-            compatible_features: fields.u64(80),
-            autoclear_features: fields.u64(88),
-            refcount_order: if version == 2 { 4 } else { fields.u32(96) },
+            backing_file_offset: fields.be64(8),
+            backing_file_size: fields.be32(16),
+            cluster_bits: fields.be32(20),
+            size: fields.be64(24),
+            crypt_method: fields.be32(32),
+            l1_size: fields.be32(36),
+            l1_table_offset: fields.be64(40),
+            refcount_table_offset: fields.be64(48),
+            refcount_table_clusters: fields.be32(56),
+            nb_snapshots: fields.be32(60),
+            snapshots_offset: fields.be64(64),
+            incompatible_features: fields.be64(72),
+            compatible_features: fields.be64(80),
+            autoclear_features: fields.be64(88),
+            refcount_order: if version == 2 { 4 } else { fields.be32(96) },
             header_length,
             compression_type: u8::from_be_bytes(fields.bytes(104)),
         })

@@ -6,7 +6,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::claims::Claims;
-use crate::qcow2::fields::entries;
+use crate::qcow2::entries::entries;
 use crate::qcow2::header::{ENTRY, Header};
 use crate::span::Window;
 use crate::{Item, Open, OpenError, Span};

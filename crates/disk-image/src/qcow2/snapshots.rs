@@ -12,10 +12,10 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::claims::Claims;
+use crate::fields::Fields;
 use crate::limits::{
     MAX_MAP_MEMORY, MAX_QCOW2_SNAPSHOT_EXTRA, MAX_QCOW2_SNAPSHOT_L1, MAX_QCOW2_SNAPSHOT_TABLE,
 };
-use crate::qcow2::fields::Fields;
 use crate::qcow2::header::check::check_size;
 use crate::qcow2::header::{ENTRY, Header, Root};
 use crate::span::Window;
@@ -248,7 +248,7 @@ fn read_entry(bytes: &[u8], header: &Header, index: usize) -> Result<Option<Entr
         return Ok(None);
     }
     let fixed = Fields(bytes);
-    let extra_len = fixed.u32(36);
+    let extra_len = fixed.be32(36);
     if extra_len > MAX_QCOW2_SNAPSHOT_EXTRA {
         let what = Item::Entry("extra data of snapshot table", index as u64);
         return Err(limit(what, extra_len.into(), MAX_QCOW2_SNAPSHOT_EXTRA.into()));
@@ -259,7 +259,7 @@ fn read_entry(bytes: &[u8], header: &Header, index: usize) -> Result<Option<Entr
         rest = behind;
         Some(part)
     };
-    let (id_len, name_len) = (usize::from(fixed.u16(12)), usize::from(fixed.u16(14)));
+    let (id_len, name_len) = (usize::from(fixed.be16(12)), usize::from(fixed.be16(14)));
     let (Some(extra), Some(id), Some(name)) = (next(extra_len as usize), next(id_len), next(name_len)) else {
         return Ok(None);
     };
@@ -267,10 +267,10 @@ fn read_entry(bytes: &[u8], header: &Header, index: usize) -> Result<Option<Entr
     let extra_field =
         |at: usize| extra.get(at..).and_then(<[u8]>::first_chunk).map(|&b| u64::from_be_bytes(b));
     let virtual_size = extra_field(8).unwrap_or(header.size);
-    let l1_entries = fixed.u32(8);
+    let l1_entries = fixed.be32(8);
     let root = Root {
         name: "snapshot's L1 table",
-        l1: Span::new(fixed.u64(0), u64::from(l1_entries).saturating_mul(ENTRY)),
+        l1: Span::new(fixed.be64(0), u64::from(l1_entries).saturating_mul(ENTRY)),
         guest_len: virtual_size,
     };
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -278,8 +278,8 @@ fn read_entry(bytes: &[u8], header: &Header, index: usize) -> Result<Option<Entr
         id: text(id),
         name: text(name),
         virtual_size,
-        vm_state_size: extra_field(0).unwrap_or(fixed.u32(32).into()),
-        date_seconds: fixed.u32(16),
+        vm_state_size: extra_field(0).unwrap_or(fixed.be32(32).into()),
+        date_seconds: fixed.be32(16),
     };
     Ok(Some(Entry { snapshot, root, l1_entries, len: len.next_multiple_of(8) }))
 }

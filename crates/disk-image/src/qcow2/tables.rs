@@ -12,8 +12,8 @@
 
 use crate::claims::Claims;
 use crate::limits::{MAX_EXPANSION, MAX_EXPANSION_RATIO, MAX_MAP_MEMORY};
+use crate::qcow2::entries::entries;
 use crate::qcow2::entries::{Geometry, Output, SECTOR, Store};
-use crate::qcow2::fields::entries;
 use crate::qcow2::header::{Checked, ENTRY, Root};
 use crate::qcow2::snapshots::Snapshots;
 use crate::span::Window;

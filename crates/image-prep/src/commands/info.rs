@@ -122,6 +122,33 @@ fn details(image: &Image) -> (Value, String) {
             });
             (value, format!(" ({kind}, grains of {grains})"))
         }
+        Details::Vhd(details) => {
+            let (kind, creator) = (details.disk_type, &details.creator);
+            let value = json!({
+                "diskType": kind.to_string(),
+                "creator": creator,
+                "blockSize": details.block_size,
+                "id": details.id.to_string(),
+            });
+            let blocks = details.block_size.map(|size| format!(", blocks of {}", Size(size)));
+            (value, format!(" ({kind}{}, made by {creator})", blocks.unwrap_or_default()))
+        }
+        Details::Vhdx(details) => {
+            let (kind, blocks) = (details.disk_type, Size(details.block_size));
+            let value = json!({
+                "diskType": kind.to_string(),
+                "blockSize": details.block_size,
+                "logicalSectorSize": details.logical_sector_size,
+                "physicalSectorSize": details.physical_sector_size,
+                "id": details.id.to_string(),
+                "dataWriteId": details.data_write_id.to_string(),
+            });
+            let sectors = match details.logical_sector_size {
+                512 => String::new(),
+                size => format!(", sectors of {size} bytes"),
+            };
+            (value, format!(" ({kind}, blocks of {blocks}{sectors})"))
+        }
     }
 }
 

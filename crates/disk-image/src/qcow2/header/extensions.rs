@@ -5,8 +5,8 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use super::{Header, field, limit};
+use crate::fields::Fields;
 use crate::limits::MAX_BACKING_NAME;
-use crate::qcow2::fields::Fields;
 use crate::{Feature, Format, Item, OpenError, Span};
 
 /// Types of header extension that are looked at.
@@ -36,7 +36,7 @@ impl Extensions {
         let mut rest = head.get(header.header_length as usize..area).unwrap_or_default();
         let mut found = Self::default();
         while let Some((extension, behind)) = rest.split_first_chunk::<8>() {
-            let [kind, len] = [Fields(extension).u32(0), Fields(extension).u32(4)];
+            let [kind, len] = [Fields(extension).be32(0), Fields(extension).be32(4)];
             if kind == END {
                 break;
             }
@@ -49,7 +49,7 @@ impl Extensions {
             let padded = (len as usize).checked_next_multiple_of(8);
             rest = padded.and_then(|padded| behind.get(padded..)).ok_or(too_long)?;
             match kind {
-                BITMAPS => found.bitmaps = Fields(content).u32(0),
+                BITMAPS => found.bitmaps = Fields(content).be32(0),
                 // An empty name declares nothing.
                 BACKING_FORMAT if content.is_empty() => {}
                 BACKING_FORMAT if found.backing_format.is_none() => {
@@ -101,6 +101,8 @@ fn backing_format(name: &[u8]) -> Result<Format, OpenError> {
         b"raw" | b"file" | b"host_device" => Ok(Format::Raw),
         b"qcow2" => Ok(Format::Qcow2),
         b"vmdk" => Ok(Format::Vmdk),
+        b"vpc" => Ok(Format::Vhd),
+        b"vhdx" => Ok(Format::Vhdx),
         _ => Err(OpenError::Unsupported(Feature::BackingFormat)),
     }
 }

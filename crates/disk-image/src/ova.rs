@@ -1,0 +1,101 @@
+//! OVA: a tar archive with a virtual machine, whose disk is read in place.
+//!
+//! Source: DMTF DSP0243 *Open Virtualization Format* 2.1, section 5.3; the archive is that of POSIX.1 (`ustar`, and `pax` for long
+//! names and sizes) or GNU tar. It holds a descriptor (`.ovf`), a manifest (`.mf`) and disks (`.vmdk`), none of which is unpacked:
+//! the VMDK parser sees the member as its file. The descriptor and the manifest are not read.
+//!
+//! Refused: several disks unless one is chosen, disks that are compressed as files, cut into members or name other files, links,
+//! sparse members, headers with a wrong checksum, and an archive without its end: it was cut.
+//!
+//! Cost: a read for each member that is not small, at most [`MAX_ARCHIVE_MEMBERS`](crate::limits::MAX_ARCHIVE_MEMBERS).
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+mod tar;
+
+use crate::span::Window;
+use crate::{Feature, Format, Image, Item, Layer, Open, OpenError, Span, open_as};
+use tar::{Archive, Member};
+
+/// Opens the disk in an archive; the one of this name, where a name is given.
+pub(crate) fn open(file: Window, layer: Layer, name: Option<String>) -> Result<Open<Image>, OpenError> {
+    Archive::read(file)?.and_then(move |members| {
+        let disk = choose(&members, name.as_deref(), file.len)?;
+        let window = file.inside(disk.content);
+        let name = disk.name.clone();
+        let opened = open_as(Format::Vmdk, window, &layer)?;
+        opened.alone(OpenError::Unsupported(Feature::OvaReference))?.and_then(move |mut image| {
+            image.member = Some(name);
+            Ok(Open::Ready(image))
+        })
+    })
+}
+
+/// The disk to read.
+fn choose<'a>(members: &'a [Member], name: Option<&str>, file_len: u64) -> Result<&'a Member, OpenError> {
+    let disks: Vec<&Member> = members.iter().filter(|member| Kind::of(&member.name) != Kind::Other).collect();
+    let names = |disks: &[&Member]| disks.iter().map(|disk| disk.name.clone()).collect();
+    if disks.is_empty() {
+        let is_ovf = |member: &Member| has_suffix(&member.name, ".ovf");
+        return Err(match members.iter().any(is_ovf) {
+            true => OpenError::Missing {
+                what: Item::The("disk (.vmdk) in the archive"),
+                span: Span::new(0, file_len),
+            },
+            false => OpenError::Unsupported(Feature::OtherFormat("tar")),
+        });
+    }
+    let chosen: Vec<&Member> = match name {
+        Some(name) => disks.iter().copied().filter(|disk| disk.name == plain(name)).collect(),
+        None => disks.clone(),
+    };
+    match (chosen.as_slice(), name) {
+        ([disk], _) => match Kind::of(&disk.name) {
+            Kind::Compressed => Err(OpenError::Unsupported(Feature::OvaCompressed)),
+            Kind::Chunk => Err(OpenError::Unsupported(Feature::OvaChunks)),
+            Kind::Disk | Kind::Other => Ok(disk),
+        },
+        ([], Some(_)) => Err(OpenError::NoMember(names(&disks))),
+        _ if chosen.iter().any(|disk| Kind::of(&disk.name) == Kind::Chunk) => {
+            Err(OpenError::Unsupported(Feature::OvaChunks))
+        }
+        _ => Err(OpenError::SeveralDisks(names(&chosen))),
+    }
+}
+
+/// What a member is, by its name: the descriptor, which says it too, need not be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Disk,
+    /// `.vmdk.gz` and the like.
+    Compressed,
+    /// `.vmdk.000000000`, as OVF cuts files.
+    Chunk,
+    Other,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        if has_suffix(name, ".vmdk") {
+            return Self::Disk;
+        }
+        match name.rsplit_once('.') {
+            Some((stem, last)) if has_suffix(stem, ".vmdk") => match last {
+                "gz" | "GZ" | "bz2" | "xz" | "zst" => Self::Compressed,
+                last if last.bytes().all(|byte| byte.is_ascii_digit()) => Self::Chunk,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+fn has_suffix(name: &str, suffix: &str) -> bool {
+    let at = name.len().saturating_sub(suffix.len());
+    name.as_bytes().get(at..).is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+}
+
+/// A name without the folder that `tar -C folder .` puts before it.
+fn plain(name: &str) -> &str {
+    name.strip_prefix("./").unwrap_or(name)
+}
