@@ -2,6 +2,8 @@
 //!
 //! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
+//! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
+//! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -10,12 +12,17 @@
 #![allow(clippy::print_stdout)]
 
 mod content;
+mod damage;
 mod disk;
 mod garage;
 mod images;
+mod kinds;
 mod repo;
+mod seed;
+mod sparse;
 mod testdata;
 mod tidy;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -37,6 +44,10 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// Make real disk images and check every way through image-prep against qemu-img
     Images(images::ImagesArgs),
+    /// Compare what is read of every kind of image that qemu-img writes with what qemu-img reads
+    Kinds(kinds::KindsArgs),
+    /// Cut images short and flip bits in them: what is refused, and what becomes a wrong disk
+    Damage(damage::DamageArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
     /// Make the images of testdata/ and their manifest anew
@@ -49,6 +60,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
+        Command::Kinds(args) => kinds::run(&repo, &args),
+        Command::Damage(args) => damage::run(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
