@@ -127,6 +127,9 @@ fn victims() -> Vec<Victim> {
             .with_references();
         Victim { kind, file, has_length: true }
     };
+    let mut vhd_fixed = victim("vhd fixed", "vpc", IMAGE, "-o subformat=fixed,force_size=on");
+    // Without its footer it is a raw disk, unless the user says what it was.
+    vhd_fixed.kind = vhd_fixed.kind.ours(&["--format", "vhd"]);
     vec![
         Victim { has_length: false, ..victim("raw", "raw", IMAGE, "") },
         victim("qcow2", "qcow2", IMAGE, ""),
@@ -164,7 +167,7 @@ fn victims() -> Vec<Victim> {
         )),
         chain("vmdk over vmdk: base", "vmdk", "base", "vmdk"),
         victim("vhd dynamic", "vpc", IMAGE, "-o force_size=on"),
-        victim("vhd fixed", "vpc", IMAGE, "-o subformat=fixed,force_size=on"),
+        vhd_fixed,
         victim("vhdx dynamic", "vhdx", IMAGE, "-o block_size=1M"),
         victim("vhdx fixed", "vhdx", IMAGE, "-o subformat=fixed,block_size=1M"),
     ]

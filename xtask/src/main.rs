@@ -4,6 +4,7 @@
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
 //! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
+//! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -14,6 +15,7 @@
 mod content;
 mod damage;
 mod disk;
+mod fuzz;
 mod garage;
 mod images;
 mod kinds;
@@ -48,6 +50,8 @@ enum Command {
     Kinds(kinds::KindsArgs),
     /// Cut images short and flip bits in them: what is refused, and what becomes a wrong disk
     Damage(damage::DamageArgs),
+    /// Run the fuzz targets of disk-image
+    Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
     /// Make the images of testdata/ and their manifest anew
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Images(args) => images::run(&repo, &args),
         Command::Kinds(args) => kinds::run(&repo, &args),
         Command::Damage(args) => damage::run(&repo, &args),
+        Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };

@@ -83,6 +83,12 @@ pub(crate) enum Error {
         /// Without its query.
         url: String,
     },
+    /// What should hold a URL holds none that is read.
+    #[error("what `{}` holds is not an https URL", path.display())]
+    NoUrl {
+        /// The file.
+        path: PathBuf,
+    },
     /// Plain http to another machine.
     #[error("plain http to {host} is not allowed")]
     PlainHttp {
@@ -163,6 +169,7 @@ impl Error {
             Self::Operation { .. } => Exit::OperationFailed,
             Self::Request { .. }
             | Self::Scheme { .. }
+            | Self::NoUrl { .. }
             | Self::PlainHttp { .. }
             | Self::SameFile { .. }
             | Self::RemoteReferences

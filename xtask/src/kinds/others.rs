@@ -109,7 +109,9 @@ fn vpc() -> Vec<Kind> {
     for subformat in ["dynamic", "fixed"] {
         for force in ["off", "on"] {
             let options = format!("subformat={subformat},force_size={force}");
-            kinds.push(converted("vhd", "vpc", &options).edit(&EDITS));
+            let kind = converted("vhd", "vpc", &options).edit(&EDITS);
+            // A disk with a footer behind it is a fixed VHD, or a raw disk: only the user knows.
+            kinds.push(if subformat == "fixed" { kind.ours(&["--format", "vhd"]) } else { kind });
         }
     }
     kinds
@@ -184,7 +186,7 @@ fn large() -> Vec<Kind> {
         made("vmdk", "subformat=twoGbMaxExtentSparse").with_references(),
         made("vpc", "force_size=on"),
         made("vpc", ""),
-        made("vpc", "subformat=fixed,force_size=on"),
+        made("vpc", "subformat=fixed,force_size=on").ours(&["--format", "vhd"]),
         // A bitmap block stands among the entries of the table every 4 GiB, with blocks of 1 MiB.
         made("vhdx", "block_size=1M"),
         made("vhdx", ""),
