@@ -4,6 +4,7 @@
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
 //! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
+//! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
@@ -17,6 +18,7 @@ mod damage;
 mod disk;
 mod fuzz;
 mod garage;
+mod hostile;
 mod images;
 mod kinds;
 mod repo;
@@ -50,6 +52,8 @@ enum Command {
     Kinds(kinds::KindsArgs),
     /// Cut images short and flip bits in them: what is refused, and what becomes a wrong disk
     Damage(damage::DamageArgs),
+    /// Make images of every known class of attack, and watch what becomes of them
+    Hostile(hostile::HostileArgs),
     /// Run the fuzz targets of disk-image
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Images(args) => images::run(&repo, &args),
         Command::Kinds(args) => kinds::run(&repo, &args),
         Command::Damage(args) => damage::run(&repo, &args),
+        Command::Hostile(args) => hostile::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),

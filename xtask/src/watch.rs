@@ -5,7 +5,7 @@
 //! peak of this process, which forks it, so nothing here may hold images in memory. Opened files and connections are what strace
 //! saw.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub(crate) struct Watched {
     pub(crate) time: Duration,
     /// Peak resident memory, bytes.
     pub(crate) peak: u64,
-    /// Files it opened or tried to, and addresses it connected to; nothing if nobody looked.
+    /// Files it opened, and addresses it connected to or tried to; nothing if nobody looked.
     pub(crate) opened: BTreeSet<String>,
 }
 
@@ -82,9 +82,8 @@ pub(crate) enum Eyes {
     Shut,
 }
 
-/// Sets the limits, then becomes the command. Files above 8 GiB are cut off, so that nothing fills the disk.
-const SCRIPT: &str = r#"ulimit -v "$1" -t "$2" 2>/dev/null || { ulimit -v "$1"; ulimit -t "$2"; }
-ulimit -f 16777216; ulimit -c 0; shift 2; exec "$@""#;
+/// Sets the limits, then becomes the command. What it can write is bounded by its time.
+const SCRIPT: &str = r#"ulimit -v "$1"; ulimit -t "$2"; ulimit -c 0; shift 2; exec "$@""#;
 
 const SIGXCPU: i32 = 24;
 const SIGKILL: i32 = 9;
@@ -102,7 +101,7 @@ pub(crate) fn watch(
         Eyes::Shut => Command::new("sh"),
         Eyes::Open => {
             let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-s", "4096", "-e", "signal=none"]);
+            strace.args(["-f", "--seccomp-bpf", "-qq", "-s", "4096", "-e", "signal=none"]);
             strace.args(["-e", "trace=open,openat,openat2,connect", "-o"]).arg(&log).arg("sh");
             strace
         }
@@ -155,19 +154,33 @@ pub(crate) fn watch(
     })
 }
 
-/// The paths and addresses in a log of strace.
+/// The paths and addresses in a log of strace: of files that were opened, and of all connections that were tried.
 fn opened(log: &str) -> BTreeSet<String> {
-    let calls = log.lines().filter(|line| !line.contains(" resumed>"));
-    let target = |line: &str| {
-        let (_, call) = line.split_once(' ')?;
+    let mut found = BTreeSet::new();
+    // What a thread waits for while others go on.
+    let mut pending = BTreeMap::new();
+    for line in log.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
         if let Some((_, address)) = call.split_once("connect(") {
-            return Some(address.to_owned());
+            found.insert(address.to_owned());
+            continue;
         }
-        let path = call.split('"').nth(1)?;
-        // A process's own entries have its number in them.
-        Some(path.to_owned())
-    };
-    calls.filter_map(target).collect()
+        let path = match call.split('"').nth(1) {
+            Some(path) if call.ends_with("<unfinished ...>") => {
+                pending.insert(thread, path);
+                continue;
+            }
+            Some(path) => Some(path),
+            None if call.starts_with("<...") => pending.remove(thread),
+            None => None,
+        };
+        if let Some(path) = path.filter(|_| !call.contains(") = -1 ")) {
+            found.insert(path.to_owned());
+        }
+    }
+    found.extend(pending.into_values().map(str::to_owned));
+    found
 }
 
 /// Whether strace works here. Where it does not that is said, and under `CI` it is an error.
@@ -252,10 +265,13 @@ mod tests {
         let log = "12 openat(AT_FDCWD, \"/a\", O_RDONLY) = 3\n\
                    12 openat2(3, \"b\", {flags=O_RDONLY}, 24 <unfinished ...>\n\
                    12 <... openat2 resumed>) = 4\n\
+                   12 openat(AT_FDCWD, \"/c\", O_RDONLY) = -1 ENOENT (No such file or directory)\n\
+                   12 openat(AT_FDCWD, \"/d\", O_RDONLY <unfinished ...>\n\
+                   12 <... openat resumed>) = -1 EACCES (Permission denied)\n\
+                   14 openat(AT_FDCWD, \"/e\", O_RDONLY <unfinished ...>\n\
                    13 connect(5, {sa_family=AF_INET, sin_port=htons(80)}, 16) = 0\n";
         let found: Vec<String> = opened(log).into_iter().collect();
-        assert_eq!(found.len(), 3);
-        assert_eq!(&found[..2], ["/a", "5, {sa_family=AF_INET, sin_port=htons(80)}, 16) = 0"]);
+        assert_eq!(found, ["/a", "/e", "5, {sa_family=AF_INET, sin_port=htons(80)}, 16) = 0", "b"]);
     }
 
     #[test]
