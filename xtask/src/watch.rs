@@ -125,15 +125,12 @@ pub(crate) fn watch(
         }
         std::thread::sleep(Duration::from_millis(2));
     };
+    let time = used.rusage.utime + used.rusage.stime;
     let ended = match (used.status.code(), used.status.signal()) {
         _ if out_of_time => Ended::OutOfTime,
         (_, Some(SIGXCPU)) => Ended::OutOfTime,
-        // The hard limit follows the soft one at once.
-        (_, Some(SIGKILL))
-            if used.rusage.utime + used.rusage.stime >= Duration::from_secs(limits.seconds) =>
-        {
-            Ended::OutOfTime
-        }
+        // The hard limit is the soft one, and the clock of either is not to the millisecond.
+        (_, Some(SIGKILL)) if time * 10 >= Duration::from_secs(limits.seconds) * 9 => Ended::OutOfTime,
         (Some(code), _) => Ended::Exit(code),
         (None, signal) => Ended::Signal(signal.unwrap_or_default()),
     };
@@ -145,13 +142,7 @@ pub(crate) fn watch(
     for file in [said, log] {
         let _ = fs::remove_file(file);
     }
-    Ok(Watched {
-        ended,
-        said: text,
-        time: used.rusage.utime + used.rusage.stime,
-        peak: used.rusage.maxrss,
-        opened,
-    })
+    Ok(Watched { ended, said: text, time, peak: used.rusage.maxrss, opened })
 }
 
 /// The paths and addresses in a log of strace: of files that were opened, and of all connections that were tried.

@@ -105,7 +105,7 @@ impl Case {
     }
 
     /// qemu-img is told this format.
-    pub(super) fn as_format(mut self, format: &'static str) -> Self {
+    pub(super) fn told(mut self, format: &'static str) -> Self {
         self.format = Some(format);
         self
     }

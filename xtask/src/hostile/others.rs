@@ -103,7 +103,7 @@ fn vhd(good: &[u8]) -> Result<Vec<Case>> {
         with_checksum(&mut image, 0, 512, 64);
         image.copy_within(0..512, end);
         with_checksum(&mut image, HEADER, 1024, 36);
-        cases.push(Case::new(class, &format!("VHD {name}"), &image, says).as_format("vpc"));
+        cases.push(Case::new(class, &format!("VHD {name}"), &image, says).told("vpc"));
     };
     let entry = ["block allocation table", "BAT"];
     let sector = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
@@ -130,7 +130,7 @@ fn vhd(good: &[u8]) -> Result<Vec<Case>> {
     );
     let mut flipped = good.to_vec();
     flipped[HEADER + 40] ^= 1;
-    cases.push(Case::new(FIELDS, "VHD header checksum wrong", &flipped, &["checksum"]).as_format("vpc"));
+    cases.push(Case::new(FIELDS, "VHD header checksum wrong", &flipped, &["checksum"]).told("vpc"));
     Ok(cases)
 }
 
@@ -147,7 +147,7 @@ fn vhdx(good: &[u8]) -> Result<Vec<Case>> {
     let mut add = |class, name: &str, says: &[&'static str], at: usize, bytes: &[u8]| {
         let mut image = good.to_vec();
         put(&mut image, at, bytes);
-        cases.push(Case::new(class, &format!("VHDX {name}"), &image, says).as_format("vhdx"));
+        cases.push(Case::new(class, &format!("VHDX {name}"), &image, says).told("vhdx"));
     };
     let entry = ["block allocation table", "BAT"];
     add(MAPPING, "two entries, one block", &entry, table, &second.to_le_bytes());
@@ -174,7 +174,7 @@ fn vhdx(good: &[u8]) -> Result<Vec<Case>> {
             &image,
             &["header", "region table", "checksum"],
         );
-        cases.push(case.as_format("vhdx"));
+        cases.push(case.told("vhdx"));
     }
     let metadata = regions
         .windows(16)
@@ -184,7 +184,7 @@ fn vhdx(good: &[u8]) -> Result<Vec<Case>> {
     let mut add = |name: &str, at: usize, bytes: &[u8]| {
         let mut image = good.to_vec();
         put(&mut image, metadata + at, bytes);
-        cases.push(Case::new(FIELDS, &format!("VHDX {name}"), &image, &["metadata"]).as_format("vhdx"));
+        cases.push(Case::new(FIELDS, &format!("VHDX {name}"), &image, &["metadata"]).told("vhdx"));
     };
     add("2^16 metadata entries", 10, &u16::MAX.to_le_bytes());
     add("no metadata entries", 10, &0_u16.to_le_bytes());

@@ -97,7 +97,7 @@ fn descriptors() -> Vec<Case> {
             .with("flat", Content::bytes(&data))
             .with("other", Content::bytes(&data))
             .allowed()
-            .as_format("vmdk")
+            .told("vmdk")
     };
     let flat = |name: &str, lines: &str| case(name, "monolithicFlat", lines);
     // The first half from one file, the second from the other: the same disk again where both halves are read.
@@ -144,7 +144,7 @@ fn fields(sparse: &[u8]) -> Vec<Case> {
     let mut add = |name: String, says: &'static str, at: usize, bytes: &[u8]| {
         let mut image = sparse.to_vec();
         put(&mut image, at, bytes);
-        let case = Case::new(FIELDS, &name, &image, &[says, "0x", "capacity"]).as_format("vmdk");
+        let case = Case::new(FIELDS, &name, &image, &[says, "0x", "capacity"]).told("vmdk");
         // A flag that nothing here depends on may be passed over.
         cases.push(if says == "flags" { case.or_disk(&content(), LEN as u64) } else { case });
     };
@@ -183,7 +183,7 @@ fn mapping(sparse: &[u8]) -> Result<Vec<Case>> {
         let mut image = sparse.to_vec();
         put(&mut image, at, &u32::try_from(sector)?.to_le_bytes());
         let says = ["grain table", "grain directory"];
-        cases.push(Case::new(MAPPING, &format!("VMDK {name}"), &image, &says).as_format("vmdk"));
+        cases.push(Case::new(MAPPING, &format!("VMDK {name}"), &image, &says).told("vmdk"));
         Ok(())
     };
     add("two entries, one grain", table, second)?;
@@ -198,7 +198,7 @@ fn mapping(sparse: &[u8]) -> Result<Vec<Case>> {
     add("table is a grain", directory, first)?;
     let mut image = sparse.to_vec();
     image.truncate(usize::try_from(entry(15)?)? * 512 + 4096);
-    cases.push(Case::new(MAPPING, "VMDK last grain half there", &image, &["grain table"]).as_format("vmdk"));
+    cases.push(Case::new(MAPPING, "VMDK last grain half there", &image, &["grain table"]).told("vmdk"));
     Ok(cases)
 }
 
@@ -211,7 +211,7 @@ fn streams(stream: &[u8]) -> Result<Vec<Case>> {
         let mut image = stream.to_vec();
         put(&mut image, at, bytes);
         let says = ["grain", "cannot decode", "marker"];
-        cases.push(Case::new(MAPPING, &format!("VMDK stream: {name}"), &image, &says).as_format("vmdk"));
+        cases.push(Case::new(MAPPING, &format!("VMDK stream: {name}"), &image, &says).told("vmdk"));
     };
     add("a grain of another place", grain, &(5_u64 * 128).to_le_bytes());
     add("a grain of 2^32 bytes", grain + 8, &u32::MAX.to_le_bytes());
