@@ -2,6 +2,9 @@
 //!
 //! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
+//! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
+//! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
+//! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
@@ -11,13 +14,19 @@
 #![allow(clippy::print_stdout)]
 
 mod content;
+mod damage;
 mod disk;
 mod fuzz;
 mod garage;
+mod hostile;
 mod images;
+mod kinds;
 mod repo;
+mod seed;
+mod sparse;
 mod testdata;
 mod tidy;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -39,6 +48,12 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// Make real disk images and check every way through image-prep against qemu-img
     Images(images::ImagesArgs),
+    /// Compare what is read of every kind of image that qemu-img writes with what qemu-img reads
+    Kinds(kinds::KindsArgs),
+    /// Cut images short and flip bits in them: what is refused, and what becomes a wrong disk
+    Damage(damage::DamageArgs),
+    /// Make images of every known class of attack, and watch what becomes of them
+    Hostile(hostile::HostileArgs),
     /// Run the fuzz targets of disk-image
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
@@ -53,6 +68,9 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
+        Command::Kinds(args) => kinds::run(&repo, &args),
+        Command::Damage(args) => damage::run(&repo, &args),
+        Command::Hostile(args) => hostile::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),

@@ -29,6 +29,11 @@ impl Sources {
         &self.files[usize::from(id.0)]
     }
 
+    /// All files, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn ByteSource>> {
+        self.files.iter()
+    }
+
     /// Which reads the files serve best.
     pub fn shape(&self) -> SourceShape {
         self.image().shape()

@@ -53,7 +53,7 @@ Examples:
 /// Paragraphs are one line each: clap wraps them.
 const EXPLANATIONS: &str = "\
 IMAGE is a path, a block device, or an https URL whose server serves byte ranges. Its format is found from its \
-content, never from its name; --format overrides.
+content, never from its name; --format overrides. Files that it names are opened only with --allow-references.
 
 Sizes:
   Bytes, or a number with K, M, G, T (also KiB, MiB, GiB, TiB): powers of 1024
@@ -151,9 +151,32 @@ pub(crate) struct OpenArgs {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<FormatName>,
 
+    /// Read this internal snapshot, by its id or name, instead of the current state
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) snapshot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+
     /// Allow http:// besides https:// for hosts other than this one
     #[arg(long)]
     pub(crate) allow_http: bool,
+}
+
+/// What happens to the files that an image names.
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceArgs {
+    /// Read the files that the image names, if they lie in DIR [default: the image's folder]
+    ///
+    /// Backing files, data files and extent files are part of the disk, and an image from a stranger may name any file of this
+    /// machine: without this option none is opened. With it, only regular files beneath DIR are, whatever links lead there.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option, reason = "absent, without a folder, with one: clap's own shape for it")]
+    pub(crate) allow_references: Option<Option<PathBuf>>,
+
+    /// Format of backing files whose format no image declares; it is never guessed
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) backing_format: Option<FormatName>,
 }
 
 /// A disk image format, as typed.
@@ -185,9 +208,13 @@ impl From<FormatName> for Format {
 /// anything is stored. With --digest everything is read and decoded, and it is exact: the bytes of the 4 MiB blocks that are
 /// not zero throughout, which is what the cloud stores.
 ///
-/// JSON: format, virtualSize, fileSize, allocatedSize (guest bytes that are stored, compressed or not), storageSize,
-/// storageSizeExact, minDiskSize (the virtual size rounded up to 4 MiB), guestDigest (with --digest), warnings. Sizes are
-/// in bytes.
+/// Files that the image names are listed, not opened, and the sizes then cover the image's own file only; with
+/// --allow-references they cover the whole disk. --digest and --check need the whole disk.
+///
+/// JSON: format, virtualSize, fileSize (of the image's own file), allocatedSize (guest bytes that are stored, compressed or
+/// not), storageSize, storageSizeExact, minDiskSize (the virtual size rounded up to 4 MiB), references (of each: role, name, format
+/// unless it is not declared, and file, the one that names it), partial (true if sizes do not cover what references hold),
+/// guestDigest (with --digest), check (with --check), warnings. Sizes are in bytes.
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// Path, block device, or https URL
@@ -199,6 +226,12 @@ pub(crate) struct InfoArgs {
     /// with the same digest hold the same disk.
     #[arg(long)]
     pub(crate) digest: bool,
+    /// Check everything that guest bytes can be reached through; exit with 3 if anything is wrong
+    ///
+    /// Reads every table of the image, and of the files beneath it where references are allowed, and proves that all of them
+    /// lie inside their files and apart from each other. It is the check that every other command makes before it reads data.
+    #[arg(long)]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
 }
@@ -206,7 +239,8 @@ pub(crate) struct InfoArgs {
 /// Show which guest bytes are data, zero, or compressed.
 ///
 /// JSON is what `qemu-img map --output=json` prints; so is the table, except that compressed runs, which qemu-img refuses to
-/// list, are listed as "compressed".
+/// list, are listed as "compressed". Runs that lie in another file than the image itself have its path as "filename"; "depth" is
+/// always 0, as the layers are one map here.
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
     /// Path, block device, or https URL
@@ -276,6 +310,14 @@ pub(crate) struct CompareArgs {
     /// Take B to be of this format instead of looking at its content
     #[arg(long, value_name = "FORMAT")]
     pub(crate) second_format: Option<FormatName>,
+    /// Read this internal snapshot of A, by its id or name, instead of the current state
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) snapshot: Option<String>,
+    /// Read this internal snapshot of B, by its id or name, instead of the current state
+    #[arg(long, value_name = "ID|NAME")]
+    pub(crate) second_snapshot: Option<String>,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
     /// Allow http:// besides https:// for hosts other than this one
     #[arg(long)]
     pub(crate) allow_http: bool,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use disk_convert::ConvertError;
 use disk_convert::{SinkError, SourceError};
+use disk_image::Role;
 use disk_image::qcow2::LayoutError;
 use image_api::{ApiError, Code, JsonError, Violations};
 use image_server::ServerError;
@@ -95,11 +96,29 @@ pub(crate) enum Error {
         host: String,
     },
     /// Reading and writing the same file.
-    #[error("`{}` is both the image and the output", path.display())]
+    #[error("`{}` is both the output and a file of the image", path.display())]
     SameFile {
         /// The output.
         path: PathBuf,
     },
+    /// What an image behind a URL names lies on another machine.
+    #[error(
+        "--allow-references is for an IMAGE on this machine: names in an image behind a URL mean files of another"
+    )]
+    RemoteReferences,
+    /// The file alone is not the disk.
+    #[error("`{name}` is not whole without the {role} `{}` that it names", file.escape_debug())]
+    NotWhole {
+        /// The image.
+        name: Box<str>,
+        /// What the other file is for.
+        role: Role,
+        /// Its name, as it is written.
+        file: String,
+    },
+    /// The file holds more states than the one that was asked for.
+    #[error("--snapshot reads one state of the disk, --to source uploads the file with all of them")]
+    SnapshotOfSource,
     /// A raw disk has no clusters.
     #[error("--cluster-size is for a qcow2 output, this one is raw")]
     ClusterSizeUnused,
@@ -146,12 +165,15 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Convert(error) if error.is_refusal() => Exit::Refused,
+            Self::NotWhole { .. } => Exit::Refused,
             Self::Operation { .. } => Exit::OperationFailed,
             Self::Request { .. }
             | Self::Scheme { .. }
             | Self::NoUrl { .. }
             | Self::PlainHttp { .. }
             | Self::SameFile { .. }
+            | Self::RemoteReferences
+            | Self::SnapshotOfSource
             | Self::ClusterSizeUnused
             | Self::Layout(_)
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
@@ -184,6 +206,9 @@ impl Error {
             Self::Token { .. } => Some("a token is one line of visible ASCII"),
             Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
             Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),
+            Self::RemoteReferences => Some("download the image and the files that it names first"),
+            Self::NotWhole { .. } => Some("upload it with --to qcow2 or --to raw"),
+            Self::SnapshotOfSource => Some("upload the snapshot with --to qcow2 or --to raw"),
             Self::SameFile { .. } => Some("write to another file, then rename it"),
             Self::MinDiskSize { .. } => Some("leave --min-disk-size out to get what the image needs"),
             _ => None,

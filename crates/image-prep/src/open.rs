@@ -1,37 +1,116 @@
-//! Opens IMAGE: a path, a block device, or a URL.
+//! Opens IMAGE: a path, a block device, or a URL, and the files that it names, where the user allows it.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use disk_convert::{ByteSource, Disk, FileSource, References, open_image};
-use disk_image::{Format, OpenOptions};
+use disk_convert::{ByteSource, ConvertError, Disk, FileSource, ReferenceFolder, References, open_image};
+use disk_image::{Format, OpenError, OpenOptions};
 use object_io::{HttpOptions, HttpSource};
 
-use crate::args::OpenArgs;
+use crate::args::{FormatName, OpenArgs, ReferenceArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::url_policy;
 
-/// Opens and checks the disk image, and tells what is odd about it.
-pub(crate) async fn open(context: &Context, image: &str, how: &OpenArgs) -> Result<Disk, Error> {
-    open_as(context, image, how.format.map(Format::from), how.allow_http).await
+/// How an image is opened, whichever command says so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How<'a> {
+    /// `--format`.
+    pub(crate) format: Option<FormatName>,
+    /// `--snapshot`.
+    pub(crate) snapshot: Option<&'a str>,
+    /// `--allow-references` and `--backing-format`.
+    pub(crate) references: &'a ReferenceArgs,
+    /// `--allow-http`.
+    pub(crate) allow_http: bool,
 }
 
-/// The same, for a command that opens two.
-pub(crate) async fn open_as(
+impl<'a> From<&'a OpenArgs> for How<'a> {
+    fn from(args: &'a OpenArgs) -> Self {
+        Self {
+            format: args.format,
+            snapshot: args.snapshot.as_deref(),
+            references: &args.references,
+            allow_http: args.allow_http,
+        }
+    }
+}
+
+impl How<'_> {
+    fn options(&self) -> OpenOptions {
+        OpenOptions {
+            format: self.format.map(Format::from),
+            snapshot: self.snapshot.map(str::to_owned),
+            backing_format: self.references.backing_format.map(Format::from),
+        }
+    }
+}
+
+/// Opens and checks the disk image, whole, and tells what is odd about it.
+pub(crate) async fn open(context: &Context, image: &str, how: impl Into<How<'_>>) -> Result<Disk, Error> {
+    let how = how.into();
+    let policy = policy(image, how.references)?;
+    let disk = read(context, source(context, image, how).await?, &how.options(), &policy).await?;
+    context.warn_of(&disk);
+    Ok(disk)
+}
+
+/// A disk image of which only what its own file says may be known.
+pub(crate) struct Listed {
+    /// The disk: partial if it names other files, and none may be opened.
+    pub(crate) disk: Disk,
+    /// False if a format is listed for a backing file that nothing declares it for.
+    pub(crate) formats_declared: bool,
+}
+
+/// Opens the disk image for information: files that it names are passed over, unless references are allowed.
+pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>) -> Result<Listed, Error> {
+    let how = how.into();
+    let policy = match policy(image, how.references)? {
+        References::Deny => References::List,
+        policy => policy,
+    };
+    let source = source(context, image, how).await?;
+    let mut options = how.options();
+    let mut formats_declared = true;
+    let disk = match read(context, source.clone(), &options, &policy).await {
+        Err(ConvertError::Open { source: OpenError::Undeclared(_), .. })
+            if matches!(policy, References::List) =>
+        {
+            // The file is passed over, so any format will do.
+            options.backing_format = Some(Format::Raw);
+            formats_declared = false;
+            read(context, source, &options, &policy).await?
+        }
+        disk => disk?,
+    };
+    context.warn_of(&disk);
+    Ok(Listed { disk, formats_declared })
+}
+
+async fn read(
     context: &Context,
-    image: &str,
-    format: Option<Format>,
-    allow_http: bool,
-) -> Result<Disk, Error> {
-    let source: Arc<dyn ByteSource> = if url_policy::is_url(image) {
-        let url = url_policy::check(image, allow_http)?;
+    source: Arc<dyn ByteSource>,
+    options: &OpenOptions,
+    policy: &References,
+) -> Result<Disk, ConvertError> {
+    open_image(source, options, policy, &context.options(), &context.cancel).await
+}
+
+async fn source(context: &Context, image: &str, how: How<'_>) -> Result<Arc<dyn ByteSource>, Error> {
+    Ok(if url_policy::is_url(image) {
+        let url = url_policy::check(image, how.allow_http)?;
         Arc::new(HttpSource::open(url.as_str(), &HttpOptions::default(), &context.cancel).await?)
     } else {
         Arc::new(FileSource::open(Path::new(image))?)
-    };
-    let how = OpenOptions { format, ..OpenOptions::default() };
-    let disk = open_image(source, &how, &References::Deny, &context.options(), &context.cancel).await?;
-    context.warn_of(&disk);
-    Ok(disk)
+    })
+}
+
+/// What the user lets an image open.
+fn policy(image: &str, how: &ReferenceArgs) -> Result<References, Error> {
+    match &how.allow_references {
+        None => Ok(References::Deny),
+        Some(_) if url_policy::is_url(image) => Err(Error::RemoteReferences),
+        Some(folder) => Ok(References::Beneath(ReferenceFolder::new(Path::new(image), folder.as_deref())?)),
+    }
 }

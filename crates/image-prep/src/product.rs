@@ -3,7 +3,7 @@
 use disk_convert::{ConvertError, Disk, scan};
 use disk_image::{Format, ObjectMap, qcow2, raw};
 
-use crate::args::{Form, LayoutArgs};
+use crate::args::{Form, LayoutArgs, OpenArgs};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -13,6 +13,24 @@ pub(crate) struct Product {
     pub(crate) disk: Disk,
     /// What fills the output.
     pub(crate) layout: ObjectMap,
+}
+
+/// Refuses to make an object of a file that is not, alone, what was asked for.
+pub(crate) fn check_form(disk: &Disk, form: Form, how: &OpenArgs) -> Result<(), Error> {
+    if form != Form::Source {
+        return Ok(());
+    }
+    if how.snapshot.is_some() {
+        return Err(Error::SnapshotOfSource);
+    }
+    match disk.image().references().first() {
+        None => Ok(()),
+        Some(reference) => Err(Error::NotWhole {
+            name: disk.source().name().into(),
+            role: reference.role,
+            file: reference.name.clone(),
+        }),
+    }
 }
 
 /// Lays out `disk` in `form`. A raw disk that becomes a qcow2 is scanned for zeroes first, unless that was declined.

@@ -57,9 +57,12 @@ fn unreadable() {
 #[test]
 fn other_formats_are_named() {
     let bench = Bench::new();
-    for (magic, name) in
-        [(&b"vhdxfile"[..], "VHDX"), (b"\x1f\x8b\x08\0", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"QED\0", "QED")]
-    {
+    for (magic, name) in [
+        (&b"WithoutFreeSpace"[..], "Parallels"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"QED\0", "QED"),
+    ] {
         let mut bytes = magic.to_vec();
         bytes.resize(100_000, 0);
         fs::write(bench.path("other"), bytes).unwrap();
@@ -70,13 +73,12 @@ fn other_formats_are_named() {
 #[test]
 fn unsupported_features_are_named() {
     let bench = Bench::new();
-    bench.raw("base.raw", MIB, &[]);
     for (name, options, feature) in [
-        ("backing", &["-F", "raw", "-b", "base.raw"][..], "a backing file"),
-        ("datafile", &["-o", "data_file=data.raw"], "an external data file"),
-        ("subclusters", &["-o", "extended_l2=on"], "extended L2 entries"),
+        ("aes", "encrypt.format=aes,encrypt.key-secret=s", "AES encryption"),
+        ("luks", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "LUKS encryption"),
     ] {
-        let args = [&["create", "-q", "-f", "qcow2"], options, &[name, "1M"]].concat();
+        let secret = ["create", "-q", "--object", "secret,id=s,data=123456", "-f", "qcow2", "-o"];
+        let args = [&secret[..], &[options, name, "1M"]].concat();
         let Some(made) = bench.qemu_img(&args) else { return };
         assert_eq!(made.code, 0, "{made:?}");
         refused(&bench, name, 3, feature);

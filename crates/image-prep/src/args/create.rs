@@ -21,7 +21,7 @@ pub(crate) struct CreateArgs {
     /// Create from this URL; nothing is read or uploaded here
     ///
     /// The URL is a secret if it is signed: with `@FILE` it is read from a file, with `@-` from standard input.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "to", "bucket", "key", "keep_object"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "to", "bucket", "key", "keep_object", "snapshot", "allow_references", "backing_format"])]
     pub(crate) uri: Option<String>,
 
     #[command(flatten)]

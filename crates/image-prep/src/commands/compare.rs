@@ -1,20 +1,25 @@
 //! `compare`: do two images hold the same disk?
 
 use disk_convert::{Comparison, compare};
-use disk_image::Format;
 use serde_json::json;
 
 use crate::args::CompareArgs;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::open::open_as;
+use crate::open::{How, open};
 
 /// Prints the first difference, if there is one.
 pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, Error> {
-    let first = open_as(context, &args.first, args.format.map(Format::from), args.allow_http).await?;
+    let how = |format, snapshot| How {
+        format,
+        snapshot,
+        references: &args.references,
+        allow_http: args.allow_http,
+    };
+    let first = open(context, &args.first, how(args.format, args.snapshot.as_deref())).await?;
     let second =
-        open_as(context, &args.second, args.second_format.map(Format::from), args.allow_http).await?;
+        open(context, &args.second, how(args.second_format, args.second_snapshot.as_deref())).await?;
     let options = context.options();
     let shown = context.progress.bytes("comparing", options.counters.clone());
     let found = compare(&first, &second, &options, &context.cancel).await?;

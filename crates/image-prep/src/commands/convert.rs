@@ -26,6 +26,10 @@ pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, E
         return Err(Error::SameFile { path: args.out.clone() });
     }
     let disk = open(context, &args.image, &args.open).await?;
+    let files = disk.sources().iter().skip(1);
+    if files.map(|file| Path::new(file.name())).any(|file| is_same_file(file, &args.out)) {
+        return Err(Error::SameFile { path: args.out.clone() });
+    }
     let product = prepare(context, &disk, form, &args.layout).await?;
     let len = product.layout.len();
     if DeviceSink::is_device(&args.out) {

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::open::open;
+use crate::product::check_form;
 use crate::sizes::min_disk_size;
 use crate::{service, show, transfer, url_policy};
 
@@ -99,6 +100,7 @@ impl Source {
             (None, image) => image.as_deref().unwrap_or_default(),
         };
         let disk = open(context, image, &args.open).await?;
+        check_form(&disk, args.upload.to, &args.open)?;
         let needed = min_disk_size(disk.image().virtual_size());
         match args.fields.min_disk_size.filter(|size| size.0 < needed) {
             Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),

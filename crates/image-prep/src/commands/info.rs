@@ -1,9 +1,9 @@
 //! `info`: what an image is.
 
-use disk_convert::{BLOCK_SIZE, Summary, digest};
+use disk_convert::{BLOCK_SIZE, Disk, Summary, digest};
 use disk_image::qcow2::Snapshot;
-use disk_image::{Details, Encoding, ExtentMap, Image};
-use serde::Serialize;
+use disk_image::{Details, Encoding, ExtentMap, Image, Role};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::args::InfoArgs;
@@ -11,7 +11,7 @@ use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::open::open;
+use crate::open::{Listed, list, open};
 use crate::sizes::min_disk_size;
 
 /// What is known of an image; sizes in bytes.
@@ -32,19 +32,51 @@ struct Info {
     min_disk_size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_digest: Option<String>,
+    references: Vec<Named>,
+    /// The sizes do not cover what the references hold.
+    partial: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'static str>,
     warnings: Vec<String>,
 }
 
+/// A file that the image names, or that one of these names.
+#[derive(Debug, Serialize)]
+struct Named {
+    #[serde(serialize_with = "role")]
+    role: Role,
+    /// As it is written: hostile.
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<String>,
+    /// The file that names it.
+    file: String,
+}
+
+/// What is said of sizes that do not cover the whole disk.
+const PARTIAL: &str = "sizes cover only the file itself, not the files that it names";
+
 /// Prints what is known.
 pub(crate) async fn run(args: &InfoArgs, context: &Context) -> Result<Exit, Error> {
-    let disk = open(context, &args.image, &args.open).await?;
+    let Listed { disk, formats_declared } = if args.digest || args.check {
+        Listed { disk: open(context, &args.image, &args.open).await?, formats_declared: true }
+    } else {
+        list(context, &args.image, &args.open).await?
+    };
     let mut summary = None;
     if args.digest {
         let options = context.options();
         let _shown = context.progress.bytes("reading", options.counters.clone());
         summary = Some(digest(&disk, &options, &context.cancel).await?);
     }
-    let info = Info::new(disk.source().name(), disk.source().len(), disk.image(), summary);
+    let mut info = Info::new(disk.source().name(), disk.source().len(), disk.image(), summary);
+    info.references = references(&disk, formats_declared);
+    // Whatever a lookup can reach was checked when the image was opened.
+    info.check = args.check.then_some("ok");
+    if info.partial {
+        context.warn(&format!("`{}`: {PARTIAL}", info.image));
+        info.warnings.push(PARTIAL.to_owned());
+    }
     if context.output.is_json() {
         context.output.json(&info)?;
     } else {
@@ -69,13 +101,21 @@ impl Info {
             storage_size_exact: summary.is_some(),
             min_disk_size: min_disk_size(image.virtual_size()),
             guest_digest: summary.map(|summary| summary.guest_digest.to_string()),
+            references: Vec::new(),
+            partial: image.is_partial(),
+            check: None,
             warnings: image.warnings().iter().map(ToString::to_string).collect(),
         }
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let size = |bytes| format!("{} ({bytes} bytes)", Size(bytes));
-        let bound = if self.storage_size_exact { "" } else { "at most " };
+        let bound = match (self.storage_size_exact, self.partial) {
+            (true, _) => "",
+            // Of this file: what lies beneath may add to it.
+            (false, true) => "of this file at most ",
+            (false, false) => "at most ",
+        };
         let mut fields = vec![
             ("image", self.image.clone()),
             ("format", format!("{}{}", self.format, self.details_text)),
@@ -85,9 +125,64 @@ impl Info {
             ("storage", format!("{bound}{}", size(self.storage_size))),
             ("minimum disk", size(self.min_disk_size)),
         ];
+        for named in &self.references {
+            let format = named.format.as_deref().unwrap_or("format not declared");
+            let by = if named.file == self.image {
+                ""
+            } else {
+                &format!(", named by `{}`", named.file.escape_debug())
+            };
+            fields.push((role_name(named.role), format!("`{}` ({format}){by}", named.name.escape_debug())));
+        }
         fields.extend(self.guest_digest.iter().map(|digest| ("guest digest", digest.clone())));
+        fields.extend(self.check.map(|found| ("check", self.checked(found))));
         fields
     }
+
+    fn checked(&self, found: &str) -> String {
+        let count = |number: usize, one: &str| match number {
+            0 => format!("no {one}s"),
+            1 => format!("1 {one}"),
+            number => format!("{number} {one}s"),
+        };
+        let (references, warnings) = (self.references.len(), self.warnings.len());
+        format!(
+            "{found}: everything reachable was checked; {}, {}",
+            count(references, "reference"),
+            count(warnings, "warning"),
+        )
+    }
+}
+
+/// As people read it.
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::BackingFile => "backing file",
+        Role::DataFile => "data file",
+        Role::ExtentFile => "extent file",
+    }
+}
+
+/// As programs read it.
+fn role<S: Serializer>(role: &Role, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match role {
+        Role::BackingFile => "backingFile",
+        Role::DataFile => "dataFile",
+        Role::ExtentFile => "extentFile",
+    })
+}
+
+/// The files that the image names, and those that they name.
+fn references(disk: &Disk, formats_declared: bool) -> Vec<Named> {
+    let files: Vec<&str> = disk.sources().iter().map(|file| file.name()).collect();
+    let named = disk.image().references().iter().map(|reference| Named {
+        role: reference.role,
+        name: reference.name.clone(),
+        format: (formats_declared || reference.role != Role::BackingFile)
+            .then(|| reference.format.to_string()),
+        file: files.get(usize::from(reference.by.0)).copied().unwrap_or_default().to_owned(),
+    });
+    named.collect()
 }
 
 /// What only this format has: for programs, and for people in parentheses.

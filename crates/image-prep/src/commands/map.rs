@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use disk_image::{Extent, ExtentMap, Format, Span, State, Stored};
+use disk_image::{Extent, ExtentMap, FileId, Format, Span, State, Stored};
 
 use crate::args::MapArgs;
 use crate::context::Context;
@@ -18,17 +18,18 @@ use crate::open::open;
 pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
     let entries = Entries::new(disk.image().map(), disk.image().format());
+    let names: Vec<&str> = disk.sources().iter().map(|file| file.name()).collect();
     context.output.write(|out| match context.output.is_json() {
-        true => write_json(out, entries),
-        false => write_table(out, entries, disk.source().name()),
+        true => write_json(out, entries, &names),
+        false => write_table(out, entries, &names),
     })?;
     Ok(Exit::Done)
 }
 
-fn write_json(out: &mut dyn Write, entries: Entries<'_>) -> io::Result<()> {
+fn write_json(out: &mut dyn Write, entries: Entries<'_>, names: &[&str]) -> io::Result<()> {
     out.write_all(b"[")?;
     for (at, entry) in entries.enumerate() {
-        let Entry { guest: Span { start, len }, kind, offset } = entry;
+        let Entry { guest: Span { start, len }, kind, offset, file } = entry;
         let (present, zero) = (kind != Kind::Absent, matches!(kind, Kind::Absent | Kind::Zero));
         let separator = if at == 0 { "" } else { ",\n" };
         write!(
@@ -41,22 +42,33 @@ fn write_json(out: &mut dyn Write, entries: Entries<'_>) -> io::Result<()> {
         if let Some(offset) = offset {
             write!(out, ", \"offset\": {offset}")?;
         }
+        if file != FileId::IMAGE {
+            out.write_all(b", \"filename\": ")?;
+            serde_json::to_writer(&mut *out, name_of(names, file))?;
+        }
         out.write_all(b"}")?;
     }
     out.write_all(b"]\n")
 }
 
-fn write_table(out: &mut dyn Write, entries: Entries<'_>, name: &str) -> io::Result<()> {
+fn write_table(out: &mut dyn Write, entries: Entries<'_>, names: &[&str]) -> io::Result<()> {
     writeln!(out, "{:<16}{:<16}{:<16}File", "Offset", "Length", "Mapped to")?;
-    for Entry { guest, kind, offset } in entries {
+    for Entry { guest, kind, offset, file } in entries {
         let mapped_to = match (kind, offset) {
             (Kind::Data, Some(offset)) => hex(offset),
             (Kind::Compressed, _) => "compressed".to_owned(),
             _ => continue,
         };
+        // Paths of files that an image names come from the image, and must not steer a terminal.
+        let name = name_of(names, file);
+        let name = if file == FileId::IMAGE { name.to_owned() } else { name.escape_debug().to_string() };
         writeln!(out, "{:<16}{:<16}{mapped_to:<16}{name}", hex(guest.start), hex(guest.len))?;
     }
     Ok(())
+}
+
+fn name_of<'a>(names: &[&'a str], file: FileId) -> &'a str {
+    names.get(usize::from(file.0)).copied().unwrap_or_default()
 }
 
 /// As `%#x` of C has it: no prefix for zero.
@@ -71,6 +83,8 @@ struct Entry {
     kind: Kind,
     /// Where in the file it lies, where that can be said.
     offset: Option<u64>,
+    /// The file.
+    file: FileId,
 }
 
 /// What the guest bytes of an entry are.
@@ -85,21 +99,24 @@ enum Kind {
 
 impl Entry {
     fn new(Extent { guest, state }: Extent, format: Format) -> Self {
-        let (kind, offset) = match state {
-            State::Hole | State::Zero if format == Format::Raw => (Kind::Zero, Some(guest.start)),
-            State::Hole => (Kind::Absent, None),
-            State::Zero => (Kind::Zero, None),
-            State::Data(Stored { span, .. }) => (Kind::Data, Some(span.start)),
-            State::Encoded { .. } => (Kind::Compressed, None),
+        let (kind, offset, file) = match state {
+            State::Hole | State::Zero if format == Format::Raw => {
+                (Kind::Zero, Some(guest.start), FileId::IMAGE)
+            }
+            State::Hole => (Kind::Absent, None, FileId::IMAGE),
+            State::Zero => (Kind::Zero, None, FileId::IMAGE),
+            State::Data(Stored { span, file }) => (Kind::Data, Some(span.start), file),
+            State::Encoded { stored, .. } => (Kind::Compressed, None, stored.file),
         };
-        Self { guest, kind, offset }
+        Self { guest, kind, offset, file }
     }
 
     /// This entry and the next as one, if that is more of the same.
     fn joined(&self, next: &Self) -> Option<Self> {
         let contiguous = next.offset == self.offset.map(|offset| offset + self.guest.len);
         let guest = Span::new(self.guest.start, self.guest.len + next.guest.len);
-        (self.kind == next.kind && contiguous).then_some(Self { guest, ..*self })
+        let alike = (self.kind, self.file) == (next.kind, next.file);
+        (alike && contiguous).then_some(Self { guest, ..*self })
     }
 }
 
@@ -140,7 +157,7 @@ mod tests {
 
     fn json(map: &ExtentMap, format: Format) -> String {
         let mut out = Vec::new();
-        write_json(&mut out, Entries::new(map, format)).unwrap();
+        write_json(&mut out, Entries::new(map, format), &["top", "base\"\u{1b}"]).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -173,9 +190,24 @@ mod tests {
         map.push(4096, State::Data(Stored::image(1 << 20, 4096)));
         let map = map.finish(2 << 20);
         let mut out = Vec::new();
-        write_table(&mut out, Entries::new(&map, Format::Raw), "a.raw").unwrap();
+        write_table(&mut out, Entries::new(&map, Format::Raw), &["a.raw"]).unwrap();
         let expected = "Offset          Length          Mapped to       File\n\
                         0x100000        0x1000          0x100000        a.raw\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn runs_of_other_files_have_their_name_and_stay_apart() {
+        let mut map = ExtentMapBuilder::new();
+        map.push(512, State::Data(Stored::image(0, 512)));
+        map.push(512, State::Data(Stored { file: FileId(1), span: Span::new(512, 512) }));
+        let map = map.finish(1024);
+        let found: serde_json::Value = serde_json::from_str(&json(&map, Format::Qcow2)).unwrap();
+        assert_eq!(found[0].get("filename"), None);
+        assert_eq!((&found[1]["offset"], &found[1]["filename"]), (&512.into(), &"base\"\u{1b}".into()));
+        let mut out = Vec::new();
+        write_table(&mut out, Entries::new(&map, Format::Qcow2), &["top", "base\u{1b}"]).unwrap();
+        let table = String::from_utf8(out).unwrap();
+        assert!(table.ends_with("0x200           base\\u{1b}\n"), "{table}");
     }
 }

@@ -14,11 +14,13 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::open::open;
+use crate::product::check_form;
 use crate::transfer;
 
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
+    check_form(&disk, args.upload.to, &args.open)?;
     match &args.local.local {
         None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {

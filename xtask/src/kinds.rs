@@ -1,0 +1,221 @@
+//! `cargo xtask kinds`: every kind of image that qemu-img writes, read here and by qemu-img.
+//!
+//! One small disk in every format, with all pairs of the options that qemu-img has for it, and chains of files. Each kind must come
+//! out of `image-prep convert` with the bytes that `qemu-img convert` gives, or be refused by name where refusing it is the policy.
+//! Formats that qemu-img lists and that are not known here are tried too, so that a newer qemu-img fails this before it surprises
+//! a user.
+
+mod axes;
+mod kind;
+mod others;
+mod qcow2;
+mod sample;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use crate::repo::{Profile, Repo, output};
+use crate::sparse;
+use crate::watch::{Ended, Eyes, Limits, Watched, fresh, parallel, watch};
+pub(crate) use kind::{IMAGE, Kind};
+
+/// Arguments of `kinds`.
+#[derive(Debug, Args)]
+pub(crate) struct KindsArgs {
+    /// Every option once instead of every pair of options
+    #[arg(long)]
+    quick: bool,
+    /// Only the kinds whose family or name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Check the build for users: it is there later, and runs faster
+    #[arg(long)]
+    release: bool,
+    /// Keep the folders of the kinds that are wrong
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What came of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Verdict {
+    /// The bytes that qemu-img gives.
+    Exact,
+    /// Refused by name, which is the policy.
+    Refused,
+    /// Anything else.
+    Wrong,
+}
+
+/// A line of the report.
+#[derive(Debug, Serialize)]
+struct Judged {
+    family: &'static str,
+    name: String,
+    verdict: Verdict,
+    /// The digest, the refusal, or what is wrong.
+    said: String,
+}
+
+/// Makes every kind and judges it.
+pub(crate) fn run(repo: &Repo, args: &KindsArgs) -> Result<ExitCode> {
+    let profile = if args.release { Profile::Release } else { Profile::Dev };
+    let image_prep = repo.build("image-prep", profile)?;
+    let home = repo.target().join("kinds");
+    let work = fresh(home.join("work"))?;
+    let disk = sample(&work)?;
+    let mut kinds = all(args.quick);
+    kinds.extend(unknown_formats(&work)?);
+    let wanted = |text: &String, kind: &Kind| kind.family.contains(text) || kind.name.contains(text);
+    kinds.retain(|kind| args.only.is_empty() || args.only.iter().any(|text| wanted(text, kind)));
+    ensure!(!kinds.is_empty(), "no kind has such a name");
+    let judged = parallel(&kinds, |number, kind| {
+        let folder = work.join(number.to_string());
+        let (verdict, said) = match judge(kind, &folder, &disk, &image_prep) {
+            Ok(judged) => judged,
+            Err(error) => (Verdict::Wrong, format!("{error:#}")),
+        };
+        if !(args.keep && verdict == Verdict::Wrong) {
+            let _ = fs::remove_dir_all(&folder);
+        }
+        Judged { family: kind.family, name: kind.name.clone(), verdict, said }
+    });
+    if !args.keep {
+        fs::remove_dir_all(&work)?;
+    }
+    fs::write(home.join("kinds.json"), serde_json::to_vec_pretty(&judged)?)?;
+    Ok(report(&judged))
+}
+
+/// All kinds that are known.
+fn all(quick: bool) -> Vec<Kind> {
+    [qcow2::single(quick), qcow2::chains(quick), others::all(quick)].concat()
+}
+
+/// The raw disk that all kinds are made from.
+pub(crate) fn sample(folder: &Path) -> Result<PathBuf> {
+    let disk = folder.join("disk.raw");
+    sample::make(folder, &disk)?;
+    Ok(disk)
+}
+
+/// Makes a kind in a folder of its own.
+pub(crate) fn make(kind: &Kind, folder: &Path, disk: &Path) -> Result<()> {
+    fresh(folder.to_owned())?;
+    for step in &kind.steps {
+        let words = Kind::words(step, disk);
+        let (program, arguments) = words.split_first().context("a step without words")?;
+        output(Command::new(program).args(arguments).current_dir(folder))?;
+    }
+    Ok(())
+}
+
+/// Runs `image-prep convert` of a made kind into `ours.raw`, beside the image.
+pub(crate) fn convert(kind: &Kind, folder: &Path, image_prep: &Path, limits: Limits) -> Result<Watched> {
+    let program = image_prep.to_string_lossy();
+    let mut words = vec![program.as_ref(), "convert", "--quiet"];
+    words.extend(kind.ours.iter().map(String::as_str));
+    words.extend([IMAGE, "ours.raw"]);
+    watch(&words, folder, &folder.join("notes"), limits, Eyes::Shut)
+}
+
+/// Runs `qemu-img convert` of a made kind into `theirs.raw`, beside the image.
+pub(crate) fn convert_theirs(kind: &Kind, folder: &Path, limits: Limits) -> Result<Watched> {
+    let mut words = vec!["qemu-img", "convert", "-f", kind.format, "-O", "raw"];
+    words.extend(kind.theirs.iter().map(String::as_str));
+    words.extend([IMAGE, "theirs.raw"]);
+    watch(&words, folder, &folder.join("notes"), limits, Eyes::Shut)
+}
+
+fn judge(kind: &Kind, folder: &Path, disk: &Path, image_prep: &Path) -> Result<(Verdict, String)> {
+    make(kind, folder, disk).context("it cannot be made")?;
+    let ours = convert(kind, folder, image_prep, Limits::GENEROUS)?;
+    let said = ours.said.trim_end().replace('\n', "; ");
+    match (ours.ended, kind.refusal) {
+        (Ended::Exit(3), Some(refusal)) if said.contains(refusal) => return Ok((Verdict::Refused, said)),
+        (Ended::Exit(3), Some(refusal)) => bail!("refused, but not for `{refusal}`: {said}"),
+        (Ended::Exit(3), None) => bail!("refused: {said}"),
+        (Ended::Exit(0), Some(_)) => bail!("not refused"),
+        (Ended::Exit(0), None) => {}
+        (ended, _) => bail!("{ended}: {said}"),
+    }
+    let theirs = convert_theirs(kind, folder, Limits::GENEROUS)?;
+    ensure!(theirs.ended == Ended::Exit(0), "qemu-img: {}: {}", theirs.ended, theirs.said.trim_end());
+    let (found, expected) =
+        (sparse::digest(&folder.join("ours.raw"))?, sparse::digest(&folder.join("theirs.raw"))?);
+    ensure!(found == expected, "not the bytes that qemu-img gives");
+    Ok((Verdict::Exact, found))
+}
+
+/// A kind for each format that qemu-img lists, can make, and that is not among ours.
+fn unknown_formats(folder: &Path) -> Result<Vec<Kind>> {
+    let help = output(Command::new("qemu-img").arg("--help"))?;
+    // "Supported formats: a b c" up to version 9, a heading and lines of their own since.
+    let (_, formats) = help.split_once("Supported").context("qemu-img lists no formats")?;
+    let (_, formats) = formats.split_once(':').context("qemu-img lists no formats")?;
+    let formats = formats.trim_start().split("\n\n").next().unwrap_or_default();
+    let listed: BTreeSet<&str> = formats.split_whitespace().collect();
+    ensure!(
+        listed.contains("qcow2") && listed.contains("vmdk"),
+        "qemu-img lists formats in another way: {formats}"
+    );
+    let known: BTreeSet<&str> = all(true).iter().map(|kind| kind.format).collect();
+    let mut kinds = Vec::new();
+    for format in listed.difference(&known) {
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", format, "unknown", "1M"]).current_dir(folder);
+        // What it does not make is a protocol, a filter, or a format that it only reads; LUKS wants a key.
+        if output(&mut create).is_ok() && *format != "luks" {
+            let kind = Kind::new("unknown", *format, "raw")
+                .step(&format!("qemu-img create -q -f {format} image 1M"));
+            kinds.push(kind.refused("no known disk image format"));
+        }
+        let _ = fs::remove_file(folder.join("unknown"));
+    }
+    Ok(kinds)
+}
+
+/// Prints the table and what is wrong.
+fn report(judged: &[Judged]) -> ExitCode {
+    let mut families: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
+    for one in judged {
+        for family in [one.family, "~"] {
+            let counts = families.entry(family).or_default();
+            counts[0] += 1;
+            counts[1 + one.verdict as usize] += 1;
+        }
+    }
+    println!("{:18}{:>8}{:>8}{:>19}{:>8}", "family", "kinds", "exact", "refused by policy", "wrong");
+    for (family, [kinds, exact, refused, wrong]) in families {
+        let family = if family == "~" { "all" } else { family };
+        println!("{family:18}{kinds:>8}{exact:>8}{refused:>19}{wrong:>8}");
+    }
+    let wrong: Vec<&Judged> = judged.iter().filter(|one| one.verdict == Verdict::Wrong).collect();
+    for one in &wrong {
+        println!("\n{}: {}\n  {}", one.family, one.name, one.said.replace('\n', "\n  "));
+    }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_quick_list_is_short() {
+        for quick in [false, true] {
+            let kinds = all(quick);
+            let names: BTreeSet<_> = kinds.iter().map(|kind| (kind.family, &kind.name)).collect();
+            assert_eq!(names.len(), kinds.len());
+        }
+        assert!(all(true).len() * 2 < all(false).len());
+        assert!(all(false).len() > 250);
+    }
+}

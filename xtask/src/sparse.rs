@@ -1,0 +1,91 @@
+//! What a raw file holds, at the cost of what it stores.
+//!
+//! SHA-256 over the length and every page that is not zero, with its place. Two files have the same digest if and only if they
+//! have the same bytes, however sparse either is: what `sha256sum` would say, without reading terabytes of holes.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+const PAGE: u64 = 4096;
+const PAGE_LEN: usize = 4096;
+
+/// The digest of a file, hexadecimal. The file counts as if it were filled up to whole sectors, which is what qemu-img does.
+pub(crate) fn digest(path: &Path) -> Result<String> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let len = file.metadata()?.len();
+    let mut hash = Sha256::new_with_prefix(len.next_multiple_of(512).to_le_bytes());
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while let Some((start, end)) = next_run(&file, at, len)? {
+        let mut place = start / PAGE * PAGE;
+        while place < end {
+            let want = buffer.len().min(usize::try_from(len - place).unwrap_or(usize::MAX));
+            file.read_exact_at(&mut buffer[..want], place)?;
+            for page in buffer[..want].chunks(PAGE_LEN) {
+                if place >= end {
+                    break;
+                }
+                if page.iter().any(|byte| *byte != 0) {
+                    hash.update(place.to_le_bytes());
+                    // The last page counts without the zeroes that fill up its sector.
+                    let used = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    hash.update((used as u64).to_le_bytes());
+                    hash.update(&page[..used]);
+                }
+                place += PAGE;
+            }
+        }
+        at = place;
+        if at >= len {
+            break;
+        }
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// The next run of a file that may hold data.
+fn next_run(file: &File, at: u64, len: u64) -> Result<Option<(u64, u64)>> {
+    if at >= len {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // Not every file system knows.
+        Err(Errno::INVAL) => return Ok(Some((at, len))),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((start, seek(file, SeekFrom::Hole(start))?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_sees_bytes_places_and_lengths_and_no_holes() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, len: u64, fills: &[(u64, &[u8])]| {
+            let path = folder.path().join(name);
+            let file = File::create(&path).unwrap();
+            file.set_len(len).unwrap();
+            for (at, bytes) in fills {
+                file.write_all_at(bytes, *at).unwrap();
+            }
+            digest(&path).unwrap()
+        };
+        let base = make("a", 5 << 20, &[(3 << 20, b"x")]);
+        assert_eq!(base, make("b", 5 << 20, &[(3 << 20, b"x"), (1 << 20, &[0; 100_000])]));
+        assert_eq!(base, make("c", (5 << 20) - 100, &[(3 << 20, b"x")]), "the last sector is filled up");
+        assert_ne!(base, make("d", (5 << 20) + 512, &[(3 << 20, b"x")]));
+        assert_ne!(base, make("e", 5 << 20, &[((3 << 20) + 1, b"x")]));
+        assert_ne!(base, make("f", 5 << 20, &[(3 << 20, b"x"), (0, b"y")]));
+        assert_ne!(base, make("g", 5 << 20, &[(3 << 20, b"y")]));
+    }
+}
