@@ -286,6 +286,7 @@ mod tests {
     const UNIT: u64 = 1 << 16;
     const WHAT: Item = Item::The("test");
 
+    #[expect(clippy::needless_pass_by_value, reason = "a result is handed over as it comes")]
     fn refused(result: Result<(), OpenError>, at: u64) {
         assert_eq!(result, Err(OpenError::Claimed { what: WHAT, at }));
     }

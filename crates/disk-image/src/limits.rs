@@ -9,7 +9,8 @@ pub const MAX_FILE_LEN: u64 = i64::MAX as u64;
 /// Most layers beneath an image. Chains that are made by hand or by daily backups are shorter.
 pub const MAX_BACKING_DEPTH: u32 = 64;
 
-/// Memory that an extent map may take, bytes. Holds 4 TiB mapped in 64 KiB compressed clusters.
+/// Memory that an extent map may take, with what proves while opening that nothing is in it twice, bytes. Holds 4 TiB mapped in
+/// 64 KiB compressed clusters.
 pub const MAX_MAP_MEMORY: usize = 256 << 20;
 
 /// Metadata that a parser asks for in one step, bytes: enough to stream tables at full speed, too little to matter for memory.

@@ -304,3 +304,26 @@ fn backing_names() {
     let long = big(0).u64(8, 512).u32(16, 1024).open().unwrap_err();
     assert_eq!(long.to_string(), "the backing_file_size of the QCOW2 header is 1024, the limit is 1023");
 }
+
+#[test]
+fn mutations_never_panic() {
+    let good = extended(&[
+        (COPIED | BIG_DATA, 0xf0),
+        (BIG_DATA + BIG, 7 << 40),
+        (COMPRESSED | (BIG_DATA + 3 * BIG), 0),
+    ]);
+    let opened = mutated(&good, &[0, BIG as usize, BIG_L1, BIG_L2, BIG_L2], File::open);
+    assert!((5_000..45_000).contains(&opened), "{opened} of {MUTATIONS} were accepted");
+
+    let mut good = with_data_file(true);
+    good.u64(BIG_L2, COPIED).u64(BIG_L2 + 8, 0b10 | 1 << 32).u64(BIG_L2 + 16, BIG).u64(BIG_L2 + 24, 1 << 31);
+    let allocation = Some(vec![Span::new(700, 9000), Span::new(BIG + 5, BIG)]);
+    let data = Referred::File { file: FileId(7), len: 8 * BIG - 3, allocation };
+    // A change of the name is one of the reference; it need not be the expected one here.
+    let opened =
+        mutated(&good, &[0, BIG as usize, BIG_L1, BIG_L2, BIG_L2], |file| match file.0.get(104..117) {
+            Some(name) if *name == good.0[104..117] => open_with(file, &data),
+            _ => file.open(),
+        });
+    assert!((5_000..45_000).contains(&opened), "{opened} of {MUTATIONS} were accepted");
+}

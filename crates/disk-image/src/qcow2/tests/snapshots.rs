@@ -206,3 +206,13 @@ fn a_table_longer_than_a_step() {
     assert_eq!(image.warnings()[1..], [Warning::Snapshots(count as u32)]);
     assert!(file.snapshot("0000002999").is_ok());
 }
+
+#[test]
+fn mutations_never_panic() {
+    let hot = [0, TABLE, TABLE, SECOND, FIRST_L1, SECOND_L1, OTHER_L2];
+    for wanted in [None, Some("1"), Some("second")] {
+        let opened =
+            mutated(&file(), &hot, |file| wanted.map_or_else(|| file.open(), |it| file.snapshot(it)));
+        assert!((5_000..45_000).contains(&opened), "{opened} of {MUTATIONS} were accepted");
+    }
+}
