@@ -151,6 +151,14 @@ pub enum OpenError {
     #[error("the file is no archive that a member could be chosen from")]
     NoArchive,
 
+    /// A file that the image needs has no name in it.
+    #[error("the image does not name its {0}")]
+    Unnamed(Role),
+
+    /// More than one internal snapshot has this name or id.
+    #[error("the image has several internal snapshots with this name or id")]
+    SeveralSnapshots,
+
     /// There is no such internal snapshot.
     #[error("the image has no internal snapshot with this name or id")]
     NoSnapshot,
@@ -206,6 +214,7 @@ impl OpenError {
             Self::Undeclared(_) => Some("name it with --backing-format"),
             Self::SeveralDisks(_) | Self::NoMember(_) => Some("choose one with --member"),
             Self::NoSnapshot => Some("`image-prep info` lists them"),
+            Self::SeveralSnapshots => Some("name it by its id; `image-prep info` lists them"),
             Self::In { error, .. } => error.hint(),
             _ => None,
         }
@@ -253,12 +262,6 @@ pub enum Feature {
     /// QCOW2 on a backing file of a format that is not read here.
     #[error("a backing file of another format")]
     BackingFormat,
-    /// QCOW2 with its clusters in another file.
-    #[error("an external data file")]
-    DataFile,
-    /// QCOW2 with subclusters.
-    #[error("extended L2 entries")]
-    ExtendedL2,
     /// QCOW2 with crypt method 1.
     #[error("AES encryption")]
     Aes,
@@ -345,7 +348,7 @@ pub enum Feature {
 impl Feature {
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::BackingFile | Self::DataFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
+            Self::BackingFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
             Self::OvaCompressed | Self::OvaChunks | Self::OvaReference | Self::OvaSparse => {

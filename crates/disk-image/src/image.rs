@@ -154,6 +154,9 @@ pub enum Warning {
     /// QCOW2 internal snapshots, which are not converted.
     #[error("the image has {0} internal snapshots; only the current state is read")]
     Snapshots(u32),
+    /// QCOW2 snapshot table with damage that does not touch what is read.
+    #[error("entry {0} of the internal snapshot table is damaged; what is read here needs none of it")]
+    SnapshotTable(u32),
     /// VMDK marked as being in use.
     #[error("the image was not closed cleanly (unclean shutdown flag)")]
     UncleanShutdown,

@@ -54,3 +54,21 @@ pub const MAX_ARCHIVE_MEMBERS: u64 = 1024;
 
 /// Longest extended header of an archive member, bytes: a name of 4096 bytes, the longest path of Linux, and as much of other keys.
 pub const MAX_ARCHIVE_EXTENSION: u64 = 8 << 10;
+
+/// Largest QCOW2 snapshot table, bytes, as in QEMU.
+pub const MAX_QCOW2_SNAPSHOT_TABLE: u64 = 64 << 20;
+
+/// Most extra data of a QCOW2 snapshot, bytes, as in QEMU.
+pub const MAX_QCOW2_SNAPSHOT_EXTRA: u32 = 1024;
+
+/// Bytes of the L1 tables of all QCOW2 snapshots: every one is checked to lie on nothing else, in time that goes with its length.
+/// Enough for 500 snapshots of 64 TiB in clusters of 64 KiB.
+pub const MAX_QCOW2_SNAPSHOT_L1: u64 = 4 << 30;
+
+/// Guest bytes that compressed clusters may decode to, if [`MAX_EXPANSION_RATIO`] does not allow more: what a few minutes of
+/// decoding make.
+pub const MAX_EXPANSION: u64 = 4 << 30;
+
+/// Guest bytes that compressed clusters may decode to for each byte of the file. Deflate cannot exceed 1032; Zstandard can, and what
+/// does was made for it.
+pub const MAX_EXPANSION_RATIO: u64 = 1024;

@@ -143,7 +143,7 @@ fn snapshots_bitmaps_and_the_dirty_bit() {
     let disk = agrees(&lab, "a.qcow2");
     assert_eq!(disk.image.warnings(), [Warning::Snapshots(2)]);
     let Details::Qcow2(details) = disk.image.details() else { panic!() };
-    assert_eq!((details.bitmaps, details.lazy_refcounts, details.snapshots), (1, true, 2));
+    assert_eq!((details.bitmaps, details.lazy_refcounts, details.snapshots.len()), (1, true, 2));
 
     let mut file = disk.file.to_vec();
     file[79] |= 3;
@@ -175,17 +175,10 @@ fn preallocated_and_resized() {
 fn what_is_not_read_is_named() {
     let Some(lab) = Lab::new() else { return };
     let luks = "--object secret,id=key,data=secret -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
-    for (arguments, feature) in [
-        ("-o data_file=data.raw a.qcow2 1M", Feature::DataFile),
-        ("-o extended_l2=on a.qcow2 1M", Feature::ExtendedL2),
-        (&format!("{luks} a.qcow2 1M"), Feature::Luks),
-    ] {
-        lab.img(&format!("create -f qcow2 {arguments}"));
-        let file = Bytes::from(std::fs::read(lab.path("a.qcow2")).unwrap());
-        let error = Disk::parse(file, &OpenOptions::default()).err();
-        assert_eq!(error, Some(OpenError::Unsupported(feature)), "{arguments}");
-        std::fs::remove_file(lab.path("a.qcow2")).unwrap();
-    }
+    lab.img(&format!("create -f qcow2 {luks} a.qcow2 1M"));
+    let file = Bytes::from(std::fs::read(lab.path("a.qcow2")).unwrap());
+    let error = Disk::parse(file, &OpenOptions::default()).err();
+    assert_eq!(error, Some(OpenError::Unsupported(Feature::Luks)));
 }
 
 /// A file that lost its end is refused, or, where the last compressed cluster was cut, does not decode; it never gives other bytes.
@@ -252,7 +245,8 @@ fn time_goes_with_the_data() {
     let writes: Vec<String> = (0..100).map(|i| format!("write -P {} {}G 64k", i + 1, i * 80)).collect();
     lab.io("a.qcow2", &writes.iter().map(String::as_str).collect::<Vec<_>>());
     let disk = Disk::open(&lab.path("a.qcow2"));
-    let tables = 100 * (64 << 10) + (128 << 10) + (64 << 10) + (68 << 10);
+    // L2 tables, L1 table, refcount table, header, and what probing asks for.
+    let tables = 100 * (64 << 10) + (128 << 10) + 2 * (64 << 10) + (68 << 10);
     assert!(disk.asked <= tables, "{} bytes were asked for, {tables} would do", disk.asked);
     assert_eq!(seen(disk.image.map().iter()), lab.map("a.qcow2"));
 

@@ -1,15 +1,17 @@
-//! The header of a QCOW2 file and the extensions behind it.
+//! The header of a QCOW2 file.
 //!
-//! Source: QEMU `docs/interop/qcow2.rst`, sections "Header", "Additional fields", "Header extensions". The header must lie in the
-//! first cluster, and so must its extensions. Everything that the header points to is checked here to lie inside the file.
+//! Source: QEMU `docs/interop/qcow2.rst`, sections "Header", "Additional fields". Everything that the header points to is checked
+//! ([`check`]) to lie inside the file, as far as the header says how long it is; [`extensions`] reads what follows it.
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use crate::limits::{
-    MAX_BACKING_NAME, MAX_HEADER_LEN, MAX_L1_LEN, MAX_QCOW2_SNAPSHOTS, MAX_REFCOUNT_TABLE_LEN,
-    MAX_VIRTUAL_SIZE,
-};
-use crate::qcow2::Details;
-use crate::{Encoding, Feature, Format, Item, OpenError, Span};
+pub(super) mod check;
+mod extensions;
+
+use crate::limits::MAX_HEADER_LEN;
+use crate::qcow2::fields::Fields;
+use crate::qcow2::{Details, Snapshot};
+use crate::{Encoding, Feature, Format, Item, OpenError, Role, Span};
+use extensions::Extensions;
 
 /// The first four bytes.
 const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -21,8 +23,11 @@ pub(super) const V3_LEN: u32 = 104;
 /// Cluster sizes: the specification's least, and QEMU's largest.
 pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 
-/// Bytes of an entry of the L1, L2 and refcount tables.
+/// Bytes of an entry of the L1 and refcount tables, and of an L2 table without subclusters.
 pub(super) const ENTRY: u64 = 8;
+
+/// Bytes of an L2 entry with subclusters.
+const EXTENDED_ENTRY: u64 = 16;
 
 /// Bits of `incompatible_features`.
 mod incompatible {
@@ -37,10 +42,8 @@ mod incompatible {
 /// Bit of `compatible_features`: lazy refcounts.
 const LAZY_REFCOUNTS: u64 = 1 << 0;
 
-/// Types of header extension that are looked at; the others are passed over, as the specification allows.
-const EXTENSION_END: u32 = 0;
-const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
-const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+/// Bit of `autoclear_features`: the data file is a raw disk by itself.
+const RAW_DATA_FILE: u64 = 1 << 1;
 
 /// The header. Fields are as stored; a field that the version or `header_length` leaves out is 0, which means the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,13 +86,6 @@ pub(super) struct Header {
     pub compression_type: u8,
 }
 
-/// What is read of the header extensions.
-#[derive(Default)]
-struct Extensions {
-    bitmaps: u32,
-    backing_format: Option<Format>,
-}
-
 /// A header that was checked, and what was found behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
@@ -98,6 +94,8 @@ pub(super) struct Checked {
     pub bitmaps: u32,
     /// The layer beneath.
     pub backing: Option<Backing>,
+    /// The name of the file that holds the guest clusters, if another one does.
+    pub data_file: Option<String>,
 }
 
 /// What a header says of the layer beneath.
@@ -109,6 +107,17 @@ pub(super) struct Backing {
     pub format: Option<Format>,
 }
 
+/// An L1 table that maps a disk: the active one or that of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Root {
+    /// What error messages call the table.
+    pub name: &'static str,
+    /// The whole table.
+    pub l1: Span,
+    /// Guest bytes.
+    pub guest_len: u64,
+}
+
 impl Header {
     /// Reads the header from the first bytes of a file: as many as the file has, up to [`MAX_HEADER_LEN`].
     pub(super) fn read(head: &[u8], file_len: u64) -> Result<Checked, OpenError> {
@@ -116,10 +125,16 @@ impl Header {
         header.check_features()?;
         header.check_values()?;
         header.check_geometry(file_len)?;
-        let extensions = header.extensions(head)?;
-        let backing =
-            header.backing_name(head)?.map(|name| Backing { name, format: extensions.backing_format });
-        Ok(Checked { header, bitmaps: extensions.bitmaps, backing })
+        let Extensions { bitmaps, backing_format, data_file } = Extensions::read(&header, head)?;
+        let backing = match header.backing_name(head)? {
+            Some(name) => Some(Backing { name, format: backing_format.transpose()? }),
+            None => None,
+        };
+        let data_file = data_file.filter(|_| header.has_data_file());
+        if header.has_data_file() && data_file.is_none() {
+            return Err(OpenError::Unnamed(Role::DataFile));
+        }
+        Ok(Checked { header, bitmaps, backing, data_file })
     }
 
     /// The header as it stands at the start of a version 3 file. Fields behind byte 104 are left out.
@@ -152,9 +167,15 @@ impl Header {
         1 << self.cluster_bits
     }
 
+    /// Bytes of an L2 entry.
+    pub(super) fn l2_entry_len(&self) -> u64 {
+        if self.has_subclusters() { EXTENDED_ENTRY } else { ENTRY }
+    }
+
     /// Entries of an L2 table.
     pub(super) fn l2_entries(&self) -> u64 {
-        self.cluster_size() / ENTRY
+        // 8 or 16.
+        self.cluster_size().checked_div(self.l2_entry_len()).unwrap_or(0)
     }
 
     /// Guest bytes that an L2 table maps. At most 2^39.
@@ -162,14 +183,15 @@ impl Header {
         self.cluster_size().saturating_mul(self.l2_entries())
     }
 
-    /// Entries of the L1 table that map the virtual disk; those behind them map saved VM state.
-    pub(super) fn l1_needed(&self) -> u64 {
-        self.size.div_ceil(self.l2_reach())
+    /// Entries of an L1 table that map a disk of this length; those behind them map saved VM state.
+    pub(super) fn l1_needed(&self, guest_len: u64) -> u64 {
+        guest_len.div_ceil(self.l2_reach())
     }
 
-    /// The L1 table, as far as it maps the virtual disk.
-    pub(super) fn l1_table(&self) -> Span {
-        Span::new(self.l1_table_offset, self.l1_needed().saturating_mul(ENTRY))
+    /// The active state.
+    pub(super) fn root(&self) -> Root {
+        let len = u64::from(self.l1_size).saturating_mul(ENTRY);
+        Root { name: "L1 table", l1: Span::new(self.l1_table_offset, len), guest_len: self.size }
     }
 
     /// The refcount table.
@@ -178,9 +200,25 @@ impl Header {
         Span::new(self.refcount_table_offset, len)
     }
 
+    /// A table with the rest of its last cluster, which holds nothing else.
+    pub(super) fn whole_clusters(&self, table: Span) -> Span {
+        let end = table.end().checked_next_multiple_of(self.cluster_size());
+        Span::between(table.start, end.unwrap_or(u64::MAX))
+    }
+
     /// How compressed clusters are encoded.
     pub(super) fn compression(&self) -> Encoding {
         if self.compression_type == 0 { Encoding::Deflate } else { Encoding::Zstd }
+    }
+
+    /// True if L2 entries tell the state of each of 32 subclusters.
+    pub(super) fn has_subclusters(&self) -> bool {
+        self.incompatible_features & incompatible::EXTENDED_L2 != 0
+    }
+
+    /// True if guest clusters lie in another file.
+    pub(super) fn has_data_file(&self) -> bool {
+        self.incompatible_features & incompatible::DATA_FILE != 0
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -246,188 +284,11 @@ impl Header {
             compression_type: u8::from_be_bytes(fields.bytes(104)),
         })
     }
-
-    /// Refuses what is not read here, by name.
-    fn check_features(&self) -> Result<(), OpenError> {
-        let bits = self.incompatible_features;
-        let unknown = bits & !incompatible::KNOWN;
-        let has = |bit| bits & bit != 0;
-        let missing = if unknown != 0 {
-            #[expect(clippy::cast_possible_truncation, reason = "a bit number is at most 63")]
-            Feature::IncompatibleBit(unknown.trailing_zeros() as u8)
-        } else if has(incompatible::DATA_FILE) {
-            Feature::DataFile
-        } else if has(incompatible::EXTENDED_L2) {
-            Feature::ExtendedL2
-        } else if has(incompatible::COMPRESSION_TYPE) && self.compression_type > 1 {
-            Feature::CompressionType(self.compression_type)
-        } else if self.crypt_method == 1 {
-            Feature::Aes
-        } else if self.crypt_method == 2 {
-            Feature::Luks
-        } else {
-            return Ok(());
-        };
-        Err(OpenError::Unsupported(missing))
-    }
-
-    fn check_values(&self) -> Result<(), OpenError> {
-        if self.crypt_method != 0 {
-            return Err(field("crypt_method of the QCOW2 header", self.crypt_method, "0, 1 or 2"));
-        }
-        let non_default = self.incompatible_features & incompatible::COMPRESSION_TYPE != 0;
-        if non_default != (self.compression_type != 0) {
-            let expected =
-                if non_default { "1, as feature bit 3 is set" } else { "0, as feature bit 3 is clear" };
-            return Err(field("compression_type of the QCOW2 header", self.compression_type, expected));
-        }
-        if self.refcount_order > 6 {
-            return Err(field("refcount_order of the QCOW2 header", self.refcount_order, "at most 6"));
-        }
-        if !CLUSTER_BITS.contains(&self.cluster_bits) {
-            return Err(field("cluster_bits of the QCOW2 header", self.cluster_bits, "9 to 21"));
-        }
-        if u64::from(self.header_length) > self.cluster_size() {
-            return Err(field(
-                "header_length of the QCOW2 header",
-                self.header_length,
-                "at most the cluster size",
-            ));
-        }
-        if self.size == 0 {
-            return Err(field("size of the QCOW2 header", self.size, "a disk that has bytes"));
-        }
-        if self.size > MAX_VIRTUAL_SIZE {
-            return Err(limit("size of the QCOW2 header", self.size, MAX_VIRTUAL_SIZE));
-        }
-        Ok(())
-    }
-
-    /// Checks every table that the header points to.
-    fn check_geometry(&self, file_len: u64) -> Result<(), OpenError> {
-        let l1_len = u64::from(self.l1_size).saturating_mul(ENTRY);
-        if l1_len > MAX_L1_LEN {
-            return Err(limit("l1_size of the QCOW2 header", self.l1_size, MAX_L1_LEN / ENTRY));
-        }
-        if u64::from(self.l1_size) < self.l1_needed() {
-            return Err(field(
-                "l1_size of the QCOW2 header",
-                self.l1_size,
-                "enough entries for the virtual size",
-            ));
-        }
-        let l1_table = Span::new(self.l1_table_offset, l1_len);
-        self.check_table("L1 table", "l1_table_offset of the QCOW2 header", l1_table, file_len)?;
-
-        let refcount_table = self.refcount_table();
-        if self.refcount_table_clusters == 0 {
-            return Err(field("refcount_table_clusters of the QCOW2 header", 0_u32, "at least 1"));
-        }
-        if refcount_table.len > MAX_REFCOUNT_TABLE_LEN {
-            let most = MAX_REFCOUNT_TABLE_LEN >> self.cluster_bits;
-            return Err(limit(
-                "refcount_table_clusters of the QCOW2 header",
-                self.refcount_table_clusters,
-                most,
-            ));
-        }
-        self.check_table(
-            "refcount table",
-            "refcount_table_offset of the QCOW2 header",
-            refcount_table,
-            file_len,
-        )?;
-        if !l1_table.intersect(refcount_table).is_empty() {
-            return Err(OpenError::Overlap {
-                what: Item::The("L1 table"),
-                other: Item::The("refcount table"),
-                at: l1_table.start.max(refcount_table.start),
-            });
-        }
-
-        if self.nb_snapshots > MAX_QCOW2_SNAPSHOTS {
-            return Err(limit(
-                "nb_snapshots of the QCOW2 header",
-                self.nb_snapshots,
-                MAX_QCOW2_SNAPSHOTS.into(),
-            ));
-        }
-        if self.nb_snapshots > 0 {
-            // Its length is known only by walking it; it leads to no guest byte.
-            let start = Span::new(self.snapshots_offset, 1);
-            self.check_table("snapshot table", "snapshots_offset of the QCOW2 header", start, file_len)?;
-        }
-        Ok(())
-    }
-
-    fn check_table(
-        &self,
-        name: &'static str,
-        pointer: &'static str,
-        span: Span,
-        file_len: u64,
-    ) -> Result<(), OpenError> {
-        if span.start == 0 || !span.start.is_multiple_of(self.cluster_size()) {
-            return Err(field(pointer, span.start, "a multiple of the cluster size, above 0"));
-        }
-        if span.end() > file_len {
-            return Err(OpenError::Truncated { what: Item::The(name), span, file_len });
-        }
-        Ok(())
-    }
-
-    /// The name of the backing file. It must end inside the first cluster.
-    fn backing_name(&self, head: &[u8]) -> Result<Option<String>, OpenError> {
-        if self.backing_file_offset == 0 {
-            return Ok(None);
-        }
-        if self.backing_file_size > MAX_BACKING_NAME {
-            let name = "backing_file_size of the QCOW2 header";
-            return Err(limit(name, self.backing_file_size, MAX_BACKING_NAME.into()));
-        }
-        let span = Span::new(self.backing_file_offset, self.backing_file_size.into());
-        let bytes = usize::try_from(span.start)
-            .ok()
-            .filter(|_| span.start >= self.header_length.into() && span.end() <= self.cluster_size())
-            .and_then(|start| head.get(start..)?.get(..self.backing_file_size as usize))
-            .ok_or(field(
-                "backing_file_offset of the QCOW2 header",
-                self.backing_file_offset,
-                "a name behind the header, inside the first cluster and its first 64 KiB",
-            ))?;
-        Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
-    }
-
-    /// Walks the header extensions.
-    fn extensions(&self, head: &[u8]) -> Result<Extensions, OpenError> {
-        let area = usize::try_from(self.cluster_size()).unwrap_or(usize::MAX).min(head.len());
-        let mut rest = head.get(self.header_length as usize..area).unwrap_or_default();
-        let mut found = Extensions::default();
-        while let Some((extension, behind)) = rest.split_first_chunk::<8>() {
-            let [kind, len] = [Fields(extension).u32(0), Fields(extension).u32(4)];
-            match kind {
-                EXTENSION_END => break,
-                EXTENSION_BITMAPS => found.bitmaps = Fields(behind).u32(0),
-                EXTENSION_BACKING_FORMAT => {
-                    let name = behind.get(..len as usize).unwrap_or_default();
-                    found.backing_format = Some(backing_format(name)?);
-                }
-                _ => {}
-            }
-            let padded = (len as usize).checked_next_multiple_of(8);
-            rest = padded.and_then(|padded| behind.get(padded..)).ok_or(OpenError::Field {
-                what: Item::The("length of a QCOW2 header extension"),
-                found: len.into(),
-                expected: "an extension inside the first cluster and its first 64 KiB",
-            })?;
-        }
-        Ok(found)
-    }
 }
 
 impl Checked {
-    /// What of the header is public.
-    pub(super) fn details(&self) -> Details {
+    /// What of the image is public.
+    pub(super) fn details(&self, snapshots: Vec<Snapshot>) -> Details {
         let Self { header, bitmaps, .. } = self;
         Details {
             version: header.version,
@@ -435,38 +296,11 @@ impl Checked {
             refcount_bits: 1 << header.refcount_order,
             compression: header.compression(),
             lazy_refcounts: header.compatible_features & LAZY_REFCOUNTS != 0,
-            snapshots: header.nb_snapshots,
+            subclusters: header.has_subclusters(),
+            data_file: header.has_data_file(),
+            snapshots,
             bitmaps: *bitmaps,
         }
-    }
-}
-
-/// The format that QEMU calls by this name.
-fn backing_format(name: &[u8]) -> Result<Format, OpenError> {
-    match name {
-        b"raw" | b"file" | b"host_device" => Ok(Format::Raw),
-        b"qcow2" => Ok(Format::Qcow2),
-        b"vmdk" => Ok(Format::Vmdk),
-        b"vpc" => Ok(Format::Vhd),
-        b"vhdx" => Ok(Format::Vhdx),
-        _ => Err(OpenError::Unsupported(Feature::BackingFormat)),
-    }
-}
-
-/// Bytes with big-endian numbers in them. What lies past their end is 0: that is how the specification reads an absent field.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_be_bytes(self.bytes(at))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_be_bytes(self.bytes(at))
     }
 }
 

@@ -138,7 +138,7 @@ impl Layout {
             header_length: V3_LEN,
             ..Header::default()
         };
-        let l1_entries = header.l1_needed().max(1);
+        let l1_entries = header.l1_needed(header.size).max(1);
         if l1_entries * ENTRY > MAX_L1_LEN {
             return Err(too_large);
         }

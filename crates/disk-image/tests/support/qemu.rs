@@ -43,6 +43,28 @@ impl Lab {
         self.run("qemu-img", &arguments.split_whitespace().collect::<Vec<_>>())
     }
 
+    /// `qemu-img` with a command and arguments that may hold blanks; must succeed.
+    pub(crate) fn img_with(&self, command: &str, arguments: &[&str]) -> String {
+        self.run("qemu-img", &[&[command], arguments].concat())
+    }
+
+    /// `qemu-img`, its arguments split at blanks; what it says where it refuses.
+    pub(crate) fn try_img(&self, arguments: &str) -> Result<(), String> {
+        let arguments = arguments.split_whitespace();
+        let output = Command::new("qemu-img").args(arguments).current_dir(self.dir.path()).output().unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Removes files, if they are there.
+    pub(crate) fn remove(&self, names: &[&str]) {
+        for name in names {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+    }
+
     /// `qemu-io` commands on an image, whose format is found by its content.
     pub(crate) fn io(&self, file: &str, commands: &[&str]) {
         let mut arguments = Vec::new();
@@ -51,6 +73,15 @@ impl Lab {
         }
         arguments.push(file);
         self.run("qemu-io", &arguments);
+    }
+
+    /// The same where QEMU may refuse some: it writes compressed clusters only where there are none yet.
+    pub(crate) fn io_where_possible(&self, file: &str, commands: &[&str]) {
+        let mut qemu_io = Command::new("qemu-io");
+        for command in commands {
+            qemu_io.args(["-c", command]);
+        }
+        qemu_io.arg(file).current_dir(self.dir.path()).output().unwrap();
     }
 
     /// True if qemu-img reads the whole image.

@@ -1,6 +1,7 @@
 //! `info`: what an image is.
 
 use disk_convert::{BLOCK_SIZE, Summary, digest};
+use disk_image::qcow2::Snapshot;
 use disk_image::{Details, Encoding, ExtentMap, Image};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -102,7 +103,9 @@ fn details(image: &Image) -> (Value, String) {
                 "compressionType": compression,
                 "refcountBits": details.refcount_bits,
                 "lazyRefcounts": details.lazy_refcounts,
-                "snapshots": details.snapshots,
+                "subclusters": details.subclusters,
+                "dataFile": details.data_file,
+                "snapshots": details.snapshots.iter().map(snapshot).collect::<Vec<_>>(),
                 "bitmaps": details.bitmaps,
             });
             let is_compressed = image.map().stats().encoded > 0;
@@ -147,6 +150,16 @@ fn details(image: &Image) -> (Value, String) {
             (value, format!(" ({kind}, blocks of {blocks}{sectors})"))
         }
     }
+}
+
+fn snapshot(snapshot: &Snapshot) -> Value {
+    json!({
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "virtualSize": snapshot.virtual_size,
+        "vmStateSize": snapshot.vm_state_size,
+        "dateSeconds": snapshot.date_seconds,
+    })
 }
 
 /// Bytes of the blocks in which anything is stored: what the cloud stores, unless some of it is zero.
