@@ -155,6 +155,10 @@ pub(crate) struct OpenArgs {
     #[arg(long, value_name = "ID|NAME")]
     pub(crate) snapshot: Option<String>,
 
+    /// Read the disk of this name in an OVA that holds several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) member: Option<String>,
+
     #[command(flatten)]
     pub(crate) references: ReferenceArgs,
 

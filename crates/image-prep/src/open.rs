@@ -19,6 +19,8 @@ pub(crate) struct How<'a> {
     pub(crate) format: Option<FormatName>,
     /// `--snapshot`.
     pub(crate) snapshot: Option<&'a str>,
+    /// `--member`.
+    pub(crate) member: Option<&'a str>,
     /// `--allow-references` and `--backing-format`.
     pub(crate) references: &'a ReferenceArgs,
     /// `--allow-http`.
@@ -30,6 +32,7 @@ impl<'a> From<&'a OpenArgs> for How<'a> {
         Self {
             format: args.format,
             snapshot: args.snapshot.as_deref(),
+            member: args.member.as_deref(),
             references: &args.references,
             allow_http: args.allow_http,
         }
@@ -41,6 +44,7 @@ impl How<'_> {
         OpenOptions {
             format: self.format.map(Format::from),
             snapshot: self.snapshot.map(str::to_owned),
+            member: self.member.map(str::to_owned),
             backing_format: self.references.backing_format.map(Format::from),
         }
     }

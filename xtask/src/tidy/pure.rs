@@ -19,6 +19,8 @@ const PURE: &str = "disk-image";
 const COMPUTES_ONLY: [&str; 9] = [
     "adler2",
     "bytes",
+    "crc",
+    "crc-catalog",
     "libdeflater",
     "libdeflate-sys",
     "miniz_oxide",

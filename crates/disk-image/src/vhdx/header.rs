@@ -74,7 +74,7 @@ pub(super) fn check(bytes: &[u8], signature: [u8; 4], what: Item, place: Span) -
         return Err(OpenError::Missing { what, span: place });
     }
     let rest = bytes.get(8..).unwrap_or_default();
-    let expected = crc32c(signature.iter().chain(&[0; 4]).chain(rest));
+    let expected = crc32c(&[&signature, &[0; 4], rest]);
     let found = fields.le32(4);
     if found == expected { Ok(()) } else { Err(OpenError::Checksum { what, found, expected }) }
 }

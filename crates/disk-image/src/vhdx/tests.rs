@@ -160,7 +160,7 @@ impl File {
     fn sum(&mut self) -> &mut Self {
         for (at, len) in HEADERS.map(|at| (at, 4 * KIB)).into_iter().chain(REGIONS.map(|at| (at, 64 * KIB))) {
             self.u32(at + 4, 0);
-            let sum = crc32c(self.0[at..at + len].iter());
+            let sum = crc32c(&[&self.0[at..at + len]]);
             self.u32(at + 4, sum);
         }
         self

@@ -12,6 +12,7 @@ use crate::open::{How, open};
 /// Prints the first difference, if there is one.
 pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, Error> {
     let how = |format, snapshot| How {
+        member: None,
         format,
         snapshot,
         references: &args.references,

@@ -20,6 +20,9 @@ use crate::sizes::min_disk_size;
 struct Info {
     image: String,
     format: String,
+    /// The member of an OVA that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
     #[serde(skip_serializing_if = "Value::is_null")]
     details: Value,
     #[serde(skip)]
@@ -92,6 +95,7 @@ impl Info {
         Self {
             image: name.to_owned(),
             format: image.format().to_string(),
+            member: image.member().map(str::to_owned),
             details,
             details_text,
             virtual_size: image.virtual_size(),
@@ -134,6 +138,7 @@ impl Info {
             };
             fields.push((role_name(named.role), format!("`{}` ({format}){by}", named.name.escape_debug())));
         }
+        fields.extend(self.member.iter().map(|name| ("member", name.escape_debug().to_string())));
         fields.extend(self.guest_digest.iter().map(|digest| ("guest digest", digest.clone())));
         fields.extend(self.check.map(|found| ("check", self.checked(found))));
         fields
