@@ -156,7 +156,11 @@ fn make_seeds(repo: &Repo, folder: &Path) -> Result<()> {
         make.arg("convert").args(arguments.split(' ')).args(["disk.raw", &format!("seed-{number}")]);
         run(make.current_dir(folder))?;
     }
-    Ok(())
+    // An OVA is a tar of a descriptor and a stream.
+    fs::write(folder.join("disk.ovf"), "<Envelope/>\n")?;
+    fs::copy(repo.path("testdata/disk-stream.vmdk"), folder.join("disk.vmdk"))?;
+    let mut tar = Command::new("tar");
+    run(tar.args(["--format=ustar", "-cf", "disk.ova", "disk.ovf", "disk.vmdk"]).current_dir(folder))
 }
 
 /// The triple that this machine's compiler builds for.
