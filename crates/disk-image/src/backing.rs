@@ -9,9 +9,19 @@ use crate::{Format, Image, Item, Layer, Open, OpenError, Reference, Referred, ch
 
 /// Asks for the file beneath `top`, opens it in the format that is declared, and lays `top` over it.
 pub(crate) fn over_backing(
+    top: Image,
+    reference: Reference,
+    layer: &Layer,
+) -> Result<Open<Image>, OpenError> {
+    over_checked(top, reference, layer, |_| Ok(()))
+}
+
+/// The same, where `top` tells by which mark the image beneath is known; `check` compares it.
+pub(crate) fn over_checked(
     mut top: Image,
     reference: Reference,
     layer: &Layer,
+    check: impl FnOnce(&Image) -> Result<(), OpenError> + Send + 'static,
 ) -> Result<Open<Image>, OpenError> {
     let below =
         Layer { depth: layer.depth.saturating_add(1), snapshot: None, backing_format: layer.backing_format };
@@ -36,7 +46,10 @@ pub(crate) fn over_backing(
                 format => check_len(window).and_then(|()| open_as(format, window, &below)),
             };
             let below = opened.map_err(|error| error.in_file(file))?.in_file(file);
-            below.and_then(move |below| top.over(below).map(Open::Ready))
+            below.and_then(move |below| {
+                check(&below).map_err(|error| error.in_file(file))?;
+                top.over(below).map(Open::Ready)
+            })
         }
     }))
 }

@@ -75,8 +75,8 @@ impl Decoder {
                 self.deflate.deflate_decompress(stored, out).map_err(|_| DecodeError::Damaged("deflate"))?
             }
             Encoding::Zstd => self.zstd(stored, out)?,
-            Encoding::Grain => {
-                let stream = grain(unit.guest.start, stored)?;
+            Encoding::Grain { extent } => {
+                let stream = grain(unit.guest.start.saturating_sub(extent.start), stored)?;
                 self.deflate.zlib_decompress(stream, out).map_err(|_| DecodeError::Damaged("zlib"))?
             }
         };
@@ -101,7 +101,7 @@ impl Decoder {
     }
 }
 
-/// The zlib stream behind a grain marker, after the marker was checked.
+/// The zlib stream behind the marker of the grain at byte `guest` of its extent, after the marker was checked.
 fn grain(guest: u64, stored: &[u8]) -> Result<&[u8], DecodeError> {
     let room = stored.len() as u64;
     let cut = DecodeError::Cut { found: MARKER_LEN as u64, room };
@@ -122,6 +122,7 @@ mod tests {
     use crate::{Span, Stored};
 
     const LEN: usize = 64 << 10;
+    const GRAIN: Encoding = Encoding::Grain { extent: Span::new(0, LEN as u64 * 4) };
 
     fn content() -> Vec<u8> {
         (0..LEN as u32).map(|i| ((i * i) >> 9) as u8).collect()
@@ -169,7 +170,7 @@ mod tests {
         for (encoding, mut stored) in [
             (Encoding::Deflate, deflate(&content())),
             (Encoding::Zstd, zstd_frame(&content())),
-            (Encoding::Grain, grain(grain_sector, &content())),
+            (GRAIN, grain(grain_sector, &content())),
         ] {
             assert_eq!(decode(encoding, &stored).unwrap(), content(), "{encoding:?}");
             stored.extend([0xa5; 700]);
@@ -210,9 +211,9 @@ mod tests {
     fn a_grain_must_be_where_its_marker_says() {
         let wrong = grain(7, &content());
         let expected = LEN as u64 * 3 / SECTOR;
-        assert_eq!(decode(Encoding::Grain, &wrong), Err(DecodeError::Sector { found: 7, expected }));
+        assert_eq!(decode(GRAIN, &wrong), Err(DecodeError::Sector { found: 7, expected }));
         let stored = grain(expected, &content());
-        assert!(matches!(decode(Encoding::Grain, &stored[..11]), Err(DecodeError::Cut { .. })));
-        assert!(matches!(decode(Encoding::Grain, &stored[..stored.len() - 1]), Err(DecodeError::Cut { .. })));
+        assert!(matches!(decode(GRAIN, &stored[..11]), Err(DecodeError::Cut { .. })));
+        assert!(matches!(decode(GRAIN, &stored[..stored.len() - 1]), Err(DecodeError::Cut { .. })));
     }
 }

@@ -102,6 +102,15 @@ pub enum OpenError {
         at: u64,
     },
 
+    /// The parent of a VMDK delta is another disk, or was written to since the delta was made.
+    #[error("the parent has the CID {found:08x}, and the image was made on {expected:08x}")]
+    ParentCid {
+        /// The parent's.
+        found: u32,
+        /// What the delta says.
+        expected: u32,
+    },
+
     /// A line of a VMDK descriptor breaks the grammar.
     #[error("line {line} of the VMDK descriptor is not {expected}")]
     Descriptor {
@@ -184,6 +193,8 @@ impl OpenError {
 pub enum Item {
     /// Something that exists once.
     The(&'static str),
+    /// One of several: its name and its number, from 0.
+    Numbered(&'static str, u64),
     /// An entry of a table: the table's name and the entry's index.
     Entry(&'static str, u64),
     /// An entry of one of several tables: the table's name, its index, the entry's index.
@@ -194,6 +205,7 @@ impl std::fmt::Display for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::The(name) => write!(f, "the {name}"),
+            Self::Numbered(name, number) => write!(f, "{name} {number}"),
             Self::Entry(table, index) => write!(f, "{table} entry {index}"),
             Self::EntryOf(table, number, index) => write!(f, "{table} {number} entry {index}"),
         }
@@ -205,7 +217,7 @@ impl Item {
     fn verb(self) -> &'static str {
         match self {
             Self::The(_) => "is",
-            Self::Entry(..) | Self::EntryOf(..) => "points to",
+            Self::Numbered(..) | Self::Entry(..) | Self::EntryOf(..) => "points to",
         }
     }
 }
@@ -244,8 +256,8 @@ pub enum Feature {
     /// VMDK of another version.
     #[error("VMDK version {0}")]
     VmdkVersion(u32),
-    /// VMDK whose guest bytes lie in other files.
-    #[error("VMDK extent files (createType with a separate descriptor)")]
+    /// VMDK with a descriptor inside of a sparse file that is not all of the disk.
+    #[error("VMDK extent files beside the one that holds the descriptor")]
     VmdkExtentFiles,
     /// VMDK with a createType that is known, and not read.
     #[error("the VMDK createType {0}")]
@@ -253,9 +265,21 @@ pub enum Feature {
     /// VMDK with a createType that is not in any specification read here.
     #[error("a VMDK createType that is not known")]
     VmdkUnknownCreateType,
-    /// VMDK sparse extent without a descriptor: one of several files.
+    /// VMDK extent file without a descriptor: one of several files.
     #[error("the VMDK descriptor that this extent file belongs to")]
     VmdkExtentAlone,
+    /// VMDK extent of a type that is known, and not read.
+    #[error("a VMDK extent of the type {0}")]
+    VmdkExtentType(&'static str),
+    /// VMDK extent in a file that its descriptor forbids to read.
+    #[error("a VMDK extent that may not be accessed (NOACCESS)")]
+    VmdkNoAccess,
+    /// VMDK descriptor that names a file in other characters than those of the encodings read here.
+    #[error("a file name in a character encoding that is neither UTF-8 nor windows-1252")]
+    VmdkEncoding,
+    /// VMDK seSparse file that was not closed.
+    #[error("the journal of a VMDK seSparse file, which must be replayed first")]
+    VmdkJournal,
     /// VMDK with keys of an encryption in its descriptor.
     #[error("VMDK encryption")]
     VmdkEncryption,
@@ -280,8 +304,10 @@ impl Feature {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
             Self::VmdkExtentAlone => Some(
-                "make one self-contained file from its descriptor first, for example with `qemu-img convert`",
+                "name the descriptor, which lies beside it: NAME.vmdk for NAME-s001.vmdk, NAME-delta.vmdk or NAME-sesparse.vmdk",
             ),
+            Self::VmdkJournal => Some("let ESXi open and close the disk first"),
+            Self::VmdkEncoding => Some("rename the files and the lines that name them to plain ASCII"),
             Self::Aes | Self::Luks => Some("decrypt it first, for example with `qemu-img convert`"),
             _ => None,
         }

@@ -47,7 +47,7 @@ pub struct Encoded {
     pub encoding: Encoding,
     /// The guest bytes that it decodes to. May reach past the virtual size.
     pub guest: Span,
-    /// How many of them the disk has: a unit at the end of the disk may hold no more than these.
+    /// How many of them the disk has: a unit at the end of the disk, or of one of its extents, may hold no more than these.
     pub wanted: u64,
 }
 
@@ -107,7 +107,12 @@ impl Plan {
                             State::Data(stored) => Origin::Stored(stored),
                             State::Encoded { stored, encoding, unit_len, skip } => {
                                 let guest = Span::new(extent.guest.start - skip, unit_len);
-                                let wanted = unit_len.min(map.guest_len() - guest.start);
+                                // The end of what the unit's file holds, which in a layer below may lie before this map's.
+                                let end = match encoding {
+                                    Encoding::Grain { extent } => extent.end(),
+                                    Encoding::Deflate | Encoding::Zstd => map.guest_len(),
+                                };
+                                let wanted = unit_len.min(end.saturating_sub(guest.start));
                                 Origin::Encoded(Encoded { stored, encoding, guest, wanted }, skip)
                             }
                         };

@@ -15,6 +15,9 @@ type Signature = (usize, &'static [u8]);
 const QCOW2: Signature = (0, b"QFI\xfb");
 
 const VMDK_SPARSE: Signature = (0, b"KDMV");
+/// Extent files of ESX: nothing without their descriptor, as the parser says.
+const VMDK_COWD: Signature = (0, b"COWD");
+const VMDK_SESPARSE: Signature = (0, b"\xbe\xba\xfe\xca\0\0\0\0");
 const VMDK_DESCRIPTOR: &[u8] = b"# disk descriptorfile";
 
 /// What a raw disk's first sectors may hold. Sources: UEFI 2.10 section 5, each file system's on-disk format.
@@ -40,8 +43,6 @@ const OTHERS: &[(Signature, &str)] = &[
     ((0, b"QED\0"), "QED"),
     ((0, b"WithoutFreeSpace"), "Parallels"),
     ((0, b"WithouFreSpacExt"), "Parallels"),
-    ((0, b"COWD"), "VMDK vmfsSparse (COWD)"),
-    ((0, b"\xbe\xba\xfe\xca\0\0\0\0"), "VMDK seSparse"),
     ((0, b"\x1f\x8b"), "gzip"),
     ((0, b"\xfd7zXZ\0"), "xz"),
     ((0, b"\x28\xb5\x2f\xfd"), "Zstandard"),
@@ -54,7 +55,9 @@ const OTHERS: &[(Signature, &str)] = &[
 pub(crate) fn probe(head: &[u8]) -> Result<Format, OpenError> {
     let container = if has(head, QCOW2) {
         Some(Format::Qcow2)
-    } else if has(head, VMDK_SPARSE) || is_descriptor(head) {
+    } else if [VMDK_SPARSE, VMDK_COWD, VMDK_SESPARSE].iter().any(|&signature| has(head, signature))
+        || is_descriptor(head)
+    {
         Some(Format::Vmdk)
     } else {
         None
@@ -95,7 +98,9 @@ mod tests {
     #[test]
     fn each_format_is_known_by_its_signature() {
         assert_eq!(probe(&head(&[QCOW2])), Ok(Format::Qcow2));
-        assert_eq!(probe(&head(&[VMDK_SPARSE])), Ok(Format::Vmdk));
+        for signature in [VMDK_SPARSE, VMDK_COWD, VMDK_SESPARSE] {
+            assert_eq!(probe(&head(&[signature])), Ok(Format::Vmdk));
+        }
         assert_eq!(probe(b"# Disk DescriptorFile\nversion=1\n"), Ok(Format::Vmdk));
         for &signature in RAW {
             assert_eq!(probe(&head(&[signature])), Ok(Format::Raw), "{signature:?}");
