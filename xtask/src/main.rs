@@ -2,6 +2,7 @@
 //!
 //! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
+//! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -11,6 +12,7 @@
 
 mod content;
 mod disk;
+mod fuzz;
 mod garage;
 mod images;
 mod repo;
@@ -37,6 +39,8 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// Make real disk images and check every way through image-prep against qemu-img
     Images(images::ImagesArgs),
+    /// Run the fuzz targets of disk-image
+    Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
     /// Make the images of testdata/ and their manifest anew
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
+        Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };

@@ -34,7 +34,12 @@ impl BlockStore {
         let mut listed: HashSet<BlockId> = HashSet::new();
         for manifest in self.list(&self.manifests_prefix(), cancel).await? {
             let id = manifest.0.rsplit('/').next().unwrap_or_default();
-            listed.extend(self.load(id, cancel).await?.blocks().values());
+            match self.load(id, cancel).await {
+                Ok(manifest) => listed.extend(manifest.blocks().values()),
+                // Images are deleted meanwhile: one that is gone lists nothing.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
         }
         let mut collected = Collected { kept: listed.len() as u64, ..Collected::default() };
         for (key, size) in self.list(&self.blocks_prefix(), cancel).await? {

@@ -323,3 +323,23 @@ async fn a_disk_of_another_size_is_not_saved() {
     assert!(local.blocks.load("a", &local.never).await.unwrap_err().is_not_found());
     local.stop().await;
 }
+
+#[tokio::test]
+async fn images_may_go_while_blocks_are_collected() {
+    let local = Local::start().await;
+    let kept = local.ingest("kept", &disk()).await.unwrap();
+    let empty = vec![0; 1 << 20];
+    for n in 10..50 {
+        local.ingest(&format!("gone-{n}"), &empty).await.unwrap();
+    }
+    let remove = async {
+        // The last ones first: they have been listed by then, and not read.
+        for n in (10..50).rev() {
+            local.blocks.delete(&format!("gone-{n}"), &local.never).await.unwrap();
+        }
+    };
+    let (collected, ()) = tokio::join!(local.blocks.collect(&local.never), remove);
+    assert_eq!(collected.unwrap().removed, 0);
+    local.source("kept", &kept).read(Span::new(0, kept.virtual_size())).await.unwrap();
+    local.stop().await;
+}

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use disk_image::{ObjectMap, Plan, Span};
+use bytes::Bytes;
+use disk_image::{ObjectMap, Plan, Span, Stored};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
 use crate::buffer::BufferPool;
+use crate::convert::reads_and_cost;
 use crate::disk::read_all;
 use crate::{BLOCK_SIZE, ConvertError, Disk, Options, SinkError};
 
@@ -41,10 +43,10 @@ pub async fn compare(
 ) -> Result<Comparison, ConvertError> {
     let sizes = (first.image().virtual_size(), second.image().virtual_size());
     let len = sizes.0.max(sizes.1);
-    // Two parts and their reads; see `convert` for the factor.
-    let cost = 2 * 3 * BLOCK_SIZE;
-    if options.memory < 2 * cost {
-        return Err(ConvertError::Budget { memory: options.memory, needed: 2 * cost });
+    // Two parts of either side and their reads; see `convert` for the factor.
+    let needed = 2 * 2 * 3 * BLOCK_SIZE;
+    if options.memory < needed {
+        return Err(ConvertError::Budget { memory: options.memory, needed });
     }
     let both = Arc::new(Both {
         sides: [Side::new(first), Side::new(second)],
@@ -66,17 +68,18 @@ pub async fn compare(
                 break;
             }
             let part = Span::new(at, BLOCK_SIZE.min(len - at));
-            let admitted = admission.admit(cost).await?;
+            let sides: Vec<_> = both.sides.iter().map(|side| side.plan(part)).collect();
+            let admitted = admission.admit(sides.iter().map(|side| side.cost).sum()).await?;
             let (both, stop) = (both.clone(), stop.clone());
-            admission.spawn(admitted, async move {
-                stop.run_until_cancelled(both.compare(part)).await.unwrap_or(Err(ConvertError::Cancelled))
-            });
+            admission.spawn(admitted, async move { both.compare(part, sides, &stop).await });
             at = part.end();
         }
         Ok(())
     };
     let planned = planned.await;
     admission.finish(planned).await?;
+    first.sources().verify().await?;
+    second.sources().verify().await?;
     Ok(match both.found.load(Ordering::Relaxed) {
         u64::MAX if sizes.0 == sizes.1 => Comparison::Same,
         u64::MAX => Comparison::SizesDiffer { first: sizes.0, second: sizes.1 },
@@ -92,6 +95,17 @@ struct Both {
     found: AtomicU64,
 }
 
+/// How one side of a part is made.
+struct SidePart {
+    plan: Plan,
+    /// What has to be fetched before a worker can begin.
+    reads: Vec<Stored>,
+    cost: u64,
+}
+
+/// The same, fetched.
+type Fetch = (Plan, Vec<(Stored, Bytes)>);
+
 struct Side {
     disk: Disk,
     layout: ObjectMap,
@@ -102,33 +116,46 @@ impl Side {
         Self { disk: disk.clone(), layout: ObjectMap::raw(disk.image().virtual_size()) }
     }
 
+    fn plan(&self, part: Span) -> SidePart {
+        let plan = Plan::new(self.disk.image().map(), &self.layout, part);
+        let (reads, cost) = reads_and_cost(&self.disk, &plan);
+        SidePart { plan, reads, cost }
+    }
+
     fn next_filled(&self, at: u64) -> Option<u64> {
         self.layout.next_filled(self.disk.image().map(), at)
     }
 }
 
 impl Both {
-    async fn compare(self: Arc<Self>, part: Span) -> Result<(), ConvertError> {
-        let mut fetched = Vec::new();
-        for side in &self.sides {
-            let plan = Plan::new(side.disk.image().map(), &side.layout, part);
-            let sources = side.disk.sources();
-            let reads = match sources.are_local() {
-                true => Vec::new(),
-                false => plan.reads(sources.shape().reads, |_| true),
-            };
-            let bytes = read_all(sources, &reads, &self.options.workers).await?;
-            fetched.push((plan, reads.into_iter().zip(bytes).collect::<Vec<_>>()));
-        }
+    /// Compares a part. After a cancellation, at most a CPU job is still running, and it is waited for.
+    async fn compare(
+        self: Arc<Self>,
+        part: Span,
+        sides: Vec<SidePart>,
+        stop: &CancellationToken,
+    ) -> Result<(), ConvertError> {
+        let fetched = stop.run_until_cancelled(self.fetch(sides)).await;
+        let fetched = fetched.unwrap_or(Err(ConvertError::Cancelled))?;
         let workers = self.options.workers.clone();
-        workers.run(move || self.compare_now(part, fetched)).await?
+        let stop = stop.clone();
+        let job = move || match stop.is_cancelled() {
+            true => Err(ConvertError::Cancelled),
+            false => self.compare_now(part, fetched),
+        };
+        workers.run(job).await?
     }
 
-    fn compare_now(
-        &self,
-        part: Span,
-        fetched: Vec<(Plan, Vec<(disk_image::Stored, bytes::Bytes)>)>,
-    ) -> Result<(), ConvertError> {
+    async fn fetch(&self, parts: Vec<SidePart>) -> Result<Vec<Fetch>, ConvertError> {
+        let mut fetched = Vec::new();
+        for (side, SidePart { plan, reads, .. }) in self.sides.iter().zip(parts) {
+            let bytes = read_all(side.disk.sources(), &reads, &self.options.workers).await?;
+            fetched.push((plan, reads.into_iter().zip(bytes).collect()));
+        }
+        Ok(fetched)
+    }
+
+    fn compare_now(&self, part: Span, fetched: Vec<Fetch>) -> Result<(), ConvertError> {
         let len = to_usize(part.len);
         let mut buffers = Vec::new();
         let mut filled = 0;

@@ -127,6 +127,21 @@ fn worst_cost(disk: &Disk, part_size: u64) -> u64 {
     part_size + if in_place { 0 } else { 2 * (part_size + stats.largest_unit) }
 }
 
+/// What a part has to fetch before a worker can begin, which is nothing where the worker reads for itself, and what it costs: its
+/// bytes, its reads, and a decoded unit of which it takes only some.
+pub(crate) fn reads_and_cost(disk: &Disk, plan: &Plan) -> (Vec<Stored>, u64) {
+    let shape = disk.sources().shape().reads;
+    let local = disk.sources().are_local();
+    let reads = plan.reads(shape, |origin| !local || matches!(origin, Origin::Encoded(..)));
+    let unit = plan.pieces.iter().map(|piece| match &piece.origin {
+        Origin::Encoded(unit, _) if unit.guest.len != piece.len => unit.guest.len,
+        _ => 0,
+    });
+    let read: u64 = reads.iter().map(|read| read.span.len).sum();
+    let cost = plan.object.len + read + unit.max().unwrap_or(0);
+    (if local { Vec::new() } else { reads }, cost)
+}
+
 /// Makes parts; shared by all that are in flight.
 struct PartMaker<S> {
     disk: Disk,
@@ -162,19 +177,12 @@ struct PartJob {
 impl<S: Sink> PartMaker<S> {
     fn plan(&self, number: u32, layout: &ObjectMap, part: Span) -> PartJob {
         let plan = Plan::new(self.disk.image().map(), layout, part);
-        let shape = self.disk.sources().shape().reads;
-        let local = self.disk.sources().are_local();
-        let reads = plan.reads(shape, |origin| !local || matches!(origin, Origin::Encoded(..)));
-        let unit = plan.pieces.iter().map(|piece| match &piece.origin {
-            Origin::Encoded(unit, _) if unit.guest.len != piece.len => unit.guest.len,
-            _ => 0,
-        });
-        let read: u64 = reads.iter().map(|read| read.span.len).sum();
-        let cost = part.len + read + unit.max().unwrap_or(0);
-        PartJob { number, plan, reads: if local { Vec::new() } else { reads }, cost }
+        let (reads, cost) = reads_and_cost(&self.disk, &plan);
+        PartJob { number, plan, reads, cost }
     }
 
-    /// Makes a part and puts it. After an error or a cancellation, at most a CPU job is still running, and it is waited for.
+    /// Makes a part and puts it. After an error or a cancellation, at most a CPU job or a local write is still running, and it is
+    /// waited for.
     async fn make(self, job: PartJob) -> Result<(), ConvertError> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
@@ -186,7 +194,12 @@ impl<S: Sink> PartMaker<S> {
 
         if plan.pieces.is_empty() {
             let part = Part { number, offset: object.start, payload: Payload::Zero(object.len) };
-            self.unless_stopped(self.sink.put(part)).await?;
+            let put = self.sink.put(part);
+            // A write to a local disk cannot be dropped, only waited for.
+            match self.sink.blocking() {
+                Some(_) => put.await?,
+                None => self.unless_stopped(put).await?,
+            }
         } else {
             let fetched = self.unless_stopped(self.fetch(reads)).await?;
             let maker = self.clone();

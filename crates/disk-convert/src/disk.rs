@@ -70,8 +70,7 @@ pub async fn open_image(
     options: &Options,
     cancel: &CancellationToken,
 ) -> Result<Disk, ConvertError> {
-    let opening = Opening::new(source, references)?.run(how, options);
-    cancel.run_until_cancelled(opening).await.unwrap_or(Err(ConvertError::Cancelled))
+    Opening::new(source, references)?.run(how, options, cancel).await
 }
 
 /// An image while it is opened.
@@ -98,20 +97,31 @@ impl Opening {
         Ok(Self { files: vec![source], references, head: (Stored::image(0, 0), Bytes::new()) })
     }
 
-    async fn run(mut self, how: &OpenOptions, options: &Options) -> Result<Disk, ConvertError> {
+    async fn run(
+        mut self,
+        how: &OpenOptions,
+        options: &Options,
+        cancel: &CancellationToken,
+    ) -> Result<Disk, ConvertError> {
         let mut step = open(self.files[0].len(), how).map_err(|error| self.refused(error))?;
         let mut image = loop {
             step = match step {
                 Open::Ready(image) => break image,
                 Open::Need(need) => {
-                    let answers = self.read(need.wants(), &options.workers).await?;
+                    // A job that reads a local file cannot be dropped, only waited for.
+                    let local = self.files.iter().all(|file| file.blocking().is_some());
+                    let read = self.read(need.wants(), &options.workers);
+                    let answers = if local { read.await? } else { unless_cancelled(cancel, read).await? };
+                    if cancel.is_cancelled() {
+                        return Err(ConvertError::Cancelled);
+                    }
                     // Tables of an 8 TiB disk take a while to parse: not on the runtime's threads.
                     options.workers.run(move || need.resume(answers)).await?
                 }
                 Open::Refer(refer) => {
                     let mut referred = Vec::new();
                     for reference in refer.references() {
-                        referred.push(self.refer(reference).await?);
+                        referred.push(unless_cancelled(cancel, self.refer(reference)).await?);
                     }
                     options.workers.run(move || refer.resume(referred)).await?
                 }
@@ -119,7 +129,7 @@ impl Opening {
             .map_err(|error| self.refused(error))?;
         };
         if image.format() == Format::Raw
-            && let Some(allocation) = self.files[0].allocation().await?
+            && let Some(allocation) = unless_cancelled(cancel, self.files[0].allocation()).await?
         {
             image = raw::open(self.files[0].len(), Some(&allocation)).map_err(|error| self.refused(error))?;
         }
@@ -177,6 +187,16 @@ impl Opening {
             bytes.slice(from..from + to_usize(want.span.len))
         };
         Ok(wants.iter().map(answer).collect())
+    }
+}
+
+async fn unless_cancelled<T, E: Into<ConvertError>>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, ConvertError> {
+    match cancel.run_until_cancelled(work).await {
+        Some(result) => result.map_err(Into::into),
+        None => Err(ConvertError::Cancelled),
     }
 }
 

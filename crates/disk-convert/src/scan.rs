@@ -35,9 +35,7 @@ pub async fn scan(disk: &Disk, options: &Options, cancel: &CancellationToken) ->
     let layout = ObjectMap::raw(map.guest_len());
     let zeroes = convert(&plain, &layout, ZeroFinder::default(), options, cancel).await?;
 
-    let mut found = zeroes
-        .iter()
-        .flat_map(|(offset, runs)| runs.iter().map(move |run| Span::new(offset + run.start, run.len)));
+    let mut found = zeroes.into_iter().map(|(start, end)| Span::between(start, end));
     let mut next = found.next();
     let mut marked = ExtentMapBuilder::new();
     for extent in map.iter() {
@@ -63,15 +61,17 @@ pub async fn scan(disk: &Disk, options: &Options, cancel: &CancellationToken) ->
     Ok(disk.with_map(marked.finish(map.guest_len())))
 }
 
-/// Collects, by the offset of its part, the zero runs of what is put.
+/// Collects the zero runs of what is put. Runs that meet are one, so that a disk which is zero throughout costs no more than one
+/// that is a hole.
 #[derive(Default)]
 struct ZeroFinder {
-    found: Mutex<BTreeMap<u64, Vec<Span>>>,
+    /// End of each run by its start.
+    found: Mutex<BTreeMap<u64, u64>>,
 }
 
 #[async_trait]
 impl Sink for ZeroFinder {
-    type Output = BTreeMap<u64, Vec<Span>>;
+    type Output = BTreeMap<u64, u64>;
 
     fn rules(&self) -> PartRules {
         PartRules { size: PartSize::AtLeast(SCAN_GRANULARITY), zeroes: Zeroes::SkipRuns, in_flight: 2 }
@@ -110,9 +110,41 @@ impl PutNow for ZeroFinder {
                 at = step.end();
             }
         }
-        if !zeroes.is_empty() {
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(part.offset, zeroes);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for zero in zeroes {
+            merge(&mut found, Span::new(part.offset + zero.start, zero.len));
         }
         Ok(())
+    }
+}
+
+/// Adds a run that meets no other one but at its ends.
+fn merge(found: &mut BTreeMap<u64, u64>, run: Span) {
+    let end = found.remove(&run.end()).unwrap_or(run.end());
+    match found.range_mut(..run.start).next_back() {
+        Some((_, before)) if *before == run.start => *before = end,
+        _ => {
+            found.insert(run.start, end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn zeroes_of_neighbouring_parts_are_one_run() {
+        let finder = ZeroFinder::default();
+        let bytes = vec![0; to_usize(SCAN_GRANULARITY)];
+        let runs = [Span::new(0, SCAN_GRANULARITY)];
+        // In any order: 7 and 16 lie apart.
+        for number in [3, 1, 2, 0, 16, 5, 4, 7] {
+            let offset = u64::from(number) * SCAN_GRANULARITY;
+            finder.put_now(&FilledPart { number, offset, bytes: &bytes, runs: &runs }).unwrap();
+        }
+        let found: Vec<_> = finder.finish(0).await.unwrap().into_iter().collect();
+        let at = |number: u64| number * SCAN_GRANULARITY;
+        assert_eq!(found, [(0, at(6)), (at(7), at(8)), (at(16), at(17))]);
     }
 }

@@ -145,6 +145,22 @@ async fn a_source_that_changes_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_changes_is_not_the_same() {
+    let folder = TempDir::new().unwrap();
+    let path = make_disk(folder.path());
+    let other = folder.path().join("other.raw");
+    fs::copy(&path, &other).unwrap();
+    let (options, cancel) = (Options::default(), CancellationToken::new());
+    let (first, second) = (open(&path).await, open(&other).await);
+    // What was a hole when the disk was opened is not read.
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(&[9], 20 * MIB).unwrap();
+    for (first, second) in [(&first, &second), (&second, &first)] {
+        let failed = compare(first, second, &options, &cancel).await.unwrap_err();
+        assert!(matches!(&failed, ConvertError::Source(e) if e.fault == SourceFault::Changed), "{failed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancelled_and_too_small_a_budget() {
     let folder = TempDir::new().unwrap();
     let disk = open(&make_disk(folder.path())).await;

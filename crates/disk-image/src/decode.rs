@@ -74,7 +74,7 @@ impl Decoder {
             Encoding::Deflate => {
                 self.deflate.deflate_decompress(stored, out).map_err(|_| DecodeError::Damaged("deflate"))?
             }
-            Encoding::Zstd => self.zstd(stored, out)?,
+            Encoding::Zstd => self.zstd(stored, unit.wanted, out)?,
             Encoding::Grain { extent } => {
                 let stream = grain(unit.guest.start.saturating_sub(extent.start), stored)?;
                 self.deflate.zlib_decompress(stream, out).map_err(|_| DecodeError::Damaged("zlib"))?
@@ -87,12 +87,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes frames until `out` is full: a writer may split a cluster into several. Each frame is decoded in one go, its end found
-    /// first: that takes no window buffer, whatever window a hostile frame asks for.
-    fn zstd(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+    /// Decodes frames until the `wanted` bytes are there: a writer may split a cluster into several. Each frame is decoded in one
+    /// go, its end found first: that takes no window buffer, whatever window a hostile frame asks for.
+    fn zstd(&mut self, stored: &[u8], wanted: u64, out: &mut [u8]) -> Result<usize, DecodeError> {
         let damaged = |_| DecodeError::Damaged("Zstandard");
         let (mut input, mut filled) = (stored, 0);
-        while filled < out.len() && !input.is_empty() {
+        while (filled as u64) < wanted && !input.is_empty() {
             let (frame, rest) = input.split_at(find_frame_compressed_size(input).map_err(damaged)?);
             filled += self.zstd.decompress(&mut out[filled..], frame).map_err(damaged)?;
             input = rest;
@@ -200,11 +200,15 @@ mod tests {
         assert_eq!(decode(Encoding::Zstd, &zstd_frame(&long)), Err(DecodeError::Damaged("Zstandard")));
         let expected = DecodeError::Short { found: LEN as u64 - 1, expected: LEN as u64 };
         assert_eq!(decode(Encoding::Deflate, &deflate(short)), Err(expected));
-        // The disk ends inside the last unit: what lies past it need not be there.
-        let mut out = vec![0; LEN];
-        let last = unit(Encoding::Deflate, LEN as u64 - 1);
-        Decoder::default().decode(&last, &deflate(short), &mut out).unwrap();
-        assert_eq!(&out[..LEN - 1], short);
+        // The disk ends inside the last unit: what lies past it need not be there, and the rest of a sector may follow.
+        for (encoding, mut stored) in
+            [(Encoding::Deflate, deflate(short)), (Encoding::Zstd, zstd_frame(short))]
+        {
+            stored.extend([0; 300]);
+            let mut out = vec![0; LEN];
+            Decoder::default().decode(&unit(encoding, LEN as u64 - 1), &stored, &mut out).unwrap();
+            assert_eq!(&out[..LEN - 1], short);
+        }
     }
 
     #[test]

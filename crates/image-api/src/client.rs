@@ -17,7 +17,7 @@ use prost::Name;
 use reqwest::{Method, header};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::Url;
+use url::{Host, Url};
 pub use uuid::Uuid;
 
 use crate::{
@@ -95,6 +95,10 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
             .timeout(options.attempt_timeout);
+        if is_loopback(&base) && is_loopback(&operations) {
+            // A proxy of the environment has another loopback, and no business with our token.
+            http = http.no_proxy();
+        }
         if let Some(pem) = &options.extra_roots_pem {
             let roots =
                 reqwest::Certificate::from_pem_bundle(pem).map_err(|source| ApiError::Setup { source })?;
@@ -305,6 +309,16 @@ fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
             && url.fragment().is_none()
     };
     Url::parse(endpoint).ok().filter(usable).ok_or(ApiError::Endpoint)
+}
+
+/// True if the URL leads to this machine. `localhost` is this machine by RFC 6761, section 6.3.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 fn operation_host(base: &Url) -> Url {

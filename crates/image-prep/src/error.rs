@@ -82,6 +82,12 @@ pub(crate) enum Error {
         /// Without its query.
         url: String,
     },
+    /// What should hold a URL holds none that is read.
+    #[error("what `{}` holds is not an https URL", path.display())]
+    NoUrl {
+        /// The file.
+        path: PathBuf,
+    },
     /// Plain http to another machine.
     #[error("plain http to {host} is not allowed")]
     PlainHttp {
@@ -143,6 +149,7 @@ impl Error {
             Self::Operation { .. } => Exit::OperationFailed,
             Self::Request { .. }
             | Self::Scheme { .. }
+            | Self::NoUrl { .. }
             | Self::PlainHttp { .. }
             | Self::SameFile { .. }
             | Self::ClusterSizeUnused

@@ -9,10 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use image_api::Client;
+use image_api::{Client, Token, Uuid};
 use image_server::{Config, Running, Server};
-use object_io::{HostRule, Store};
-use url::Url;
+use object_io::Store;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -30,23 +29,21 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Starts the servers over `dir`, the user's own folder where `None`. Images may be read from the store and, if there is one,
-    /// from the host of `uri`.
-    pub(crate) async fn start(
-        dir: Option<&Path>,
-        uri: Option<&Url>,
-        context: &Context,
-    ) -> Result<Self, Error> {
+    /// Starts the servers over `dir`, the user's own folder where `None`.
+    ///
+    /// Images may be read from anywhere: an earlier command may have left an operation on a URL of its own, which was checked
+    /// when it was typed. Others on this machine have no token, so they can name no URL.
+    pub(crate) async fn start(dir: Option<&Path>, context: &Context) -> Result<Self, Error> {
         let dir = dir.map_or_else(default_dir, |dir| Ok(dir.to_owned()))?;
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
         config.memory = context.memory();
         config.jobs = Some(context.jobs());
-        if let Some(uri) = uri {
-            config.allowed_uri_hosts.extend(host_rule(uri));
-            config.allow_http = uri.scheme() == "http";
-        }
+        config.any_uri_host = true;
+        // A UUID has 122 random bits, and its digits are those of a token.
+        let token = Token::new(&Uuid::new_v4().simple().to_string());
+        config.tokens.extend(token.clone());
         let running = Server::start(config).await.map_err(|source| Error::Local { source })?;
-        let client = Client::new(&running.endpoint, None)?;
+        let client = Client::new(&running.endpoint, token)?;
         Ok(Self { running, client })
     }
 
@@ -86,11 +83,6 @@ impl Local {
             () = late => tracing::info!("the local servers are cut off"),
         }
     }
-}
-
-/// The host and port of a URL, as the server's list of hosts has them.
-fn host_rule(uri: &Url) -> Option<HostRule> {
-    format!("{}:{}", uri.host_str()?, uri.port_or_known_default()?).parse().ok()
 }
 
 /// `$XDG_DATA_HOME/image-prep/local`, by the XDG Base Directory Specification: relative paths in the variable are ignored.

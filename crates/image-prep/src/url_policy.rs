@@ -13,7 +13,7 @@ pub(crate) fn is_url(text: &str) -> bool {
 
 /// Checks a URL before anything is sent to it.
 pub(crate) fn check(text: &str, allow_http: bool) -> Result<Url, Error> {
-    let not_https = || Error::Scheme { url: text.split(['?', '#']).next().unwrap_or_default().to_owned() };
+    let not_https = || Error::Scheme { url: shown(text).to_owned() };
     let url = Url::parse(text).map_err(|_| not_https())?;
     match url.scheme() {
         "https" => Ok(url),
@@ -21,6 +21,12 @@ pub(crate) fn check(text: &str, allow_http: bool) -> Result<Url, Error> {
         "http" => Err(Error::PlainHttp { host: url.host_str().unwrap_or_default().to_owned() }),
         _ => Err(not_https()),
     }
+}
+
+/// What may be shown of text that is not a URL: what stands before an `@` or after a `?` may be a secret.
+fn shown(text: &str) -> &str {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    text.rsplit('@').next().unwrap_or_default()
 }
 
 /// True if the URL leads to this machine. `localhost` is this machine by RFC 6761, section 6.3.
@@ -56,5 +62,6 @@ mod tests {
         assert!(check("http://h/p", true).is_ok());
         assert!(matches!(check("s3://b/k?secret", true), Err(Error::Scheme { url }) if url == "s3://b/k"));
         assert!(check("http://127.0.0.1.example.com/", false).is_err());
+        assert!(matches!(check("ftp://me:secret@h/k", true), Err(Error::Scheme { url }) if url == "h/k"));
     }
 }

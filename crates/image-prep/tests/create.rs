@@ -166,6 +166,42 @@ fn local_operations_outlive_the_process() {
 }
 
 #[test]
+fn local_operations_on_urls_outlive_the_process() {
+    let bench = Bench::new();
+    bench.sample();
+    let server = Server::start(fs::read(bench.path("sample.raw")).unwrap(), Behaviour::Serves);
+    let args = ["create", "--uri", server.url(), "--name", "n", "--local", "--no-wait", "--json"];
+    let id = bench.ok(args).json()["id"].as_str().unwrap().to_owned();
+    // Nothing tells this command of the URL.
+    let done = bench.ok(["operation", "wait", &id, "--local", "--json"]).json();
+    image(&done);
+}
+
+#[test]
+fn a_proxy_is_not_asked_for_this_machine() {
+    let bench = Bench::new();
+    bench.sample();
+    // Port 1 of this machine: nobody listens.
+    let mut command = bench.command(["create", "sample.raw", "--name", "n", "--local"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env_remove("no_proxy").env_remove("NO_PROXY");
+    let run = finish(command.spawn().unwrap());
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
+fn what_is_not_a_url_is_not_printed() {
+    let bench = Bench::new();
+    fs::write(bench.path("url"), "[default]\nkey = t0p-SECRET\n").unwrap();
+    let at = ["create", "--uri", "@url", "--name", "n", "--local"];
+    let typed = ["create", "--uri", "https://me:SECRET@storage.example:no/k", "--name", "n", "--local"];
+    let endpoint = ["operation", "get", "x", "--endpoint", "ftp://me:SECRET@compute.example"];
+    for args in [&at[..], &typed, &endpoint] {
+        let run = bench.fails(2, args);
+        assert!(!run.stderr.contains("SECRET"), "{run:?}");
+    }
+}
+
+#[test]
 fn a_failed_operation_is_4() {
     let bench = Bench::new();
     let server = Server::start(b"not a disk image ".repeat(10_000), Behaviour::Serves);
@@ -185,6 +221,21 @@ fn from_a_url() {
     fs::write(bench.path("url"), format!("{}\n", server.url())).unwrap();
     let operation = bench.ok(["create", "--uri", "@url", "--name", "n", "--local", "--json"]).json();
     assert_eq!(image(&operation)["minDiskSize"], (24 * MIB).to_string());
+}
+
+#[test]
+fn another_query_is_another_object() {
+    let bench = Bench::new();
+    bench.sample();
+    let server = Server::start(fs::read(bench.path("sample.raw")).unwrap(), Behaviour::Serves);
+    let create = |query: &str| {
+        let url = server.url().replace("X-Amz-Signature=SECRET", query);
+        bench.run(["create", "--uri", &url, "--name", "n", "--local"])
+    };
+    assert_eq!(create("versionId=1&X-Amz-Signature=a").code, 0);
+    assert_eq!(create("versionId=1&X-Amz-Signature=b").code, 0, "the same object, signed again");
+    let other = create("versionId=2&X-Amz-Signature=c");
+    assert!(other.code == 1 && other.stderr.contains("ALREADY_EXISTS"), "{other:?}");
 }
 
 #[test]

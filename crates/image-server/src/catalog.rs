@@ -12,12 +12,19 @@ mod error;
 mod images;
 mod rows;
 
-use std::{path::Path, str::FromStr, time::SystemTime};
+use std::{
+    fs::File,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    path::Path,
+    str::FromStr,
+    time::SystemTime,
+};
 
 use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
 use sqlx::{
     Row, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 use crate::{
@@ -57,6 +64,13 @@ pub(crate) struct Sizes {
     pub(crate) min_disk_size: u64,
 }
 
+/// An operation that may have left a manifest or blocks in the store, and the image that it did not make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) operation_id: String,
+    pub(crate) image_id: String,
+}
+
 /// What a creation without an image leaves in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocks {
@@ -89,6 +103,9 @@ impl Catalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(limits::CATALOG_BUSY);
+        make_private(options.get_filename())
+            .map_err(sqlx::Error::Io)
+            .map_err(CatalogError::database("make the catalog"))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
             .connect_with(options)
@@ -194,19 +211,23 @@ impl Catalog {
         self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
     }
 
-    /// Operations that may have left blocks in the store.
-    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
-        let ids =
-            sqlx::query_scalar("SELECT id FROM operations WHERE leftovers = 1").fetch_all(&self.pool).await;
-        ids.map_err(CatalogError::database("list what was left over"))
+    /// Operations that may have left something in the store.
+    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CatalogError> {
+        let rows = sqlx::query("SELECT id, image_id FROM operations WHERE leftovers = 1")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(CatalogError::database("list what was left over"))?;
+        let leftover =
+            |row: &SqliteRow| Leftover { operation_id: row.get("id"), image_id: row.get("image_id") };
+        Ok(rows.iter().map(leftover).collect())
     }
 
-    /// Their blocks were collected.
-    pub(crate) async fn collected(&self, ids: &[String]) -> Result<(), CatalogError> {
+    /// Nothing of theirs is in the store any more.
+    pub(crate) async fn collected(&self, leftovers: &[Leftover]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for id in ids {
+        for leftover in leftovers {
             sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
-                .bind(id)
+                .bind(&leftover.operation_id)
                 .execute(&mut *tx)
                 .await
                 .map_err(CatalogError::database("note what was collected"))?;
@@ -274,6 +295,19 @@ impl Catalog {
 
     async fn begin(&self) -> Result<Tx, CatalogError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database("begin a transaction"))
+    }
+}
+
+/// Makes the file, where it is missing, for the owner alone: pre-signed URLs stand in it. SQLite gives what it makes beside it
+/// the same mode.
+fn make_private(path: &Path) -> io::Result<()> {
+    // A database in memory, by the name that the driver gives it.
+    if path.as_os_str().as_bytes().starts_with(b"file:") {
+        return Ok(());
+    }
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
     }
 }
 

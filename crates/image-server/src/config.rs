@@ -26,6 +26,9 @@ pub struct Config {
     pub allowed_uri_hosts: Vec<HostRule>,
     /// Plain http is fine for those hosts.
     pub allow_http: bool,
+    /// Images may be read from any host, by https and http: only where whoever has a token may reach what this machine can
+    /// reach, and has checked the URL.
+    pub any_uri_host: bool,
     /// Bytes of parts and reads that one ingest may hold; metadata comes on top.
     pub memory: u64,
     /// CPU workers; as many as there are cores where `None`.
@@ -44,6 +47,7 @@ impl Config {
             tokens: Vec::new(),
             allowed_uri_hosts: Vec::new(),
             allow_http: false,
+            any_uri_host: false,
             memory: limits::INGEST_MEMORY,
             jobs: None,
         }

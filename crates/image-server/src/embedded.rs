@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -67,6 +67,10 @@ impl Embedded {
         }
         let uri = format!("s3://{}/{FOLDER}", file.bucket).parse();
         let uri = uri.map_err(|source| ServerError::StoreBucket { path: path.clone(), source })?;
+        // The disks of others: for the owner alone, also where the folder around it is not.
+        let store = dir.join("store");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store);
+        made.map_err(ServerError::io("create", &store))?;
         let (shutdown, config) = (CancellationToken::new(), file.server_config(dir));
         let serve = local_store::serve(listener, config, shutdown.clone());
         let task = tokio::spawn(async move {

@@ -52,7 +52,7 @@ struct Serve {
     tls_key: Option<PathBuf>,
     /// Token that a caller must show; repeatable. Without one, only a loopback address is served.
     #[arg(long = "token", value_name = "TOKEN", env = "IMAGE_SERVER_TOKEN", hide_env_values = true)]
-    tokens: Vec<Token>,
+    tokens: Vec<String>,
     /// Host that images may be read from; repeatable. Without one, only the bucket's own store.
     #[arg(long = "allow-uri-host", value_name = "HOST[:PORT]")]
     allowed_uri_hosts: Vec<HostRule>,
@@ -83,8 +83,9 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(serve: Serve) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let config = serve.into_config()?;
     let running = tokio::select! {
-        started = Server::start(serve.into_config()) => started?,
+        started = Server::start(config) => started?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
@@ -98,23 +99,25 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
 }
 
 impl Serve {
-    fn into_config(self) -> Config {
+    fn into_config(self) -> anyhow::Result<Config> {
         let mut config = Config::new(self.listen, self.data_dir);
         if let Some(uri) = self.bucket {
             let store = StoreConfig { endpoint_url: self.s3_endpoint, ..StoreConfig::default() };
             config.storage = Storage::Bucket { uri, config: store };
         }
         let tls = self.tls_cert.zip(self.tls_key);
-        Config {
+        // Not by the parser of arguments: it would print what it refuses.
+        let tokens: Result<Vec<Token>, _> = self.tokens.iter().map(|token| token.parse()).collect();
+        Ok(Config {
             database_url: self.database_url,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
-            tokens: self.tokens,
+            tokens: tokens.context("what --token or IMAGE_SERVER_TOKEN holds is not a token")?,
             allowed_uri_hosts: self.allowed_uri_hosts,
             allow_http: self.allow_http,
             memory: self.memory,
             jobs: self.jobs.map(usize::from),
             ..config
-        }
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server from its start to its end.
 
 mod lock;
+mod patience;
 mod tls;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
     worker::Worker,
 };
 use lock::DirLock;
+use patience::Patience;
 
 /// The image server.
 pub struct Server;
@@ -85,7 +87,12 @@ impl Server {
             Storage::Connected { store, uri } => (None, store, uri),
         };
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
-        let uris = UriPolicy { hosts: config.allowed_uri_hosts, allow_http: config.allow_http, own_endpoint };
+        let uris = UriPolicy {
+            hosts: config.allowed_uri_hosts,
+            allow_http: config.allow_http,
+            any_host: config.any_uri_host,
+            own_endpoint,
+        };
         let content = StoredContent {
             blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
             http: uris.http_options(),
@@ -145,7 +152,7 @@ impl Drop for Running {
     }
 }
 
-/// The folder, for the owner alone, and the lock on it.
+/// The folder, and the lock on it. Where we make it, it is for the owner alone; where it was there, what we put into it is.
 fn make_dir(dir: &Path) -> Result<DirLock, ServerError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(ServerError::io("create", dir))?;
@@ -193,12 +200,12 @@ fn serve(
     let routes = rest::router(Arc::new(app)).into_make_service();
     Ok(match tls {
         Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?.map(Patience).handle(handle);
             limit(server.http_builder());
             tokio::spawn(server.serve(routes))
         }
         None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            let mut server = axum_server::from_tcp(listener)?.map(Patience).handle(handle);
             limit(server.http_builder());
             tokio::spawn(server.serve(routes))
         }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use object_io::{HostRule, HttpOptions};
+use object_io::{AddressPolicy, HostRule, HttpOptions};
 use url::Url;
 
 use crate::limits;
@@ -52,6 +52,8 @@ pub(crate) struct UriPolicy {
     pub(crate) hosts: Vec<HostRule>,
     /// Plain http is fine for the listed hosts.
     pub(crate) allow_http: bool,
+    /// Any host, by https and http: for a server whose only caller is its operator.
+    pub(crate) any_host: bool,
     /// The store that the server writes to. Its scheme was chosen by the operator with the endpoint.
     pub(crate) own_endpoint: Option<Url>,
 }
@@ -75,7 +77,7 @@ impl UriPolicy {
         if url.fragment().is_some() {
             return Err(UriRefusal::Fragment);
         }
-        if self.is_own(&url) {
+        if self.any_host || self.is_own(&url) {
             return Ok(SourceUri(text.to_owned()));
         }
         if !self.hosts.iter().any(|rule| rule.allows(&url)) {
@@ -90,6 +92,16 @@ impl UriPolicy {
     /// The same policy for whoever opens the connections: an operation that was accepted yesterday is checked again by
     /// what is allowed today.
     pub(crate) fn http_options(&self) -> HttpOptions {
+        if self.any_host {
+            let (allow_http, addresses) = (true, AddressPolicy::Any);
+            return HttpOptions {
+                allow_http,
+                addresses,
+                allowed_hosts: None,
+                redirects: 0,
+                ..HttpOptions::default()
+            };
+        }
         let own = self.own_endpoint.as_ref().filter(|_| self.hosts.is_empty());
         let rule =
             own.and_then(|url| format!("{}:{}", url.host_str()?, url.port_or_known_default()?).parse().ok());
@@ -139,7 +151,7 @@ mod tests {
     fn policy(hosts: &[&str], allow_http: bool) -> UriPolicy {
         let own_endpoint = Some(Url::parse("http://127.0.0.1:9000").unwrap());
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        UriPolicy { hosts, allow_http, own_endpoint }
+        UriPolicy { hosts, allow_http, any_host: false, own_endpoint }
     }
 
     #[test]
@@ -210,7 +222,8 @@ mod tests {
         let listed = policy(&["storage.example"], false).http_options();
         assert!(!listed.allow_http);
         assert_eq!(listed.allowed_hosts.unwrap(), ["storage.example".parse().unwrap()]);
-        let nothing = UriPolicy { hosts: vec![], allow_http: true, own_endpoint: None }.http_options();
+        let nothing = UriPolicy { hosts: vec![], allow_http: true, any_host: false, own_endpoint: None };
+        let nothing = nothing.http_options();
         assert_eq!(nothing.allowed_hosts, Some(vec![]));
     }
 

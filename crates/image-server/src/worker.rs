@@ -66,6 +66,13 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
 }
 
+/// Whether a process before this one may have worked on an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    First,
+    Another,
+}
+
 struct Shared {
     catalog: Catalog,
     content: Arc<dyn Content>,
@@ -96,7 +103,7 @@ impl Worker {
     pub(crate) async fn resume(&self) -> Result<(), CatalogError> {
         for id in self.shared.catalog.requeue().await? {
             info!(operation_id = %id, "operation resumed");
-            self.submit(id);
+            self.take(id, Run::Another);
         }
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move { shared.collect_leftovers().await });
@@ -105,11 +112,15 @@ impl Worker {
 
     /// Takes an operation that was just accepted.
     pub(crate) fn submit(&self, id: String) {
+        self.take(id, Run::First);
+    }
+
+    fn take(&self, id: String, run: Run) {
         let cancel = self.shared.shutdown.child_token();
         self.shared.cancels().insert(id.clone(), cancel.clone());
         let (shared, span) = (Arc::clone(&self.shared), info_span!("operation", id = %id));
         let task = async move {
-            if let Err(error) = shared.run(&id, &cancel).await {
+            if let Err(error) = shared.run(&id, run, &cancel).await {
                 error!(error = &error as &dyn std::error::Error, "operation left for the next start");
             }
             shared.cancels().remove(&id);
@@ -149,8 +160,8 @@ impl Shared {
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(&self, id: &str, cancel: &CancellationToken) -> Result<(), CatalogError> {
-        let job = self.catalog.job(id).await?;
+    async fn run(&self, id: &str, run: Run, cancel: &CancellationToken) -> Result<(), CatalogError> {
+        let job = self.persist(|| self.catalog.job(id)).await?;
         match (job.kind, job.state, job.source) {
             (_, state, _) if state.is_done() => Ok(()),
             (Kind::Delete, ..) => self.delete(id, &job.image_id).await,
@@ -158,11 +169,11 @@ impl Shared {
             (Kind::Create, _, Some(source)) => {
                 let work =
                     IngestWork { image_id: job.image_id, source, wanted_disk_size: job.wanted_disk_size };
-                self.create(id, &work, cancel).await
+                self.create(id, &work, run, cancel).await
             }
             (Kind::Create, _, None) => {
                 // Only a hand that edited the catalog can do this.
-                self.catalog.start(id).await?;
+                self.persist(|| self.catalog.start(id)).await?;
                 let status = Status::new(Code::DataLoss, "the source of the image is not known any more");
                 self.failed(id, &status, Blocks::None).await
             }
@@ -173,6 +184,7 @@ impl Shared {
         &self,
         id: &str,
         work: &IngestWork,
+        run: Run,
         cancel: &CancellationToken,
     ) -> Result<(), CatalogError> {
         let place = tokio::select! {
@@ -183,7 +195,7 @@ impl Shared {
         let Some(_place) = place else {
             return self.interrupted(id, &work.image_id).await;
         };
-        match self.catalog.start(id).await {
+        match self.persist(|| self.catalog.start(id)).await {
             Err(CatalogError::Refused(Refused { state: State::Cancelling, .. })) => {
                 return self.take_back(id, &work.image_id).await;
             }
@@ -198,7 +210,9 @@ impl Shared {
             Err(error) => {
                 let status = error.status(work);
                 info!(image_id = %work.image_id, code = %status.canonical_code(), reason = %status.message, "ingest failed");
-                let blocks = if error.leaves_blocks() { Blocks::MayBeLeft } else { Blocks::None };
+                // What the runs before this one stored, nobody knows.
+                let may_be_left = run == Run::Another || error.leaves_blocks();
+                let blocks = if may_be_left { Blocks::MayBeLeft } else { Blocks::None };
                 self.failed(id, &status, blocks).await
             }
         }
@@ -262,7 +276,7 @@ impl Shared {
     }
 
     async fn delete(&self, id: &str, image_id: &str) -> Result<(), CatalogError> {
-        self.catalog.start(id).await?;
+        self.persist(|| self.catalog.start(id)).await?;
         let removed = async {
             self.patiently(|| self.content.remove(image_id, &self.shutdown)).await?;
             self.patiently(|| self.content.collect(&self.shutdown)).await
@@ -312,11 +326,16 @@ impl Shared {
     }
 
     async fn collect_once(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let ids = self.catalog.leftovers().await?;
-        if !ids.is_empty() {
-            self.patiently(|| self.content.collect(&self.shutdown)).await?;
-            self.catalog.collected(&ids).await?;
+        let leftovers = self.catalog.leftovers().await?;
+        if leftovers.is_empty() {
+            return Ok(());
         }
+        // A manifest that no image has would keep its blocks for ever: a failed ingest may have stored one without knowing.
+        for leftover in &leftovers {
+            self.patiently(|| self.content.remove(&leftover.image_id, &self.shutdown)).await?;
+        }
+        self.patiently(|| self.content.collect(&self.shutdown)).await?;
+        self.catalog.collected(&leftovers).await?;
         Ok(())
     }
 

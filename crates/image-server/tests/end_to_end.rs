@@ -251,9 +251,13 @@ async fn over_tls_with_a_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_are_the_owners() {
     use std::os::unix::fs::PermissionsExt as _;
-    let fixture = Fixture::start().await;
-    let mode = std::fs::metadata(fixture.dir().join("store.json")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let fixture = Fixture::start_with(|config| std::fs::create_dir(&config.data_dir).unwrap()).await;
+    let mode = |name| std::fs::metadata(fixture.dir().join(name)).unwrap().permissions().mode() & 0o777;
+    for (name, expected) in
+        [("store.json", 0o600), ("catalog.sqlite", 0o600), ("catalog.sqlite-wal", 0o600), ("store", 0o700)]
+    {
+        assert_eq!(mode(name), expected, "{name}");
+    }
     fixture.stop().await;
 }
 

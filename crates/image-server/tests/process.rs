@@ -102,3 +102,17 @@ fn a_failed_start_says_why_and_what_would_help() {
                     hint: give --token, or listen on 127.0.0.1\n";
     assert_eq!(error, expected);
 }
+
+#[test]
+fn what_is_no_token_is_not_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_image-server"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .env("IMAGE_SERVER_TOKEN", "two secret words")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("IMAGE_SERVER_TOKEN") && !error.contains("secret"), "{error}");
+}

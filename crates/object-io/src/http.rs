@@ -121,6 +121,8 @@ impl HttpSource {
             };
             let failure = match attempt {
                 Ok(()) => return Ok(into),
+                // Only the end of the answer failed, or its pace: there is no byte left to ask for.
+                Err(failure) if failure.is_retryable() && into.len() as u64 == span.len => return Ok(into),
                 Err(failure) if failure.is_retryable() => failure,
                 Err(failure) => return Err(failed(failure)),
             };

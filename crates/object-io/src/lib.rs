@@ -25,6 +25,6 @@ pub use http::{
     AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
 };
 pub use multipart::{MultipartOptions, MultipartSink, UploadedObject};
-pub use presign::PresignedUrl;
+pub use presign::{PresignedUrl, without_signature};
 pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};
 pub use uri::{BucketUri, ObjectUri, UriError};

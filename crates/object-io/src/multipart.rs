@@ -5,7 +5,8 @@
 //! without, guarded by TLS, by the parts' ETags, and by the length that is asked for at the end.
 //!
 //! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
-//! inside a runtime. What a kill leaves behind, [`Store::list_uploads`] finds.
+//! inside a runtime. An object that a cancel finds being completed is removed. What a kill leaves behind,
+//! [`Store::list_uploads`] finds.
 //!
 //! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
 //! 100 bytes for each part that was sent.
@@ -146,16 +147,19 @@ impl MultipartSink {
         let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
         let mut complete =
             CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
-        let completed = match store.complete_upload(id, &complete, &self.cancel).await {
+        let completed = match self.ask_to_complete(&complete).await {
             Err(error) if with.is_some() && refuses_checksums(&error) => {
                 complete.crc32 = None;
-                store.complete_upload(id, &complete, &self.cancel).await
+                self.ask_to_complete(&complete).await
             }
             answer => answer,
         };
         // Where the answer to an attempt before the last was lost, the upload is gone and the object is there.
         let lost = match completed {
-            Ok(()) => None,
+            Ok(()) => {
+                self.upload.close();
+                None
+            }
             Err(error @ (ObjectError::NoSuchUpload { .. } | ObjectError::PreconditionFailed { .. })) => {
                 Some(error)
             }
@@ -167,15 +171,43 @@ impl MultipartSink {
             if !stored.as_ref().is_ok_and(ours) {
                 return Err(error);
             }
+            self.upload.close();
         }
-        self.upload.close();
-        let stored = stored?;
-        // Some gateways report success before, or without, having all parts.
-        if stored.size != len {
-            store.delete(&id.bucket, &id.key, &self.cancel).await?;
-            return Err(ObjectError::Length { place: self.name.clone(), found: stored.size, expected: len });
+        let failure = match stored {
+            Ok(stored) if stored.size == len => {
+                return Ok(UploadedObject {
+                    etag: stored.etag.unwrap_or_default(),
+                    size: stored.size,
+                    crc32,
+                });
+            }
+            // Some gateways report success before, or without, having all parts.
+            Ok(ObjectInfo { size: found, .. }) => {
+                ObjectError::Length { place: self.name.clone(), found, expected: len }
+            }
+            Err(error) => error,
+        };
+        // The object is there already, and who hears of a failure takes it for absent.
+        self.upload.remove_object().await;
+        Err(failure)
+    }
+
+    /// Asks the store to make the object. A cancel waits for the answer, though not for long: only who knows it can tell whether
+    /// there is an object to remove.
+    async fn ask_to_complete(&self, complete: &CompleteUpload<'_>) -> Result<(), ObjectError> {
+        if self.cancel.is_cancelled() {
+            return Err(ObjectError::Cancelled);
         }
-        Ok(UploadedObject { etag: stored.etag.unwrap_or_default(), size: stored.size, crc32 })
+        let OpenUpload { store, id, .. } = &self.upload;
+        let (cancel, never) = (&self.cancel, CancellationToken::new());
+        let late = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(ABORT_TIMEOUT).await;
+        };
+        tokio::select! {
+            answer = store.complete_upload(id, complete, &never) => answer,
+            () = late => Err(ObjectError::Cancelled),
+        }
     }
 }
 
@@ -307,8 +339,21 @@ impl OpenUpload {
     }
 
     async fn abort(&self) {
-        if self.open.swap(false, Ordering::AcqRel) {
+        if self.open.load(Ordering::Acquire) {
             abort_now(&self.store, &self.id).await;
+            // Not before: where this future is dropped, the upload is still open.
+            self.close();
+        }
+    }
+
+    /// Removes what the upload has become.
+    async fn remove_object(&self) {
+        let never = CancellationToken::new();
+        let removal = self.store.delete(&self.id.bucket, &self.id.key, &never);
+        match tokio::time::timeout(ABORT_TIMEOUT, removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(object = %self.id.place(), %error, "object not removed"),
+            Err(_) => tracing::warn!(object = %self.id.place(), "object not removed in time"),
         }
     }
 }

@@ -65,6 +65,28 @@ pub(crate) fn without_query(url: &Url) -> String {
     shown.into()
 }
 
+/// The URL without what a signature adds to its query: the same for every signing of an object, and another for another object,
+/// also where only the query tells them apart, as `versionId` does. Not fit to be shown: signatures of other kinds stay in it.
+///
+/// Signature Version 4 of AWS (`X-Amz-*`) and of Google (`X-Goog-*`); Version 2 and CloudFront, whose names mean this only beside
+/// a `Signature`.
+pub fn without_signature(url: &Url) -> Url {
+    const BESIDE_SIGNATURE: [&str; 6] =
+        ["signature", "expires", "awsaccesskeyid", "googleaccessid", "key-pair-id", "policy"];
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+    let query = url.query().unwrap_or_default();
+    let is_old = query.split('&').any(|pair| name(pair) == "signature");
+    let is_of_signature = |pair: &str| {
+        let name = name(pair);
+        let is_new = name.starts_with("x-amz-") || name.starts_with("x-goog-");
+        is_new || (is_old && BESIDE_SIGNATURE.contains(&name.as_str()))
+    };
+    let rest = query.split('&').filter(|pair| !is_of_signature(pair)).collect::<Vec<_>>().join("&");
+    let mut url = url.clone();
+    url.set_query((!rest.is_empty()).then_some(rest.as_str()));
+    url
+}
+
 impl Store {
     /// Signs a GET of an object, good for `expires` from now. The object need not be there; the store is not asked.
     ///
@@ -142,5 +164,26 @@ impl Store {
         let mut url = Url::parse(signed.uri()).map_err(|error| failed(error.into()))?;
         url.set_query(None);
         Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_goes_and_the_rest_of_the_query_stays() {
+        for (query, rest) in [
+            ("", ""),
+            ("?X-Amz-Date=1&versionId=2&X-Amz-Signature=3&x-amz-security-token=4", "?versionId=2"),
+            ("?X-Goog-Expires=1&generation=2&X-Goog-Signature=3", "?generation=2"),
+            ("?AWSAccessKeyId=1&Expires=2&Signature=3", ""),
+            ("?Policy=1&Signature=2&Key-Pair-Id=3&v=4", "?v=4"),
+            ("?expires=1&policy=2", "?expires=1&policy=2"),
+            ("?file=a%20b&c", "?file=a%20b&c"),
+        ] {
+            let url = |query: &str| Url::parse(&format!("https://host/b/k{query}")).unwrap();
+            assert_eq!(without_signature(&url(query)), url(rest), "{query}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A file as a sink: sparse, under a temporary name until it is whole and durable.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -94,9 +94,9 @@ impl Sink for FileSink {
         let publish = move || -> io::Result<()> {
             let Some(temporary) = temporary else { return Ok(()) };
             temporary.as_file().sync_all()?;
-            temporary.persist(&path).map_err(|refused| refused.error)?;
+            let file = temporary.persist(&path).map_err(|refused| refused.error)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            sync_name(folder.unwrap_or(Path::new(".")), &file)
         };
         let published = match tokio::task::spawn_blocking(publish).await {
             Ok(published) => published,
@@ -120,6 +120,19 @@ impl PutNow for FileSink {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes the name of `file` in `folder` durable.
+///
+/// A folder may be writable and not readable, and not every file system syncs folders: the file has its name by then, and all of
+/// its file system is synced instead.
+fn sync_name(folder: &Path, file: &File) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {
+            rustix::fs::syncfs(file).map_err(io::Error::from)
+        }
+        synced => synced,
     }
 }
 
@@ -151,6 +164,15 @@ pub(super) fn open_for_writing(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_no_error() {
+        let file = tempfile::tempfile().unwrap();
+        sync_name(&std::env::temp_dir(), &file).unwrap();
+        // As a mounted file system without fsync for folders would.
+        assert_eq!(File::open("/proc").unwrap().sync_all().unwrap_err().kind(), ErrorKind::InvalidInput);
+        sync_name(Path::new("/proc"), &file).unwrap();
+    }
 
     #[test]
     fn zero_pages_are_left_out() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use disk_convert::Disk;
 use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
-use object_io::{ObjectUri, Store};
+use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
             }
         }
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), source.uri(), context).await?;
+            let local = Local::start(dir.as_deref(), context).await?;
             let operation = locally(args, context, fields, &source, &local).await;
             local.stop(context).await;
             operation
@@ -105,13 +105,6 @@ impl Source {
             None => Ok(Self::Disk(disk)),
         }
     }
-
-    fn uri(&self) -> Option<&Url> {
-        match self {
-            Self::Disk(_) => None,
-            Self::Uri(uri) => Some(uri),
-        }
-    }
 }
 
 fn bucket(args: &CreateArgs) -> &str {
@@ -127,7 +120,11 @@ fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
         path => std::fs::File::open(path).and_then(|file| file.take(URI_MAX).read_to_string(&mut text)),
     };
     read.map_err(|source| Error::File { action: "read the URL in", path: path.into(), source })?;
-    url_policy::check(text.trim(), allow_http)
+    url_policy::check(text.trim(), allow_http).map_err(|error| match error {
+        // Any file can be named here by mistake, and most hold no URL.
+        Error::Scheme { .. } => Error::NoUrl { path: path.into() },
+        error => error,
+    })
 }
 
 /// One run of the command.
@@ -140,9 +137,8 @@ struct Create<'a> {
 
 impl Create<'_> {
     async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
-        let mut content = uri.clone();
         // A new signature is the same object.
-        content.set_query(None);
+        let content = without_signature(uri);
         self.create(content.as_str(), uri.as_str()).await
     }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
     match &args.local.local {
         None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), None, context).await?;
+            let local = Local::start(dir.as_deref(), context).await?;
             let result = match local.bucket(args.to_url.bucket(), context).await {
                 Ok(()) => upload(args, &disk, local.store(), context).await,
                 Err(error) => Err(error),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Path},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use image_api::{Code, JsonError, Violations, rpc::Status, to_json};
@@ -26,6 +27,20 @@ impl<M: Name> IntoResponse for Json<M> {
 
 const JSON: (header::HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// The identifier in a path, and the verb behind it.
+pub(super) struct Id(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(error) => Err(Status::new(Code::InvalidArgument, error.body_text()).into()),
+        }
+    }
+}
 
 /// A refused call.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension,
     body::Bytes,
-    extract::{Path, RawQuery, State, rejection::BytesRejection},
+    extract::{RawQuery, State, rejection::BytesRejection},
     http::HeaderMap,
 };
 use image_api::{
@@ -17,18 +17,20 @@ use image_api::{
     rpc::Status,
     to_json,
 };
+use object_io::without_signature;
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use super::{
     App, AppState,
-    answer::{Json, Refusal},
+    answer::{Id, Json, Refusal},
     auth::Caller,
     listing,
 };
 use crate::{
     catalog::{Admission, CatalogError, IdempotencyKey, NewImage},
     limits,
-    uri::{SourceUri, without_query},
+    uri::SourceUri,
 };
 
 pub(super) async fn create(
@@ -58,7 +60,7 @@ pub(super) async fn create(
     accept(app, async move { catalog.admit_create(new).await }).await
 }
 
-pub(super) async fn get(State(app): AppState, Path(image_id): Path<String>) -> Result<Json<Image>, Refusal> {
+pub(super) async fn get(State(app): AppState, Id(image_id): Id) -> Result<Json<Image>, Refusal> {
     let request = GetImageRequest { image_id };
     request.validate()?;
     Ok(Json(app.catalog.image(&request.image_id).await?))
@@ -78,7 +80,7 @@ pub(super) async fn list(
 pub(super) async fn delete(
     State(app): AppState,
     Extension(caller): Extension<Caller>,
-    Path(image_id): Path<String>,
+    Id(image_id): Id,
     headers: HeaderMap,
 ) -> Result<Json<Operation>, Refusal> {
     let request = DeleteImageRequest { image_id };
@@ -152,11 +154,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     key.map(|key| Some(key.to_owned())).ok_or_else(|| Status::new(Code::InvalidArgument, expected).into())
 }
 
-/// Digest of what the caller asked for. The query of the URI is left out: a signature differs from signing to signing.
+/// Digest of what the caller asked for. The signature of the URI is left out: it differs from signing to signing.
 fn request_digest(request: &CreateImageRequest) -> Result<String, Refusal> {
     let mut request = request.clone();
     if let Some(Source::Uri(uri)) = &mut request.source {
-        *uri = without_query(uri).to_owned();
+        // Whatever is no URL was refused before.
+        *uri = Url::parse(uri).map_or_else(|_| uri.clone(), |url| without_signature(&url).into());
     }
     Ok(hex::encode(Sha256::digest(format!("create\n{}", to_json(&request)?))))
 }

@@ -1,6 +1,6 @@
 //! `/operations/{id}`, and `:cancel`, which the API's definition calls by GET and its guide by POST.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use image_api::{
     Code, Operation, Validate as _,
     operation::{CancelOperationRequest, GetOperationRequest},
@@ -9,17 +9,17 @@ use image_api::{
 
 use super::{
     App, AppState,
-    answer::{Json, Refusal},
+    answer::{Id, Json, Refusal},
 };
 
-pub(super) async fn get(State(app): AppState, Path(id): Path<String>) -> Result<Json<Operation>, Refusal> {
+pub(super) async fn get(State(app): AppState, Id(id): Id) -> Result<Json<Operation>, Refusal> {
     match id.split_once(':') {
         None => show(&app, id).await,
         Some((id, verb)) => act(&app, id, verb).await,
     }
 }
 
-pub(super) async fn post(State(app): AppState, Path(id): Path<String>) -> Result<Json<Operation>, Refusal> {
+pub(super) async fn post(State(app): AppState, Id(id): Id) -> Result<Json<Operation>, Refusal> {
     match id.split_once(':') {
         None => Err(super::unknown_method().await),
         Some((id, verb)) => act(&app, id, verb).await,

@@ -71,7 +71,11 @@ impl Content for Fake {
     }
 
     async fn remove(&self, image_id: &str, _cancel: &CancellationToken) -> Result<(), IngestError> {
-        self.removed.lock().unwrap().push(image_id.to_owned());
+        // Removed twice is removed.
+        let mut removed = self.removed.lock().unwrap();
+        if !removed.iter().any(|id| id == image_id) {
+            removed.push(image_id.to_owned());
+        }
         Ok(())
     }
 
@@ -105,7 +109,7 @@ impl Harness {
         let app = Arc::new(App {
             catalog,
             worker,
-            uris: UriPolicy { hosts, allow_http: false, own_endpoint: None },
+            uris: UriPolicy { hosts, allow_http: false, any_host: false, own_endpoint: None },
             tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -273,6 +277,8 @@ async fn raw_http() {
         ("POST", "/operations/fd8", 501),
         ("POST", "/operations/fd8:stop", 404),
         ("GET", "/operations/fd8:cancel", 404),
+        ("GET", "/operations/%ff", 400),
+        ("DELETE", "/compute/v1/images/%ff", 400),
         ("POST", "/operations/fd8:cancel", 404),
         ("GET", "/compute/v1/images", 400),
         ("GET", "/compute/v1/images?folderId=f&pageSize=1001", 400),
@@ -289,6 +295,16 @@ async fn raw_http() {
     let page =
         http.get(url(&server, "/compute/v1/images?folderId=f")).header("origin", "http://evil.example");
     assert_eq!(page.send().await.unwrap().status().as_u16(), 403);
+    for (host, status) in [
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("LocalHost:1", 200),
+        ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+    ] {
+        let rebound = http.get(url(&server, "/compute/v1/images?folderId=f")).header("host", host);
+        assert_eq!(rebound.send().await.unwrap().status().as_u16(), status, "{host}");
+    }
     server.stop().await;
 }
 
@@ -317,6 +333,11 @@ async fn a_repeated_call_gives_the_same_operation() {
     let again = CreateImageRequest { source, ..request("web", "") };
     let second = server.client.create_image(&again, key, &server.cancel).await.unwrap();
     assert_eq!(first.id, second.id);
+    // Another version of it is not.
+    let source = Some(Source::Uri(format!("{HOST}/disk?versionId=2&X-Amz-Signature=another")));
+    let version = CreateImageRequest { source, ..request("web", "") };
+    let error = refusal(server.client.create_image(&version, key, &server.cancel).await);
+    assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409));
     let error = refusal(server.client.create_image(&request("other", "disk"), key, &server.cancel).await);
     assert_eq!((error.code, error.http_status), (Code::AlreadyExists, 409));
     let error = refusal(server.create(&request("web", "disk")).await);
@@ -408,6 +429,40 @@ async fn a_restart_continues() {
     assert!(!seen.done);
     server.fake.go_on.notify_one();
     assert!(matches!(server.wait(&goes_on.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_stored_goes_with_the_failure() {
+    let server = Harness::start(&[]).await;
+    let small = CreateImageRequest { min_disk_size: 4 << 20, ..request("web", "slow") };
+    let operation = server.create(&small).await.unwrap();
+    server.until_running(1).await;
+    // The first run may have stored everything, up to the manifest; the second one is refused before its first block.
+    let server = Harness::over(server.stop().await, &[]).await;
+    server.until_running(1).await;
+    server.fake.go_on.notify_one();
+    assert_eq!(failure(&server.wait(&operation.id).await).canonical_code(), Code::InvalidArgument);
+    server.until_collected(1).await;
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    assert_eq!(*server.fake.removed.lock().unwrap(), [image_id], "a manifest would keep its blocks");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_catalog_that_fails_for_a_moment_delays_an_operation() {
+    let server = Harness::start(&[]).await;
+    let path = server.dir.path().join("catalog.sqlite");
+    let database = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON operations WHEN NEW.state = 'RUNNING' \
+                BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+    sqlx::query(full).execute(&database).await.unwrap();
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(server.fake.ingests.load(Ordering::SeqCst), 0);
+    sqlx::query("DROP TRIGGER full").execute(&database).await.unwrap();
+    assert!(matches!(server.wait(&operation.id).await.outcome(), OperationOutcome::Succeeded(_)));
+    database.close().await;
     server.stop().await;
 }
 

@@ -122,6 +122,22 @@ async fn nothing_is_left_of_an_abort() {
 }
 
 #[tokio::test]
+async fn an_abort_that_nobody_waits_for_is_not_lost() {
+    let local = Local::start().await;
+    let sink = create(&local, PART).await;
+    assert!(futures_util::future::poll_immediate(sink.abort()).await.is_none());
+    drop(sink);
+    for _ in 0..500 {
+        if uploads(&local.store).await == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(uploads(&local.store).await, 0);
+    local.stop().await;
+}
+
+#[tokio::test]
 async fn a_creation_that_is_cancelled_leaves_no_upload() {
     let local = Local::start().await;
     // The cancel comes before, between and after the request and its answer, as the scheduler has it.
@@ -251,6 +267,56 @@ async fn a_completion_whose_answer_was_lost_is_recognised() {
         assert_eq!(sink.finish(3).await.is_ok(), recognised, "{etag}");
         assert_eq!(server.count(|request| request.method() == "DELETE"), usize::from(!recognised));
     }
+}
+
+/// A store that makes the object, slowly, and then gives `head` to whoever asks for it.
+async fn slow_to_complete(head: u16) -> (Hostile, Store) {
+    let server = Hostile::start(move |request, _| match (request.method(), request.target()) {
+        ("POST", target) if target.contains("uploads") => Answer::new(200).body(CREATED),
+        ("PUT", _) => Answer::new(200).header("ETag", "\"p\""),
+        ("POST", _) => Answer::new(200).body(COMPLETED).slowly(10, Duration::from_millis(30)),
+        ("HEAD", _) => Answer::new(head).header("Content-Length", "3").header("ETag", "\"done\"").no_length(),
+        _ => Answer::new(204),
+    })
+    .await;
+    let store = Store::connect(config_for(&server.origin)).await.unwrap();
+    (server, store)
+}
+
+fn is_removal(request: &crate::hostile::Request) -> bool {
+    request.method() == "DELETE" && !request.target().contains("uploadId")
+}
+
+#[tokio::test]
+async fn an_object_that_a_cancel_finds_being_completed_is_removed() {
+    let (server, store) = slow_to_complete(200).await;
+    let cancel = CancellationToken::new();
+    let options = MultipartOptions::default();
+    let sink = MultipartSink::create(&store, BUCKET, "disk", 3, options, &cancel).await.unwrap();
+    sink.put(Part { number: 0, offset: 0, payload: Payload::Data("abc".into()) }).await.unwrap();
+    let is_complete = |request: &crate::hostile::Request| {
+        request.method() == "POST" && request.target().contains("uploadId")
+    };
+    let soon = async {
+        while server.count(is_complete) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let (finished, ()) = tokio::join!(sink.finish(3), soon);
+    assert_eq!(finished.unwrap_err().fault, SinkFault::Cancelled);
+    assert_eq!(server.count(is_removal), 1);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_checked_is_removed() {
+    let (server, store) = slow_to_complete(403).await;
+    let never = CancellationToken::new();
+    let options = MultipartOptions::default();
+    let sink = MultipartSink::create(&store, BUCKET, "disk", 3, options, &never).await.unwrap();
+    sink.put(Part { number: 0, offset: 0, payload: Payload::Data("abc".into()) }).await.unwrap();
+    assert_eq!(sink.finish(3).await.unwrap_err().fault, SinkFault::Denied);
+    assert_eq!(server.count(is_removal), 1);
 }
 
 #[tokio::test]

@@ -107,6 +107,31 @@ async fn never_more_requests_in_flight_than_allowed() {
 }
 
 #[tokio::test]
+async fn bytes_that_all_arrived_are_enough() {
+    // Too slow, which is noticed with the last piece only.
+    let slow =
+        |request: &Request, object: &[u8], _| right(request, object).slowly(1000, Duration::from_millis(300));
+    // No end of the body after its last byte.
+    let open = |request: &Request, object: &[u8], _| {
+        let (first, last) = request.range();
+        let mut body = format!("{:x}\r\n", last + 1 - first).into_bytes();
+        body.extend_from_slice(&object[first..=last]);
+        let len = body.len();
+        Answer::new(206)
+            .header("ETag", ETAG)
+            .header("Content-Range", format!("bytes {first}-{last}/{LEN}"))
+            .header("Transfer-Encoding", "chunked")
+            .no_length()
+            .body(body)
+            .cut(len)
+    };
+    for (read, requests, expected) in [read_from(slow).await, read_from(open).await] {
+        assert_eq!(read.unwrap(), expected);
+        assert_eq!(requests, 1);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_about_another_version_is_refused() {
     // A store that ignores If-Match, and one that does not.
     let (read, requests, _) = read_from(|request, object, _| {
