@@ -216,7 +216,13 @@ mod tests {
         let wrong = grain(7, &content());
         let expected = LEN as u64 * 3 / SECTOR;
         assert_eq!(decode(GRAIN, &wrong), Err(DecodeError::Sector { found: 7, expected }));
-        let stored = grain(expected, &content());
+        // In an extent that starts at the second of these grains, this one is the third.
+        let encoding = Encoding::Grain { extent: Span::new(LEN as u64, LEN as u64 * 3) };
+        assert!(decode(encoding, &grain(LEN as u64 * 2 / SECTOR, &content())).is_ok());
+        let found = expected;
+        let expected = LEN as u64 * 2 / SECTOR;
+        let stored = grain(found, &content());
+        assert_eq!(decode(encoding, &stored), Err(DecodeError::Sector { found, expected }));
         assert!(matches!(decode(GRAIN, &stored[..11]), Err(DecodeError::Cut { .. })));
         assert!(matches!(decode(GRAIN, &stored[..stored.len() - 1]), Err(DecodeError::Cut { .. })));
     }

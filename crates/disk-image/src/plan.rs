@@ -206,6 +206,28 @@ mod tests {
         assert_eq!(plan.pieces, [Piece { at: 0, len: 4096, origin: expected }]);
     }
 
+    /// The last grain of an extent may be short, whatever follows it in this disk or lies over it.
+    #[test]
+    fn a_unit_is_wanted_up_to_the_end_of_its_extent() {
+        let grain = |extent, skip| State::Encoded {
+            stored: Stored::image(0, 900),
+            encoding: Encoding::Grain { extent },
+            unit_len: UNIT,
+            skip,
+        };
+        let mut map = ExtentMapBuilder::new();
+        map.push(UNIT + 512, grain(Span::new(0, UNIT + 512), 0));
+        map.push(4096, State::Zero);
+        map.push(512, grain(Span::new(UNIT + 512, 5120), 4096));
+        map.push(UNIT, State::Hole);
+        let map = map.finish(UNIT * 3);
+        let layout = ObjectMap::raw(map.guest_len());
+        let plan = Plan::new(&map, &layout, Span::new(UNIT + 512, UNIT));
+        let [piece] = plan.pieces.as_slice() else { panic!("{plan:?}") };
+        let Origin::Encoded(unit, 4096) = piece.origin else { panic!("{piece:?}") };
+        assert_eq!((unit.guest, unit.wanted), (Span::new(UNIT + 512, UNIT), 5120));
+    }
+
     #[test]
     fn reads_merge_across_small_gaps_only() {
         let map = map();

@@ -20,6 +20,7 @@ use disk_image::{
 };
 use driver::{Disk, Named};
 use esx::{SeGrain, cowd, sesparse};
+use qemu::Dice;
 use vmdk::{Builder, GRAIN, content};
 
 const MIB: usize = 1 << 20;
@@ -680,4 +681,80 @@ fn sesparse_headers_and_tables_are_checked() {
     for cut in (0..good.len()).step_by(997).chain([good.len() - 1]) {
         assert!(open(good[..cut].to_vec()).is_err(), "cut to {cut}");
     }
+}
+
+/// Any bytes of any file may change: no panic, no read outside of a file, no endless work.
+#[test]
+fn mutations_never_panic() {
+    let (cowd, _) = cowd_sample(5000);
+    let (sesparse, _) = sesparse_sample(40000);
+    let text = delta(
+        "1234abcd",
+        "base.vmdk",
+        &[
+            "RW 5000 VMFSSPARSE \"cowd\"",
+            "RW 40000 SESPARSE \"se\"",
+            "RW 131 SPARSE \"stream\"",
+            "RW 9 FLAT \"flat\" 0",
+            "RW 7 ZERO",
+        ],
+    );
+    let stream = stream_sample().build();
+    let stream = [&stream.bytes[..stream.bytes.len() - 1536], &[0; 512]].concat();
+    let good = Folder::default()
+        .with("cowd", cowd.clone())
+        .with("se", sesparse.clone())
+        .with("stream", stream.clone())
+        .with("flat", content(1, 9 * 512))
+        .with("base.vmdk", descriptor("custom", &["RW 60000 FLAT \"flat2\" 0"]))
+        .with("flat2", vec![1; 60000 * 512]);
+    let table = u32::from_le_bytes(*cowd[2048..].first_chunk().unwrap()) as usize * 512;
+    let se_table = esx::se::TABLES + esx::se::TABLE_LEN;
+    let tail = stream.len() - 8192..stream.len();
+    let targets: &[(&str, &[u8], &[std::ops::Range<usize>])] = &[
+        ("", text.as_bytes(), &[0..text.len()]),
+        ("cowd", &cowd, &[0..32, 2048..2056, table..table + 16]),
+        ("se", &sesparse, &[0..208, 512..544, 4096..4112, se_table..se_table + 64]),
+        ("stream", &stream, &[0..80, 65536..65552, tail]),
+    ];
+    let mut dice = Dice(77);
+    let mut opened = 0;
+    for round in 0..4000 {
+        let (name, bytes, regions) = targets[round % targets.len()];
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=dice.roll(2) {
+            let region = &regions[dice.roll(regions.len() as u64) as usize];
+            let at = region.start + dice.roll(region.len() as u64) as usize;
+            let values = [0, 1, 0x7f, b'0', 0xff, dice.roll(256) as u8];
+            bytes[at] = values[dice.roll(6) as usize];
+        }
+        if dice.roll(8) == 0 {
+            bytes.truncate(dice.roll(bytes.len() as u64) as usize);
+        }
+        let mut folder = good.clone();
+        // A mutant may name any file: what is not there is the flat one.
+        let read = |folder: &Folder, reference: &Reference| {
+            Some(folder.files.get(&reference.name).unwrap_or(&good.files["flat"]).clone())
+        };
+        let top = if name.is_empty() {
+            bytes
+        } else {
+            folder = folder.with(name, bytes);
+            text.clone().into_bytes()
+        };
+        let options = OpenOptions { format: Some(Format::Vmdk), ..OpenOptions::default() };
+        let Ok(disk) = Disk::parse_with(top.into(), &|reference| read(&folder, reference), &options) else {
+            continue;
+        };
+        opened += 1;
+        let covered: u64 = disk.image.map().iter().map(|extent| extent.guest.len).sum();
+        assert_eq!(covered, disk.image.virtual_size());
+        let layout = ObjectMap::raw(disk.image.virtual_size());
+        for extent in disk.image.map().iter().filter(|extent| extent.state.is_stored()).take(16) {
+            // A stream may be damaged; what matters is that its place is inside of its file.
+            let _ = disk.part(&layout, Span::new(extent.guest.start, extent.guest.len.min(64 << 10)));
+        }
+    }
+    // The test means something only if many mutants are opened, and many are not.
+    assert!((400..3600).contains(&opened), "{opened}");
 }
