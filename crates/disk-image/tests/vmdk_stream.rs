@@ -80,6 +80,23 @@ fn what_is_appended_does_not_hide_the_footer() {
     assert_missing(&[built.bytes.as_slice(), &vec![7; MIB]].concat(), END);
 }
 
+/// Writers that wait for data send markers that say so.
+#[test]
+fn progress_markers_are_passed_over() {
+    let builder = populated(Builder::stream(ODD_CAPACITY));
+    let mut file = without_footer(&builder.build());
+    let markers = OVERHEAD as usize - 4 * 512;
+    for at in (markers..OVERHEAD as usize).step_by(512) {
+        file[at + 12] = 4;
+        file[at + 16] = 77;
+    }
+    file[64] = (markers / 512) as u8;
+    assert_found(&file, &builder);
+    // Without them there is no stream: what looks like its end comes first.
+    file[markers..markers + 512].fill(0);
+    assert_missing(&file, DIRECTORY);
+}
+
 /// Steps end inside of grains, at markers, and between a marker and its footer.
 #[test]
 fn streams_longer_than_a_step_are_followed() {
@@ -152,7 +169,7 @@ fn every_marker_is_checked() {
     // Eight grains, two tables, the directory, the end.
     let marker = built.directory - 512;
     let kinds = "the marker of a grain, table, directory, footer or end of stream";
-    assert_eq!(refusal(&built.with(marker + 12, &[4])), field(10, 4, kinds));
+    assert_eq!(refusal(&built.with(marker + 12, &[5])), field(10, 5, kinds));
     assert_eq!(refusal(&built.with(marker + 12, &[0])), field(10, 0, kinds));
     let only = "the only grain directory of the stream";
     let table = built.tables[&1] - 512;

@@ -144,6 +144,15 @@ impl Header {
         Ok(Some(span))
     }
 
+    /// What lies at the start of the file. A descriptor that is not read need not be right.
+    pub(super) fn fixed(&self, file_len: u64) -> Vec<(Span, Item)> {
+        let mut fixed = vec![(Span::new(0, Self::LEN), Item::The("VMDK header"))];
+        if let Ok(Some(span)) = self.descriptor(file_len) {
+            fixed.push((span, Item::The("VMDK descriptor")));
+        }
+        fixed
+    }
+
     /// True if there is nothing in the file but the descriptor of extents in other files.
     pub(super) fn is_only_descriptor(&self) -> bool {
         self.capacity == 0
@@ -209,7 +218,7 @@ impl Header {
     }
 
     /// Checks every field that leads to guest bytes.
-    pub(super) fn validate(&self, file_len: u64) -> Result<Shape, OpenError> {
+    pub(super) fn validate(&self) -> Result<Shape, OpenError> {
         let compressed = self.compressed()?;
         let field = |name, found, expected| OpenError::Field { what: Item::The(name), found, expected };
         if self.capacity == 0 {
@@ -236,8 +245,6 @@ impl Header {
             let expected = "the sector of the grain directory";
             return Err(field("gdOffset of the VMDK header", self.directory_offset, expected));
         }
-        let mut fixed = vec![(Span::new(0, Self::LEN), Item::The("VMDK header"))];
-        fixed.extend(self.descriptor(file_len)?.map(|span| (span, Item::The("VMDK descriptor"))));
         let has_redundant =
             self.flags & flag::REDUNDANT != 0 && ![0, u64::MAX].contains(&self.redundant_offset);
         Ok(Shape {
@@ -249,7 +256,7 @@ impl Header {
             redundant_start: has_redundant.then(|| sectors(self.redundant_offset, 0).start),
             // Header and descriptor take at least a sector each, whatever the header says.
             first_grain: sectors(self.overhead.max(2), 0).start,
-            fixed,
+            fixed: Vec::new(),
         })
     }
 

@@ -29,6 +29,9 @@ use crate::{Item, Open, OpenError, Span};
 const GRAIN_TABLE: u32 = 1;
 const GRAIN_DIRECTORY: u32 = 2;
 
+/// A marker that a slow writer sends to show that it is still there (open-vmdk); nothing follows it.
+const PROGRESS: u32 = 4;
+
 /// How far the markers have been followed.
 struct Scan {
     header: Header,
@@ -132,7 +135,7 @@ impl Scan {
         let after = self.at.saturating_add(SECTOR);
         match kind {
             0 if is_zero(marker) => Ok(Step::End),
-            GRAIN_TABLE => self.skip(whole),
+            GRAIN_TABLE | PROGRESS => self.skip(whole),
             GRAIN_DIRECTORY if self.directory.is_none() => {
                 self.directory = Some(after / SECTOR);
                 self.skip(whole)

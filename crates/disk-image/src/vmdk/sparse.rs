@@ -67,7 +67,7 @@ pub(super) fn open_hosted(
         return Hosted { directory: Directory::Footer, ..hosted }.open(&footer);
     }
     // The markers are followed by what the header says of grains, so that is checked first.
-    header.with_directory(1).validate(file.len)?;
+    header.with_directory(1).validate()?;
     scan::directory(header, file, tail)?.and_then(move |found| {
         let hosted = Hosted { directory: Directory::Marker, grains: Some(found.grains), ..hosted };
         hosted.open(&found.header)
@@ -88,7 +88,7 @@ struct Hosted {
 impl Hosted {
     /// Reads the directory that `pointer` (the header, the footer) points to; where that one is damaged, its redundant copy.
     fn open(self, pointer: &Header) -> Result<Open<Opened>, OpenError> {
-        let shape = pointer.validate(self.file.len)?;
+        let shape = Shape { fixed: self.header.fixed(self.file.len), ..pointer.validate()? };
         check_len(shape.guest_len, self.extent)?;
         let redundant = shape.redundant_start.map(|start| Shape { directory_start: start, ..shape.clone() });
         let opened = self.tables(shape);
