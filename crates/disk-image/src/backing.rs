@@ -13,11 +13,11 @@ pub(crate) fn over_backing(
     reference: Reference,
     layer: &Layer,
 ) -> Result<Open<Image>, OpenError> {
-    over_checked_backing(top, reference, layer, |_| Ok(()))
+    over_checked(top, reference, layer, |_| Ok(()))
 }
 
-/// The same, where the image says more of the one beneath it than its name: `check` sees that one first.
-pub(crate) fn over_checked_backing(
+/// The same, where `top` tells by which mark the image beneath is known; `check` compares it.
+pub(crate) fn over_checked(
     mut top: Image,
     reference: Reference,
     layer: &Layer,
@@ -47,7 +47,7 @@ pub(crate) fn over_checked_backing(
             };
             let below = opened.map_err(|error| error.in_file(file))?.in_file(file);
             below.and_then(move |below| {
-                check(&below)?;
+                check(&below).map_err(|error| error.in_file(file))?;
                 top.over(below).map(Open::Ready)
             })
         }

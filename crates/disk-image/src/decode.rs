@@ -82,8 +82,8 @@ impl Decoder {
         let found = match unit.encoding {
             Encoding::Deflate => self.deflate(stored, out)?,
             Encoding::Zstd => self.zstd(stored, unit.wanted, out)?,
-            Encoding::Grain => {
-                let stream = grain(unit.guest.start, stored)?;
+            Encoding::Grain { extent } => {
+                let stream = grain(unit.guest.start.saturating_sub(extent.start), stored)?;
                 self.deflate.zlib_decompress(stream, out).map_err(|_| DecodeError::Damaged("zlib"))?
             }
         };
@@ -128,7 +128,7 @@ impl Decoder {
     }
 }
 
-/// The zlib stream behind a grain marker, after the marker was checked.
+/// The zlib stream behind the marker of the grain at byte `guest` of its extent, after the marker was checked.
 fn grain(guest: u64, stored: &[u8]) -> Result<&[u8], DecodeError> {
     let room = stored.len() as u64;
     let cut = DecodeError::Cut { found: MARKER_LEN as u64, room };
@@ -149,6 +149,7 @@ mod tests {
     use crate::{Span, Stored};
 
     const LEN: usize = 64 << 10;
+    const GRAIN: Encoding = Encoding::Grain { extent: Span::new(0, LEN as u64 * 4) };
 
     fn content() -> Vec<u8> {
         (0..LEN as u32).map(|i| ((i * i) >> 9) as u8).collect()
@@ -196,7 +197,7 @@ mod tests {
         for (encoding, mut stored) in [
             (Encoding::Deflate, deflate(&content())),
             (Encoding::Zstd, zstd_frame(&content())),
-            (Encoding::Grain, grain(grain_sector, &content())),
+            (GRAIN, grain(grain_sector, &content())),
         ] {
             assert_eq!(decode(encoding, &stored).unwrap(), content(), "{encoding:?}");
             stored.extend([0xa5; 700]);
@@ -270,9 +271,15 @@ mod tests {
     fn a_grain_must_be_where_its_marker_says() {
         let wrong = grain(7, &content());
         let expected = LEN as u64 * 3 / SECTOR;
-        assert_eq!(decode(Encoding::Grain, &wrong), Err(DecodeError::Sector { found: 7, expected }));
-        let stored = grain(expected, &content());
-        assert!(matches!(decode(Encoding::Grain, &stored[..11]), Err(DecodeError::Cut { .. })));
-        assert!(matches!(decode(Encoding::Grain, &stored[..stored.len() - 1]), Err(DecodeError::Cut { .. })));
+        assert_eq!(decode(GRAIN, &wrong), Err(DecodeError::Sector { found: 7, expected }));
+        // In an extent that starts at the second of these grains, this one is the third.
+        let encoding = Encoding::Grain { extent: Span::new(LEN as u64, LEN as u64 * 3) };
+        assert!(decode(encoding, &grain(LEN as u64 * 2 / SECTOR, &content())).is_ok());
+        let found = expected;
+        let expected = LEN as u64 * 2 / SECTOR;
+        let stored = grain(found, &content());
+        assert_eq!(decode(encoding, &stored), Err(DecodeError::Sector { found, expected }));
+        assert!(matches!(decode(GRAIN, &stored[..11]), Err(DecodeError::Cut { .. })));
+        assert!(matches!(decode(GRAIN, &stored[..stored.len() - 1]), Err(DecodeError::Cut { .. })));
     }
 }

@@ -91,17 +91,6 @@ pub enum OpenError {
         span: Span,
     },
 
-    /// Entries of the image's tables share what only one of them may have.
-    #[error(
-        "more of {what} are referenced than a file of {file_len:#x} bytes holds, so some are referenced twice"
-    )]
-    Shared {
-        /// What is shared, in the plural.
-        what: Item,
-        /// How long the file is.
-        file_len: u64,
-    },
-
     /// What something points to is in use for something else.
     #[error("{what} points to the bytes at {at:#x}, which something else in the image uses")]
     Claimed {
@@ -120,6 +109,15 @@ pub enum OpenError {
         other: Item,
         /// The first byte that both have.
         at: u64,
+    },
+
+    /// The parent of a VMDK delta is another disk, or was written to since the delta was made.
+    #[error("the parent has the CID {found:08x}, and the image was made on {expected:08x}")]
+    ParentCid {
+        /// The parent's.
+        found: u32,
+        /// What the delta says.
+        expected: u32,
     },
 
     /// A line of a VMDK descriptor breaks the grammar.
@@ -226,6 +224,8 @@ impl OpenError {
 pub enum Item {
     /// Something that exists once.
     The(&'static str),
+    /// One of several: its name and its number, from 0.
+    Numbered(&'static str, u64),
     /// An entry of a table: the table's name and the entry's index.
     Entry(&'static str, u64),
     /// An entry of one of several tables: the table's name, its index, the entry's index.
@@ -236,6 +236,7 @@ impl std::fmt::Display for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::The(name) => write!(f, "the {name}"),
+            Self::Numbered(name, number) => write!(f, "{name} {number}"),
             Self::Entry(table, index) => write!(f, "{table} entry {index}"),
             Self::EntryOf(table, number, index) => write!(f, "{table} {number} entry {index}"),
         }
@@ -247,7 +248,7 @@ impl Item {
     fn verb(self) -> &'static str {
         match self {
             Self::The(_) => "is",
-            Self::Entry(..) | Self::EntryOf(..) => "points to",
+            Self::Numbered(..) | Self::Entry(..) | Self::EntryOf(..) => "points to",
         }
     }
 }
@@ -256,9 +257,6 @@ impl Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Feature {
-    /// QCOW2 or VMDK delta on top of another image.
-    #[error("a backing file")]
-    BackingFile,
     /// QCOW2 on a backing file of a format that is not read here.
     #[error("a backing file of another format")]
     BackingFormat,
@@ -280,8 +278,8 @@ pub enum Feature {
     /// VMDK of another version.
     #[error("VMDK version {0}")]
     VmdkVersion(u32),
-    /// VMDK whose guest bytes lie in other files.
-    #[error("VMDK extent files (createType with a separate descriptor)")]
+    /// VMDK with a descriptor inside of a sparse file that is not all of the disk.
+    #[error("VMDK extent files beside the one that holds the descriptor")]
     VmdkExtentFiles,
     /// VMDK with a createType that is known, and not read.
     #[error("the VMDK createType {0}")]
@@ -289,9 +287,21 @@ pub enum Feature {
     /// VMDK with a createType that is not in any specification read here.
     #[error("a VMDK createType that is not known")]
     VmdkUnknownCreateType,
-    /// VMDK sparse extent without a descriptor: one of several files.
+    /// VMDK extent file without a descriptor: one of several files.
     #[error("the VMDK descriptor that this extent file belongs to")]
     VmdkExtentAlone,
+    /// VMDK extent of a type that is known, and not read.
+    #[error("a VMDK extent of the type {0}")]
+    VmdkExtentType(&'static str),
+    /// VMDK extent in a file that its descriptor forbids to read.
+    #[error("a VMDK extent that may not be accessed (NOACCESS)")]
+    VmdkNoAccess,
+    /// VMDK descriptor that names a file in other characters than those of the encodings read here.
+    #[error("a file name in a character encoding that is neither UTF-8 nor windows-1252")]
+    VmdkEncoding,
+    /// VMDK seSparse file that was not closed.
+    #[error("the journal of a VMDK seSparse file, which must be replayed first")]
+    VmdkJournal,
     /// VMDK with keys of an encryption in its descriptor.
     #[error("VMDK encryption")]
     VmdkEncryption,
@@ -348,18 +358,20 @@ pub enum Feature {
 impl Feature {
     fn hint(self) -> Option<&'static str> {
         match self {
-            Self::BackingFile | Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
+            Self::VmdkExtentFiles | Self::VmdkCreateType(_) => {
                 Some("make one self-contained file first, for example with `qemu-img convert`")
             }
             Self::OvaCompressed | Self::OvaChunks | Self::OvaReference | Self::OvaSparse => {
                 Some("unpack the archive first, for example with `tar -xf`")
             }
             Self::VmdkExtentAlone => Some(
-                "make one self-contained file from its descriptor first, for example with `qemu-img convert`",
+                "name the descriptor, which lies beside it: NAME.vmdk for NAME-s001.vmdk, NAME-delta.vmdk or NAME-sesparse.vmdk",
             ),
             Self::VhdxLog => {
                 Some("attach it once where it was made, for example with Hyper-V, which replays its log")
             }
+            Self::VmdkJournal => Some("let ESXi open and close the disk first"),
+            Self::VmdkEncoding => Some("rename the files and the lines that name them to plain ASCII"),
             Self::Aes | Self::Luks => Some("decrypt it first, for example with `qemu-img convert`"),
             _ => None,
         }

@@ -72,5 +72,9 @@ pub enum Encoding {
     /// Zstandard frames, RFC 8878 (QCOW2 compression type 1).
     Zstd,
     /// A VMDK grain marker (sector number, length), then a zlib stream, RFC 1950 (*Virtual Disk Format 5.0*, "Grain marker").
-    Grain,
+    Grain {
+        /// Guest bytes of the extent that the grain belongs to: the marker's sector counts from its start, and a grain that
+        /// reaches past its end may be short.
+        extent: Span,
+    },
 }

@@ -160,4 +160,12 @@ pub enum Warning {
     /// VMDK marked as being in use.
     #[error("the image was not closed cleanly (unclean shutdown flag)")]
     UncleanShutdown,
+    /// VMDK stream that was read through to find its directory.
+    #[error(
+        "no footer at the end of the stream; its directory was found by following all markers up to the end of the stream"
+    )]
+    NoFooter,
+    /// VMDK whose redundant directory was used.
+    #[error("the grain directory is damaged; its redundant copy was read")]
+    RedundantDirectory,
 }

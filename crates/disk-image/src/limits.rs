@@ -19,6 +19,9 @@ pub const METADATA_STEP: u64 = 4 << 20;
 /// Largest VMDK descriptor, bytes. Real ones take a few hundred, and a few KiB where an extent is listed for each 2 GiB.
 pub const MAX_VMDK_DESCRIPTOR: u64 = 1 << 20;
 
+/// Most extents of a VMDK. One for each 2 GiB makes 8 TiB of them, and no writer of split disks goes above that.
+pub const MAX_VMDK_EXTENTS: usize = 4096;
+
 /// Largest VMDK grain, bytes: 2048 sectors. Writers use 64 KiB; a reader holds a decoded grain for each worker.
 pub const MAX_VMDK_GRAIN: u64 = 1 << 20;
 

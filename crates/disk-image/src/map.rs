@@ -369,7 +369,8 @@ impl ExtentMapBuilder {
     }
 
     fn unit(&mut self, unit: Unit) -> u16 {
-        let found = self.units.iter().position(|u| *u == unit);
+        // Runs come file by file, and a disk may have thousands of files: the last unit is most often the one.
+        let found = self.units.iter().rposition(|u| *u == unit);
         let position = found.unwrap_or_else(|| {
             self.units.push(unit);
             self.units.len() - 1

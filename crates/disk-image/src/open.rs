@@ -134,6 +134,24 @@ impl<T: Send + 'static> Open<T> {
         }
     }
 
+    /// Goes on another way where an error comes up, at once or in any later step.
+    pub(crate) fn or_else(
+        opened: Result<Self, OpenError>,
+        recover: impl FnOnce(OpenError) -> Result<Self, OpenError> + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        match opened {
+            Ok(Self::Ready(value)) => Ok(Self::Ready(value)),
+            Ok(Self::Need(Need { wants, next })) => {
+                Ok(Self::need(wants, move |answers| Self::or_else(next(answers), recover)))
+            }
+            Ok(Self::Refer(refer)) => {
+                let references = refer.references().to_vec();
+                Ok(Self::refer(references, move |referred| Self::or_else(refer.resume(referred), recover)))
+            }
+            Err(error) => recover(error),
+        }
+    }
+
     /// Says of every error from here on which file it is in.
     pub(crate) fn in_file(self, file: FileId) -> Self {
         let tell = move |result: Result<Self, OpenError>| match result {

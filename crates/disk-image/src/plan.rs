@@ -47,7 +47,7 @@ pub struct Encoded {
     pub encoding: Encoding,
     /// The guest bytes that it decodes to. May reach past the virtual size.
     pub guest: Span,
-    /// How many of them the disk has: a unit at the end of the disk may hold no more than these.
+    /// How many of them the disk has: a unit at the end of the disk, or of one of its extents, may hold no more than these.
     pub wanted: u64,
 }
 
@@ -107,7 +107,12 @@ impl Plan {
                             State::Data(stored) => Origin::Stored(stored),
                             State::Encoded { stored, encoding, unit_len, skip } => {
                                 let guest = Span::new(extent.guest.start - skip, unit_len);
-                                let wanted = unit_len.min(map.guest_len() - guest.start);
+                                // The end of what the unit's file holds, which in a layer below may lie before this map's.
+                                let end = match encoding {
+                                    Encoding::Grain { extent } => extent.end(),
+                                    Encoding::Deflate | Encoding::Zstd => map.guest_len(),
+                                };
+                                let wanted = unit_len.min(end.saturating_sub(guest.start));
                                 Origin::Encoded(Encoded { stored, encoding, guest, wanted }, skip)
                             }
                         };
@@ -199,6 +204,28 @@ mod tests {
         let plan = Plan::new(&map, &layout, Span::new(UNIT * 5, UNIT));
         let expected = Origin::Stored(Stored::image(1 << 30, 4096));
         assert_eq!(plan.pieces, [Piece { at: 0, len: 4096, origin: expected }]);
+    }
+
+    /// The last grain of an extent may be short, whatever follows it in this disk or lies over it.
+    #[test]
+    fn a_unit_is_wanted_up_to_the_end_of_its_extent() {
+        let grain = |extent, skip| State::Encoded {
+            stored: Stored::image(0, 900),
+            encoding: Encoding::Grain { extent },
+            unit_len: UNIT,
+            skip,
+        };
+        let mut map = ExtentMapBuilder::new();
+        map.push(UNIT + 512, grain(Span::new(0, UNIT + 512), 0));
+        map.push(4096, State::Zero);
+        map.push(512, grain(Span::new(UNIT + 512, 5120), 4096));
+        map.push(UNIT, State::Hole);
+        let map = map.finish(UNIT * 3);
+        let layout = ObjectMap::raw(map.guest_len());
+        let plan = Plan::new(&map, &layout, Span::new(UNIT + 512, UNIT));
+        let [piece] = plan.pieces.as_slice() else { panic!("{plan:?}") };
+        let Origin::Encoded(unit, 4096) = piece.origin else { panic!("{piece:?}") };
+        assert_eq!((unit.guest, unit.wanted), (Span::new(UNIT + 512, UNIT), 5120));
     }
 
     #[test]

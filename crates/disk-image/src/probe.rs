@@ -25,6 +25,9 @@ const VMDK_SPARSE: Signature = (0, b"KDMV");
 const VHD: Signature = (0, b"conectix");
 const VHDX: Signature = (0, b"vhdxfile");
 const TAR: Signature = (257, b"ustar");
+/// Extent files of ESX: nothing without their descriptor, as the parser says.
+const VMDK_COWD: Signature = (0, b"COWD");
+const VMDK_SESPARSE: Signature = (0, b"\xbe\xba\xfe\xca\0\0\0\0");
 const VMDK_DESCRIPTOR: &[u8] = b"# disk descriptorfile";
 
 /// What a raw disk's first sectors may hold. Sources: UEFI 2.10 section 5, each file system's on-disk format.
@@ -48,8 +51,6 @@ const OTHERS: &[(Signature, &str)] = &[
     ((0, b"QED\0"), "QED"),
     ((0, b"WithoutFreeSpace"), "Parallels"),
     ((0, b"WithouFreSpacExt"), "Parallels"),
-    ((0, b"COWD"), "VMDK vmfsSparse (COWD)"),
-    ((0, b"\xbe\xba\xfe\xca\0\0\0\0"), "VMDK seSparse"),
     ((0, b"\x1f\x8b"), "gzip"),
     ((0, b"\xfd7zXZ\0"), "xz"),
     ((0, b"\x28\xb5\x2f\xfd"), "Zstandard"),
@@ -81,7 +82,9 @@ pub(crate) enum Start {
 pub(crate) fn probe(head: &[u8]) -> Result<Head, OpenError> {
     let container = if has(head, QCOW2) {
         Some(Format::Qcow2)
-    } else if has(head, VMDK_SPARSE) || is_descriptor(head) {
+    } else if [VMDK_SPARSE, VMDK_COWD, VMDK_SESPARSE].iter().any(|&signature| has(head, signature))
+        || is_descriptor(head)
+    {
         Some(Format::Vmdk)
     } else if has(head, VHD) {
         Some(Format::Vhd)
@@ -145,7 +148,9 @@ mod tests {
     #[test]
     fn each_format_is_known_by_its_signature() {
         assert_eq!(probe(&head(&[QCOW2])), Ok(Head::Container(Format::Qcow2)));
-        assert_eq!(probe(&head(&[VMDK_SPARSE])), Ok(Head::Container(Format::Vmdk)));
+        for signature in [VMDK_SPARSE, VMDK_COWD, VMDK_SESPARSE] {
+            assert_eq!(probe(&head(&[signature])), Ok(Head::Container(Format::Vmdk)));
+        }
         let descriptor = b"# Disk DescriptorFile\nversion=1\n";
         assert_eq!(probe(descriptor), Ok(Head::Container(Format::Vmdk)));
         assert_eq!(probe(&head(&[VHD])), Ok(Head::Container(Format::Vhd)));

@@ -27,7 +27,7 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-use crate::backing::over_checked_backing;
+use crate::backing::over_checked;
 use crate::span::Window;
 use crate::{
     ExtentMapBuilder, Format, Guid, Image, Item, Layer, Open, OpenError, Reference, Role, Span, State,
@@ -126,7 +126,7 @@ fn differencing(
     let over = move |blocks: Blocks, name: String| {
         let reference = Reference { by: file.file, name, role: Role::BackingFile, format: Format::Vhd };
         blocks.next()?.and_then(move |top| {
-            over_checked_backing(top, reference, &layer, move |below| match below.details() {
+            over_checked(top, reference, &layer, move |below| match below.details() {
                 crate::Details::Vhd(Details { id, .. }) if *id == expected => Ok(()),
                 crate::Details::Vhd(Details { id, .. }) => Err(OpenError::BackingId { found: *id, expected }),
                 _ => Ok(()),

@@ -25,7 +25,7 @@ mod regions;
 #[cfg(test)]
 mod tests;
 
-use crate::backing::over_checked_backing;
+use crate::backing::over_checked;
 use crate::span::Window;
 use crate::{Format, Guid, Image, Item, Layer, Open, OpenError, Reference, Role, Span};
 use blocks::Blocks;
@@ -113,7 +113,7 @@ fn open_regions(
 fn over_parent(top: Image, file: Window, parent: Parent, layer: &Layer) -> Result<Open<Image>, OpenError> {
     let Parent { path, linkage, linkage2 } = parent;
     let reference = Reference { by: file.file, name: path, role: Role::BackingFile, format: Format::Vhdx };
-    over_checked_backing(top, reference, layer, move |below| match below.details() {
+    over_checked(top, reference, layer, move |below| match below.details() {
         crate::Details::Vhdx(Details { data_write_id: found, .. })
             if *found != linkage && Some(*found) != linkage2 =>
         {

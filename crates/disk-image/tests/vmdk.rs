@@ -10,7 +10,7 @@ mod qemu;
 mod vmdk;
 
 use bytes::Bytes;
-use disk_image::vmdk::{CreateType, Details, Directory};
+use disk_image::vmdk::{CreateType, Details, Directory, Sparse};
 use disk_image::{Format, Item, ObjectMap, OpenError, OpenOptions, Span, State, Warning};
 use driver::Disk;
 use qemu::Dice;
@@ -50,10 +50,14 @@ fn sparse_file_reads_back() {
     assert_eq!(disk.image.map().stats().data, 7 * GRAIN as u64 + 3 * 512);
     let expected = Details {
         create_type: CreateType::MonolithicSparse,
-        version: 1,
-        grain_size: GRAIN as u64,
-        compressed: false,
-        directory: Directory::Header,
+        extents: 1,
+        cid: Some(0xffff_fffe),
+        sparse: Some(Sparse {
+            version: 1,
+            grain_size: GRAIN as u64,
+            compressed: false,
+            directory: Directory::Header,
+        }),
     };
     assert_eq!(*details(&disk), expected);
 }
@@ -64,10 +68,14 @@ fn footer_leads_to_the_directory() {
     let disk = assert_reads_back(&builder);
     let expected = Details {
         create_type: CreateType::StreamOptimized,
-        version: 3,
-        grain_size: GRAIN as u64,
-        compressed: true,
-        directory: Directory::Footer,
+        extents: 1,
+        cid: Some(0xffff_fffe),
+        sparse: Some(Sparse {
+            version: 3,
+            grain_size: GRAIN as u64,
+            compressed: true,
+            directory: Directory::Footer,
+        }),
     };
     assert_eq!(*details(&disk), expected);
 }

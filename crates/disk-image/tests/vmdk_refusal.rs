@@ -32,21 +32,9 @@ fn entry_of(table: u64, entry: u64) -> Item {
 }
 
 #[test]
-fn a_footer_needs_its_markers_and_must_agree_with_the_header() {
+fn a_footer_must_agree_with_the_header() {
     let built = populated(Builder::stream(ODD_CAPACITY)).build();
     let len = built.bytes.len();
-    assert_missing_footer(&built.with(len - 1536 + 12, &[2]));
-    assert_missing_footer(&built.with(len - 512, &[1]));
-    assert_missing_footer(&built.bytes[..len - 512]);
-
-    // Padding is zeroes, and has an end.
-    let mut padded = built.bytes.clone();
-    padded.resize(len + (1 << 20), 0);
-    assert_missing_footer(&padded);
-    padded.truncate(len + 700);
-    *padded.last_mut().unwrap() = 1;
-    assert_missing_footer(&padded);
-
     let footer = len - 1024;
     assert!(matches!(open(&built.with(footer, b"JDMV")), Err(OpenError::Signature { .. })));
     let cases = [
@@ -65,12 +53,6 @@ fn a_footer_needs_its_markers_and_must_agree_with_the_header() {
         again.to_string(),
         "the gdOffset of the VMDK header is 0xffffffffffffffff, expected the sector of the grain directory"
     );
-}
-
-fn assert_missing_footer(file: &[u8]) {
-    let found = open(file).unwrap_err();
-    assert!(matches!(found, OpenError::Missing { what: Item::The("VMDK footer"), .. }), "{found:?}");
-    assert!(found.hint().is_some());
 }
 
 #[test]
@@ -94,8 +76,9 @@ fn markers_are_checked() {
     assert!(sixth_grain(&built.bytes).is_ok());
     let file = built.with(built.grains[&5], &[0xff]);
     assert!(sixth_grain(&file).is_err());
-    let file = built.with(built.entry(5), &built.bytes[built.entry(2)..][..4]);
-    assert!(sixth_grain(&file).is_err());
+    let twice = built.with(built.entry(5), &built.bytes[built.entry(2)..][..4]);
+    let at = built.grains[&2] as u64;
+    assert_eq!(open(&twice).unwrap_err(), OpenError::Claimed { what: entry_of(0, 5), at });
 }
 
 #[test]
@@ -125,7 +108,6 @@ fn header_fields_are_checked() {
             &[128],
             field("grainSize of the VMDK header", 128 << 56 | 128, "a power of two from 8 to 2048 sectors"),
         ),
-        (12, &[0; 8], field("capacity of the VMDK header", 0, "at least 1 sector")),
         (
             12,
             &[1],
@@ -189,9 +171,20 @@ fn pointers_are_checked() {
     let what = Item::Entry("grain directory", 1);
     let file = built.with(built.directory + 4, &(past - 3).to_le_bytes());
     assert_eq!(open(&file).unwrap_err(), truncated(what, len - 1536, 2048, len));
-    let expected = "0 or a sector past header and descriptor";
-    let file = built.with(built.directory + 4, &1_u32.to_le_bytes());
-    assert_eq!(open(&file).unwrap_err(), OpenError::Field { what, found: 1, expected });
+    // Header, descriptor, directory and the first table are no tables.
+    let claimed = |what, at| OpenError::Claimed { what, at };
+    let sector = |at: usize| (at as u32 / 512).to_le_bytes();
+    for at in [DESCRIPTOR, built.directory, built.tables[&0]] {
+        let file = built.with(built.directory + 4, &sector(at));
+        let error = open(&file).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Claimed { what: found, .. } if found == what),
+            "{at:#x}: {error:?}"
+        );
+    }
+    // Nor is the directory one of them.
+    let file = built.with(56, &[1]);
+    assert_eq!(open(&file).unwrap_err(), claimed(Item::The("VMDK grain directory"), 512));
 
     // Grain 600 is entry 88 of table 1. The last grain needs only three sectors.
     let file = built.with(built.entry(600), &(past - 127).to_le_bytes());
@@ -204,10 +197,12 @@ fn pointers_are_checked() {
     assert_eq!(open(&file).unwrap_err(), OpenError::Field { what: entry_of(1, 88), found: 127, expected });
 
     let first = built.bytes[built.entry(0)..][..4].to_vec();
-    let found = u64::from(u32::from_le_bytes(first.as_slice().try_into().unwrap()));
-    let expected = "a grain that no other entry points to";
     let file = built.with(built.entry(600), &first);
-    assert_eq!(open(&file).unwrap_err(), OpenError::Field { what: entry_of(1, 88), found, expected });
+    assert_eq!(open(&file).unwrap_err(), claimed(entry_of(1, 88), built.grains[&0] as u64));
+    // One sector before the end of the first grain.
+    let file = built.with(built.entry(600), &sector(built.grains[&0] + GRAIN - 512));
+    let found = open(&file).unwrap_err();
+    assert!(matches!(found, OpenError::Claimed { what, .. } if what == entry_of(1, 88)), "{found:?}");
 }
 
 #[test]
@@ -219,9 +214,9 @@ fn one_table_for_all_entries_is_refused() {
     let table = (built.tables[&0] as u32 / 512).to_le_bytes();
     let end = built.directory + (capacity / 8 / 512 * 4) as usize;
     built.bytes[built.directory..end].as_chunks_mut().0.fill(table);
-    let file_len = built.bytes.len() as u64;
+    let at = built.tables[&0] as u64;
     let found = open(&built.bytes).unwrap_err();
-    assert_eq!(found, OpenError::Shared { what: Item::The("VMDK grain tables"), file_len });
+    assert_eq!(found, OpenError::Claimed { what: Item::Entry("grain directory", 1), at });
 }
 
 #[test]
@@ -231,8 +226,8 @@ fn one_stream_for_all_entries_is_refused() {
     let table = built.tables[&0];
     built.bytes[table..table + 2048].as_chunks_mut().0.fill(sector);
     let found = open(&built.bytes).unwrap_err();
-    let file_len = built.bytes.len() as u64;
-    assert_eq!(found, OpenError::Shared { what: Item::The("VMDK grains"), file_len });
+    let at = built.grains[&0] as u64;
+    assert_eq!(found, OpenError::Claimed { what: entry_of(0, 1), at });
 }
 
 #[test]
@@ -261,12 +256,12 @@ fn descriptors_are_read_by_their_grammar() {
     let missing = |what| OpenError::Missing { what: Item::The(what), span: Span::new(512, 20 * 512) };
     let extent = "an extent: access, sectors, type, file name in quotes";
     let refused = [
-        (good.replace("=ffffffff", "=12345678"), unsupported(Feature::BackingFile)),
-        (format!("{good}parentFileNameHint=\"/etc/passwd\""), unsupported(Feature::BackingFile)),
-        (good.replace("monolithicSparse", "vmfsThin"), unsupported(Feature::VmdkCreateType("vmfsThin"))),
+        (good.replace("=ffffffff", "=12345678"), missing("parentFileNameHint of the VMDK descriptor")),
+        (good.replace("monolithicSparse", "vmfsThin"), unsupported(Feature::VmdkExtentFiles)),
+        (good.replace("monolithicSparse", "vmfsRDM"), unsupported(Feature::VmdkCreateType("vmfsRDM"))),
         (good.replace("monolithicSparse", "/bin/sh"), unsupported(Feature::VmdkUnknownCreateType)),
-        (good.replace("SPARSE", "FLAT"), unsupported(Feature::VmdkExtentFiles)),
-        (good.replace("RW", "NOACCESS"), unsupported(Feature::VmdkExtentFiles)),
+        (good.replace("SPARSE \"disk.vmdk\"", "FLAT \"disk.vmdk\" 0"), unsupported(Feature::VmdkExtentFiles)),
+        (good.replace("RW", "NOACCESS"), unsupported(Feature::VmdkNoAccess)),
         (good.replace("RW", "RW 1 ZERO\nRW"), unsupported(Feature::VmdkExtentFiles)),
         (good.replace("RW", "RW 5 FLAT \"/etc/passwd\" 0\nRW"), unsupported(Feature::VmdkExtentFiles)),
         (format!("{good}encryption.keySafe = \"vmware:key/list\""), unsupported(Feature::VmdkEncryption)),
@@ -287,6 +282,14 @@ fn descriptors_are_read_by_their_grammar() {
             line(8, "a sparse extent that starts at offset 0 of its file"),
         ),
         (good.replace("Sparse\"", "Sparse"), line(5, "a createType in quotes")),
+        (good.replace("CID=fffffffe", "CID=xyz"), line(3, "a CID of up to 8 hexadecimal digits")),
+        (good.replace("CID=fffffffe", "CID=1\nCID=2"), line(4, "the only CID")),
+        (format!("{good}parentFileNameHint=\"x"), line(15, "a parentFileNameHint in quotes")),
+        (
+            format!("{good}parentFileNameHint=\"x\"\nparentFileNameHint=\"y\""),
+            line(16, "the only parentFileNameHint"),
+        ),
+        (format!("{good}encoding=\"x"), line(15, "an encoding in quotes")),
         (good.replace("=ffffffff", "=none"), line(4, "a parentCID of up to 8 hexadecimal digits")),
         (good.replace("=ffffffff", "=ffffffff\nparentCID=0"), line(5, "the only parentCID")),
         (format!("{good}createType=\"streamOptimized\""), line(15, "the only createType")),
@@ -297,24 +300,21 @@ fn descriptors_are_read_by_their_grammar() {
 }
 
 #[test]
-fn a_descriptor_alone_is_refused_by_what_it_describes() {
+fn a_descriptor_alone_is_checked_before_its_files() {
     let refusal = |text: &str| open(text.as_bytes()).unwrap_err();
-    for (create_type, feature) in [
-        ("monolithicFlat", Feature::VmdkCreateType("monolithicFlat")),
-        ("twoGbMaxExtentSparse", Feature::VmdkCreateType("twoGbMaxExtentSparse")),
-        ("seSparse", Feature::VmdkCreateType("seSparse")),
-        ("monolithicSparse", Feature::VmdkExtentFiles),
-        ("streamOptimized", Feature::VmdkExtentFiles),
-    ] {
-        assert_eq!(refusal(&descriptor(create_type, 5)), OpenError::Unsupported(feature));
-    }
-    let delta = descriptor("vmfsSparse", 5).replace("ffffffff", "1234");
-    assert_eq!(refusal(&delta), OpenError::Unsupported(Feature::BackingFile));
-    assert_eq!(refusal("# Disk DescriptorFile\n"), OpenError::Unsupported(Feature::VmdkExtentFiles));
+    assert!(matches!(
+        refusal("# Disk DescriptorFile\n"),
+        OpenError::Missing { what: Item::The("createType of the VMDK descriptor"), .. }
+    ));
+    assert!(matches!(
+        refusal("# Disk DescriptorFile\ncreateType=custom"),
+        OpenError::Missing { what: Item::The("extent line of the VMDK descriptor"), .. }
+    ));
     assert!(matches!(refusal("# Disk DescriptorFile\nx"), OpenError::Descriptor { line: 2, .. }));
     let long = descriptor("monolithicFlat", 5) + &"#".repeat(1 << 20);
     assert!(matches!(refusal(&long), OpenError::Limit { .. }));
-    assert!(refusal(&delta).hint().is_some());
+    let locked = descriptor("monolithicFlat", 5) + "encryption.data = \"x\"";
+    assert_eq!(refusal(&locked), OpenError::Unsupported(Feature::VmdkEncryption));
 }
 
 #[test]
@@ -324,9 +324,9 @@ fn other_extents_and_formats_are_named() {
         file.resize(4096, 0);
         open_named(&file).map(|disk| disk.image).unwrap_err()
     };
-    let unsupported = |name| OpenError::Unsupported(Feature::VmdkCreateType(name));
-    assert_eq!(refusal(b"COWD"), unsupported("vmfsSparse"));
-    assert_eq!(refusal(b"\xbe\xba\xfe\xca\0\0\0\0"), unsupported("seSparse"));
+    let alone = OpenError::Unsupported(Feature::VmdkExtentAlone);
+    assert_eq!(refusal(b"COWD"), alone);
+    assert_eq!(refusal(b"\xbe\xba\xfe\xca\0\0\0\0"), alone);
     let signature = OpenError::Signature { expected: Format::Vmdk, found: *b"QFI\xfb", signature: *b"KDMV" };
     assert_eq!(refusal(b"QFI\xfb"), signature);
     for len in 1..512 {

@@ -2,64 +2,88 @@
 //!
 //! Source: *Virtual Disk Format 5.0*, "The Descriptor File". Lines end in LF or CRLF, the text ends at its first NUL. A line is empty,
 //! a comment (`#`), an extent line (`RW 4192256 SPARSE "disk.vmdk"`), or `key = value` with or without spaces and quotes. Keys not
-//! known here are ignored; a line that is none of these is refused, because what it hides may be an extent. File names are
-//! never followed, and the name of the one extent is not compared: files get renamed.
+//! known here are ignored; a line that is none of these is refused, because what it hides may be an extent. So is a key
+//! that counts and stands there twice: readers disagree about which one it is.
+//!
+//! A disk without a parent has parentCID ffffffff or none. With any other, the file in parentFileNameHint is the disk beneath.
 
-use super::CreateType;
+use super::create_type::{CreateType, Named};
+use super::names::Charset;
+use crate::limits::MAX_VMDK_EXTENTS;
 use crate::{Feature, Item, OpenError, Span};
 
 /// `parentCID` of a disk without a parent.
 const NO_PARENT: u32 = u32::MAX;
 
-/// createTypes that are known and not read here.
-const OTHER_TYPES: &[&str] = &[
-    "monolithicFlat",
-    "twoGbMaxExtentSparse",
-    "twoGbMaxExtentFlat",
-    "2GbMaxExtentSparse",
-    "2GbMaxExtentFlat",
-    "fullDevice",
-    "partitionedDevice",
-    "vmfs",
-    "vmfsPreallocated",
-    "vmfsEagerZeroedThick",
-    "vmfsThin",
-    "vmfsSparse",
-    "vmfsRDM",
-    "vmfsRawDeviceMap",
-    "vmfsRDMP",
-    "vmfsPassthroughRawDeviceMap",
-    "vmfsRaw",
-    "seSparse",
-    "vsanSparse",
-    "custom",
-];
-
-/// Extent types of the specification, and those that came after it.
-const EXTENT_TYPES: &[&str] =
-    &["SPARSE", "FLAT", "ZERO", "VMFS", "VMFSSPARSE", "VMFSRDM", "VMFSRAW", "SESPARSE", "VSANSPARSE"];
+const EXTENT: &str = "an extent: access, sectors, type, file name in quotes";
 
 /// What a descriptor says, as far as it matters here.
 #[derive(Debug, Default)]
 pub(super) struct Descriptor {
-    create_type: Option<Kind>,
+    create_type: Option<Named>,
+    cid: Option<u32>,
     parent_cid: Option<u32>,
-    parent_file: bool,
+    /// As it is written, where it is not empty.
+    parent_name: Option<Vec<u8>>,
+    charset: Option<Charset>,
     encrypted: bool,
-    extents: u64,
-    /// Sectors of the first extent, if that is a sparse one that may be read.
-    sparse_sectors: Option<u64>,
+    extents: Vec<Line>,
+    /// The first line that breaks the grammar. A disk on a device has extents of its own grammar, so its type comes first.
+    damaged: Option<OpenError>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Read(CreateType),
+/// An extent line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// False for NOACCESS.
+    pub(super) readable: bool,
+    /// Guest sectors, above 0.
+    pub(super) sectors: u64,
+    pub(super) kind: ExtentType,
+    /// As it is written; empty for ZERO.
+    pub(super) name: Vec<u8>,
+    /// First sector in the file; 0 but for flat files.
+    pub(super) offset: u64,
+}
+
+/// Types of extents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExtentType {
+    /// The sectors, nothing else.
+    Flat,
+    /// A sparse file: hosted, or COWD.
+    Sparse,
+    /// A sparse file of ESX 5.5 and later.
+    SeSparse,
+    /// Zeroes, and no file.
+    Zero,
+    /// Not read.
     Other(&'static str),
-    Unknown,
+}
+
+const EXTENT_TYPES: &[(&str, ExtentType)] = &[
+    ("FLAT", ExtentType::Flat),
+    ("VMFS", ExtentType::Flat),
+    ("SPARSE", ExtentType::Sparse),
+    ("VMFSSPARSE", ExtentType::Sparse),
+    ("SESPARSE", ExtentType::SeSparse),
+    ("ZERO", ExtentType::Zero),
+    ("VMFSRDM", ExtentType::Other("VMFSRDM")),
+    ("VMFSRAW", ExtentType::Other("VMFSRAW")),
+    ("VSANSPARSE", ExtentType::Other("VSANSPARSE")),
+];
+
+/// The disk beneath a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parent {
+    /// The CID that it must have.
+    pub(super) cid: u32,
+    /// The name of its file.
+    pub(super) name: String,
 }
 
 impl Descriptor {
-    /// Reads the text.
+    /// Reads the text. What breaks the grammar is kept until [`Descriptor::create_type`] is asked for.
     pub(super) fn parse(text: &[u8]) -> Result<Self, OpenError> {
         let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
         if text.trim_ascii().is_empty() {
@@ -68,9 +92,9 @@ impl Descriptor {
         }
         let mut descriptor = Self::default();
         for (line, number) in text.split(|&byte| byte == b'\n').zip(1_u64..) {
-            descriptor
-                .line(line.trim_ascii())
-                .map_err(|expected| OpenError::Descriptor { line: number, expected })?;
+            if let Err(expected) = descriptor.line(line.trim_ascii()) {
+                descriptor.damaged.get_or_insert(OpenError::Descriptor { line: number, expected });
+            }
         }
         Ok(descriptor)
     }
@@ -82,7 +106,9 @@ impl Descriptor {
         }
         let (word, rest) = split_word(line);
         if ["RW", "RDONLY", "NOACCESS"].iter().any(|access| word.eq_ignore_ascii_case(access.as_bytes())) {
-            return self.extent(!word.eq_ignore_ascii_case(b"NOACCESS"), rest);
+            let extent = Line::parse(!word.eq_ignore_ascii_case(b"NOACCESS"), rest)?;
+            self.extents.push(extent);
+            return Ok(());
         }
         let mut halves = line.splitn(2, |&byte| byte == b'=');
         match (halves.next().map(<[u8]>::trim_ascii), halves.next()) {
@@ -92,100 +118,136 @@ impl Descriptor {
     }
 
     fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if key.eq_ignore_ascii_case(b"createType") {
+        let is = |known: &[u8]| key.eq_ignore_ascii_case(known);
+        if is(b"createType") {
             let value = unquoted(value).ok_or("a createType in quotes")?;
-            once(&mut self.create_type, Kind::of(value), "the only createType")
-        } else if key.eq_ignore_ascii_case(b"parentCID") {
+            once(&mut self.create_type, Named::of(value), "the only createType")
+        } else if is(b"CID") {
+            let cid = unquoted(value).and_then(hex).ok_or("a CID of up to 8 hexadecimal digits")?;
+            once(&mut self.cid, cid, "the only CID")
+        } else if is(b"parentCID") {
             let cid = unquoted(value).and_then(hex).ok_or("a parentCID of up to 8 hexadecimal digits")?;
             once(&mut self.parent_cid, cid, "the only parentCID")
+        } else if is(b"parentFileNameHint") {
+            let name = unquoted(value).ok_or("a parentFileNameHint in quotes")?;
+            match name {
+                b"" => Ok(()),
+                name => once(&mut self.parent_name, name.to_vec(), "the only parentFileNameHint"),
+            }
+        } else if is(b"encoding") {
+            let name = unquoted(value).ok_or("an encoding in quotes")?;
+            once(&mut self.charset, Charset::named(name), "the only encoding")
         } else {
-            self.parent_file |=
-                key.eq_ignore_ascii_case(b"parentFileNameHint") && unquoted(value) != Some(b"");
             self.encrypted |= key.get(..11).is_some_and(|start| start.eq_ignore_ascii_case(b"encryption."));
             Ok(())
         }
     }
 
-    /// An extent line after its access: sectors, type, and for all types but ZERO a file name and perhaps an offset.
-    fn extent(&mut self, readable: bool, rest: &[u8]) -> Result<(), &'static str> {
-        const EXPECTED: &str = "an extent: access, sectors, type, file name in quotes";
-        let (sectors, rest) = split_word(rest);
-        let (kind, rest) = split_word(rest);
-        let sectors = decimal(sectors).ok_or(EXPECTED)?;
-        if !EXTENT_TYPES.iter().any(|name| kind.eq_ignore_ascii_case(name.as_bytes())) {
-            return Err("an extent of a known type");
-        }
-        if kind.eq_ignore_ascii_case(b"SPARSE") {
-            let name = rest.strip_prefix(b"\"").ok_or(EXPECTED)?;
-            let mut parts = name.splitn(2, |&byte| byte == b'"');
-            let (name, offset) = (parts.next(), parts.next().ok_or(EXPECTED)?.trim_ascii());
-            if name.is_none_or(<[u8]>::is_empty) {
-                return Err(EXPECTED);
-            }
-            if !offset.is_empty() && decimal(offset) != Some(0) {
-                return Err("a sparse extent that starts at offset 0 of its file");
-            }
-            if self.extents == 0 && readable {
-                self.sparse_sectors = Some(sectors);
-            }
-        }
-        self.extents = self.extents.saturating_add(1);
-        Ok(())
-    }
-
-    /// Refuses what is not read here, whatever the sparse header beside this descriptor (which lies at `place`) says.
-    pub(super) fn check_supported(&self, place: Span) -> Result<(), OpenError> {
-        let missing = |what| OpenError::Missing { what: Item::The(what), span: place };
+    /// The createType. Refuses what is not read here, and text that is damaged. `place` is where the descriptor lies.
+    pub(super) fn create_type(&self, place: Span) -> Result<CreateType, OpenError> {
         if self.encrypted {
             return Err(OpenError::Unsupported(Feature::VmdkEncryption));
         }
-        if self.parent_file || self.parent_cid.is_some_and(|cid| cid != NO_PARENT) {
-            return Err(OpenError::Unsupported(Feature::BackingFile));
-        }
-        match self.create_type.ok_or(missing("createType of the VMDK descriptor"))? {
-            Kind::Read(_) => {}
-            Kind::Other(name) => return Err(OpenError::Unsupported(Feature::VmdkCreateType(name))),
-            Kind::Unknown => return Err(OpenError::Unsupported(Feature::VmdkUnknownCreateType)),
-        }
-        match (self.extents, self.sparse_sectors) {
-            (0, _) => Err(missing("extent line of the VMDK descriptor")),
-            (1, Some(_)) => Ok(()),
-            _ => Err(OpenError::Unsupported(Feature::VmdkExtentFiles)),
+        match (self.create_type, &self.damaged) {
+            (Some(Named::Refused(name)), _) => Err(OpenError::Unsupported(Feature::VmdkCreateType(name))),
+            (_, Some(damaged)) => Err(damaged.clone()),
+            (Some(Named::Unknown), None) => Err(OpenError::Unsupported(Feature::VmdkUnknownCreateType)),
+            (Some(Named::Read(create_type)), None) => Ok(create_type),
+            (None, None) => Err(missing("createType of the VMDK descriptor", place)),
         }
     }
 
-    /// The createType of a descriptor that stands in the one extent it describes, which has `capacity` sectors.
-    pub(super) fn create_type(&self, place: Span, capacity: u64) -> Result<CreateType, OpenError> {
-        self.check_supported(place)?;
-        let sectors = self.sparse_sectors.unwrap_or_default();
-        match self.create_type {
-            Some(Kind::Read(create_type)) if sectors == capacity => Ok(create_type),
-            _ => Err(OpenError::Field {
-                what: Item::The("length of the extent in the VMDK descriptor"),
-                found: sectors,
-                expected: "the capacity in the header",
+    /// What identifies the disk's content; it changes when the content does.
+    pub(super) fn cid(&self) -> Option<u32> {
+        self.cid
+    }
+
+    /// The extents, in the order of the disk: at least one, and no more than the limit.
+    pub(super) fn extents(&self, place: Span) -> Result<&[Line], OpenError> {
+        if self.extents.is_empty() {
+            return Err(missing("extent line of the VMDK descriptor", place));
+        }
+        if self.extents.len() > MAX_VMDK_EXTENTS {
+            return Err(OpenError::Limit {
+                what: Item::The("number of extents in the VMDK descriptor"),
+                found: self.extents.len() as u64,
+                limit: MAX_VMDK_EXTENTS as u64,
+            });
+        }
+        Ok(&self.extents)
+    }
+
+    /// The disk beneath, if this is a delta.
+    pub(super) fn parent(&self, place: Span) -> Result<Option<Parent>, OpenError> {
+        match (self.parent_cid.filter(|&cid| cid != NO_PARENT), &self.parent_name) {
+            (None, None) => Ok(None),
+            (Some(cid), Some(name)) => Ok(Some(Parent { cid, name: self.name(name)? })),
+            (Some(_), None) => Err(missing("parentFileNameHint of the VMDK descriptor", place)),
+            // One says that there is a parent, the other that there is none: what the holes are would be a guess.
+            (None, Some(_)) => Err(OpenError::Field {
+                what: Item::The("parentCID of the VMDK descriptor"),
+                found: NO_PARENT.into(),
+                expected: "the CID of the parent that parentFileNameHint names",
             }),
         }
     }
 
-    /// Why a descriptor in a file of its own is refused.
-    pub(super) fn refusal(&self) -> OpenError {
-        match self.check_supported(Span::default()) {
-            Err(error @ OpenError::Unsupported(_)) => error,
-            _ => OpenError::Unsupported(Feature::VmdkExtentFiles),
+    /// A file name that stands in the descriptor.
+    pub(super) fn name(&self, name: &[u8]) -> Result<String, OpenError> {
+        self.charset.unwrap_or_default().decode(name)
+    }
+
+    /// Sectors of the one extent of a descriptor that stands inside of it.
+    pub(super) fn own_sectors(&self, place: Span) -> Result<u64, OpenError> {
+        match self.extents(place)? {
+            [Line { readable: true, kind: ExtentType::Sparse, sectors, .. }] => Ok(*sectors),
+            [Line { readable: false, kind: ExtentType::Sparse, .. }] => {
+                Err(OpenError::Unsupported(Feature::VmdkNoAccess))
+            }
+            _ => Err(OpenError::Unsupported(Feature::VmdkExtentFiles)),
         }
     }
 }
 
-impl Kind {
-    fn of(name: &[u8]) -> Self {
-        let read = [CreateType::MonolithicSparse, CreateType::StreamOptimized];
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if let Some(create_type) = read.into_iter().find(|known| is(&known.to_string())) {
-            return Self::Read(create_type);
+impl Line {
+    /// An extent line after its access: sectors, type, and for all types but ZERO a file name and perhaps an offset.
+    fn parse(readable: bool, rest: &[u8]) -> Result<Self, &'static str> {
+        let (sectors, rest) = split_word(rest);
+        let (kind, rest) = split_word(rest);
+        let sectors = decimal(sectors).ok_or(EXTENT)?;
+        if sectors == 0 {
+            return Err("an extent of at least 1 sector");
         }
-        OTHER_TYPES.iter().find(|known| is(known)).map_or(Self::Unknown, |known| Self::Other(known))
+        let known = EXTENT_TYPES.iter().find(|(name, _)| kind.eq_ignore_ascii_case(name.as_bytes()));
+        let (word, kind) = *known.ok_or("an extent of a known type")?;
+        let line = |name: &[u8], offset| Self { readable, sectors, kind, name: name.to_vec(), offset };
+        match kind {
+            ExtentType::Other(_) => return Ok(line(b"", 0)),
+            ExtentType::Zero if rest.is_empty() => return Ok(line(b"", 0)),
+            ExtentType::Zero => return Err("an extent of zeroes: access, sectors, type, nothing else"),
+            _ => {}
+        }
+        let name = rest.strip_prefix(b"\"").ok_or(EXTENT)?;
+        let mut parts = name.splitn(2, |&byte| byte == b'"');
+        let (name, offset) = (parts.next().unwrap_or_default(), parts.next().ok_or(EXTENT)?.trim_ascii());
+        if name.is_empty() {
+            return Err(EXTENT);
+        }
+        // Only FLAT must have an offset; ESX writes VMFS without one.
+        let offset = match (kind, offset) {
+            (_, b"") if word != "FLAT" => 0,
+            (ExtentType::Flat, digits) => {
+                decimal(digits).ok_or("a flat extent with its offset, in sectors, after the file name")?
+            }
+            (_, digits) if decimal(digits) == Some(0) => 0,
+            _ => return Err("a sparse extent that starts at offset 0 of its file"),
+        };
+        Ok(line(name, offset))
     }
+}
+
+fn missing(what: &'static str, place: Span) -> OpenError {
+    OpenError::Missing { what: Item::The(what), span: place }
 }
 
 /// Sets a value that may stand in a descriptor once: with two, readers disagree about which one counts.

@@ -2,11 +2,12 @@
 //!
 //! Source: *Virtual Disk Format 5.0*, "Hosted Sparse Extent Header". 512 bytes; those from 79 on are padding.
 
-use super::SECTOR;
+use super::shape::{Kind, Shape, sectors, take};
+use super::{SECTOR, cowd, sesparse};
 use crate::limits::{MAX_VIRTUAL_SIZE, MAX_VMDK_GRAIN};
 use crate::{Feature, Format, Item, OpenError, Span};
 
-const MAGIC: [u8; 4] = *b"KDMV";
+pub(super) const MAGIC: [u8; 4] = *b"KDMV";
 
 /// `gdOffset` of a header that leaves the directory to the footer.
 const DIRECTORY_AT_END: u64 = u64::MAX;
@@ -15,12 +16,14 @@ const DIRECTORY_AT_END: u64 = u64::MAX;
 const MIN_GRAIN: u64 = 4 << 10;
 
 /// Entries in a grain table; the specification knows no other number.
-pub(super) const TABLE_ENTRIES: u32 = 512;
+const TABLE_ENTRIES: u32 = 512;
 
 /// Bits of the header's `flags`.
 mod flag {
     /// The newline characters in the header are a test for damage.
     pub(super) const NEWLINE_TEST: u32 = 1 << 0;
+    /// There is a redundant grain directory.
+    pub(super) const REDUNDANT: u32 = 1 << 1;
     /// A grain table entry of 1 is a grain of zeroes.
     pub(super) const ZERO_GRAINS: u32 = 1 << 2;
     /// Grains are compressed.
@@ -48,7 +51,8 @@ pub(super) struct Header {
     descriptor_size: u64,
     /// @44. Entries in a grain table.
     entries_per_table: u32,
-    // @48. rgdOffset, the redundant grain directory: not read.
+    /// @48. First sector of the redundant grain directory.
+    redundant_offset: u64,
     /// @56. First sector of the grain directory, or [`DIRECTORY_AT_END`].
     directory_offset: u64,
     /// @64. Sectors before the first grain.
@@ -59,29 +63,6 @@ pub(super) struct Header {
     newlines: [u8; 4],
     /// @77. 0 none, 1 deflate. Not aligned.
     compress_algorithm: u16,
-}
-
-/// What the header says, checked, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Valid {
-    /// Guest bytes: a multiple of the sector, not always of the grain.
-    pub(super) virtual_size: u64,
-    /// Guest bytes in a grain.
-    pub(super) grain_len: u64,
-    /// A grain table entry of 1 is a grain of zeroes.
-    pub(super) zero_grains: bool,
-    /// Each grain is a marker and a zlib stream.
-    pub(super) compressed: bool,
-    /// Where the grain directory starts. Not checked against the file's length.
-    pub(super) directory_start: u64,
-    /// No grain starts before this.
-    pub(super) first_grain: u64,
-}
-
-impl Valid {
-    pub(super) fn capacity_sectors(&self) -> u64 {
-        self.virtual_size / SECTOR
-    }
 }
 
 impl Header {
@@ -96,8 +77,8 @@ impl Header {
             file_len,
         };
         let Some(&found) = bytes.first_chunk::<4>() else { return Err(truncated) };
-        if let Some(feature) = other_extent(bytes) {
-            return Err(OpenError::Unsupported(feature));
+        if is_other_extent(bytes) {
+            return Err(OpenError::Unsupported(Feature::VmdkExtentAlone));
         }
         if found != MAGIC {
             return Err(OpenError::Signature { expected: Format::Vmdk, found, signature: MAGIC });
@@ -120,10 +101,8 @@ impl Header {
             descriptor_offset: u64::from_le_bytes(take(rest)?),
             descriptor_size: u64::from_le_bytes(take(rest)?),
             entries_per_table: u32::from_le_bytes(take(rest)?),
-            directory_offset: {
-                take::<8>(rest)?;
-                u64::from_le_bytes(take(rest)?)
-            },
+            redundant_offset: u64::from_le_bytes(take(rest)?),
+            directory_offset: u64::from_le_bytes(take(rest)?),
             overhead: u64::from_le_bytes(take(rest)?),
             unclean_shutdown: take(rest)? != [0],
             newlines: take(rest)?,
@@ -131,8 +110,8 @@ impl Header {
         })
     }
 
-    /// Where the embedded descriptor lies. Checks what can be said before it is read: the version and the newline test.
-    pub(super) fn descriptor(&self, file_len: u64) -> Result<Span, OpenError> {
+    /// Checks what can be said before anything else is read: the version and the newline test.
+    pub(super) fn check_version(&self) -> Result<(), OpenError> {
         if !(1..=3).contains(&self.version) {
             return Err(OpenError::Unsupported(Feature::VmdkVersion(self.version)));
         }
@@ -143,8 +122,13 @@ impl Header {
                 expected: "0xa200d0a (the file was changed in transfer as text)",
             });
         }
+        Ok(())
+    }
+
+    /// Where the embedded descriptor lies, if there is room for one.
+    pub(super) fn descriptor(&self, file_len: u64) -> Result<Option<Span>, OpenError> {
         if self.descriptor_offset == 0 {
-            return Err(OpenError::Unsupported(Feature::VmdkExtentAlone));
+            return Ok(None);
         }
         let span = sectors(self.descriptor_offset, self.descriptor_size);
         if span.is_empty() {
@@ -157,7 +141,53 @@ impl Header {
         if span.end() > file_len {
             return Err(OpenError::Truncated { what: Item::The("VMDK descriptor"), span, file_len });
         }
-        Ok(span)
+        Ok(Some(span))
+    }
+
+    /// What lies at the start of the file. A descriptor that is not read need not be right.
+    pub(super) fn fixed(&self, file_len: u64) -> Vec<(Span, Item)> {
+        let mut fixed = vec![(Span::new(0, Self::LEN), Item::The("VMDK header"))];
+        if let Ok(Some(span)) = self.descriptor(file_len) {
+            fixed.push((span, Item::The("VMDK descriptor")));
+        }
+        fixed
+    }
+
+    /// True if there is nothing in the file but the descriptor of extents in other files.
+    pub(super) fn is_only_descriptor(&self) -> bool {
+        self.capacity == 0
+    }
+
+    /// This header with its directory at another place.
+    pub(super) fn with_directory(self, sector: u64) -> Self {
+        Self { directory_offset: sector, ..self }
+    }
+
+    /// Checks that this footer points to the directory at `sector`.
+    pub(super) fn check_directory(&self, sector: u64) -> Result<(), OpenError> {
+        if self.directory_offset == sector {
+            return Ok(());
+        }
+        Err(OpenError::Field {
+            what: Item::The("gdOffset of the VMDK footer"),
+            found: self.directory_offset,
+            expected: "the sector behind the marker of the grain directory",
+        })
+    }
+
+    /// Where the first marker of a stream is.
+    pub(super) fn first_marker(&self) -> u64 {
+        sectors(self.overhead.max(2), 0).start
+    }
+
+    /// Guest sectors.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Sectors in a grain.
+    pub(super) fn grain_size(&self) -> u64 {
+        self.grain_size
     }
 
     /// True if the footer, not this header, points to the grain directory.
@@ -188,7 +218,7 @@ impl Header {
     }
 
     /// Checks every field that leads to guest bytes.
-    pub(super) fn validate(&self) -> Result<Valid, OpenError> {
+    pub(super) fn validate(&self) -> Result<Shape, OpenError> {
         let compressed = self.compressed()?;
         let field = |name, found, expected| OpenError::Field { what: Item::The(name), found, expected };
         if self.capacity == 0 {
@@ -215,14 +245,18 @@ impl Header {
             let expected = "the sector of the grain directory";
             return Err(field("gdOffset of the VMDK header", self.directory_offset, expected));
         }
-        Ok(Valid {
-            virtual_size,
+        let has_redundant =
+            self.flags & flag::REDUNDANT != 0 && ![0, u64::MAX].contains(&self.redundant_offset);
+        Ok(Shape {
+            kind: Kind::Hosted { zero_grains: self.flags & flag::ZERO_GRAINS != 0 },
+            guest_len: virtual_size,
             grain_len,
-            zero_grains: self.flags & flag::ZERO_GRAINS != 0,
             compressed,
-            directory_start: self.directory_offset.saturating_mul(SECTOR),
+            directory_start: sectors(self.directory_offset, 0).start,
+            redundant_start: has_redundant.then(|| sectors(self.redundant_offset, 0).start),
             // Header and descriptor take at least a sector each, whatever the header says.
-            first_grain: self.overhead.max(2).saturating_mul(SECTOR),
+            first_grain: sectors(self.overhead.max(2), 0).start,
+            fixed: Vec::new(),
         })
     }
 
@@ -248,25 +282,7 @@ impl Header {
     }
 }
 
-/// The kind of VMDK that another signature stands for.
-fn other_extent(bytes: &[u8]) -> Option<Feature> {
-    if bytes.starts_with(b"COWD") {
-        Some(Feature::VmdkCreateType("vmfsSparse"))
-    } else if bytes.starts_with(b"\xbe\xba\xfe\xca\0\0\0\0") {
-        Some(Feature::VmdkCreateType("seSparse"))
-    } else {
-        None
-    }
-}
-
-/// A run that a header counts in sectors, in bytes; saturated, so that a hostile number cannot wrap into the file.
-fn sectors(start: u64, len: u64) -> Span {
-    Span::new(start.saturating_mul(SECTOR), len.saturating_mul(SECTOR))
-}
-
-/// The next `N` bytes.
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (field, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*field)
+/// True for the signatures of extent files that have no descriptor inside of them.
+pub(super) fn is_other_extent(head: &[u8]) -> bool {
+    head.starts_with(&cowd::MAGIC) || head.starts_with(&sesparse::MAGIC)
 }

@@ -2,9 +2,13 @@
 //!
 //! What is uncertain is how long a compressed grain is: only its marker says, and markers lie among the data. So a grain is held
 //! back until the next one's start bounds it. Without such a bound it may take [`MAX_ENCODED_GRAINS`] grains.
+//!
+//! Whatever lies in the file is claimed once: headers, descriptor, directory, tables, and grains; of a compressed grain the sector of
+//! its marker, which is what tells it from others.
 
 use super::SECTOR;
-use super::header::Valid;
+use super::shape::Shape;
+use crate::claims::Claims;
 use crate::limits::MAX_MAP_MEMORY;
 use crate::span::Window;
 use crate::{Encoding, ExtentMap, ExtentMapBuilder, Item, OpenError, Span, State};
@@ -14,21 +18,23 @@ pub(super) const MARKER_LEN: u64 = 12;
 
 /// How long a compressed grain and its marker may be, in grains. The worst stream that zlib makes with any setting is 9/8 of its
 /// input and a few bytes; QEMU reads two grains, so no writer that was tried against it needs more.
-const MAX_ENCODED_GRAINS: u64 = 2;
+pub(super) const MAX_ENCODED_GRAINS: u64 = 2;
 
 pub(super) struct Mapper {
-    disk: Valid,
+    shape: Shape,
     file: Window,
+    /// The guest bytes of the whole disk that lie in this file.
+    extent: Span,
     map: ExtentMapBuilder,
-    /// Guest bytes pushed, held back ones included.
+    /// Guest bytes of this file pushed, held back ones included.
     guest: u64,
     /// A compressed grain whose stored length is not known yet.
     held: Option<Held>,
     /// The compressed grain with the highest start.
     last: Option<Placed>,
-    claimed: Claimed,
-    /// Compressed grains so far.
-    streams: u64,
+    claims: Claims,
+    /// Bytes of what is claimed most.
+    unit: u64,
 }
 
 /// A compressed grain, and the run without data that follows it.
@@ -48,22 +54,46 @@ pub(super) struct Placed {
 }
 
 impl Mapper {
-    pub(super) fn new(disk: Valid, file: Window) -> Self {
-        Self {
-            disk,
+    /// Starts with headers, descriptor and directory claimed.
+    pub(super) fn new(shape: Shape, file: Window, extent: Span) -> Result<Self, OpenError> {
+        let unit = if shape.compressed { SECTOR } else { shape.grain_len };
+        let (fixed, directory) = (shape.fixed.clone(), shape.directory());
+        let mut mapper = Self {
+            shape,
             file,
+            extent,
             map: ExtentMapBuilder::new(),
             guest: 0,
             held: None,
             last: None,
-            claimed: Claimed::default(),
-            streams: 0,
+            claims: Claims::new(unit),
+            unit,
+        };
+        for (span, what) in fixed {
+            mapper.claim(span, what)?;
         }
+        mapper.claim(directory, Item::The("VMDK grain directory"))?;
+        Ok(mapper)
+    }
+
+    /// Claims what is no grain. What happens to be as long as a unit is claimed in two runs: the first unit tells the phase of all,
+    /// and that is for grains to tell.
+    pub(super) fn claim(&mut self, span: Span, what: Item) -> Result<(), OpenError> {
+        if span.len == self.unit && !self.shape.compressed {
+            let half = span.len / 2;
+            self.claims.claim(Span::new(span.start, half), what)?;
+            return self.claims.claim(Span::between(span.start.saturating_add(half), span.end()), what);
+        }
+        self.claims.claim(span, what)
+    }
+
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Guest bytes that are still to be pushed.
     pub(super) fn remaining(&self) -> u64 {
-        self.disk.virtual_size.saturating_sub(self.guest)
+        self.shape.guest_len.saturating_sub(self.guest)
     }
 
     /// Appends up to `len` guest bytes without data; what lies past the end of the disk is left out.
@@ -87,37 +117,29 @@ impl Mapper {
         }
     }
 
-    /// Appends the grain that `entry` says is stored at `sector`.
-    pub(super) fn grain(&mut self, sector: u32, entry: Item) -> Result<(), OpenError> {
-        let start = u64::from(sector).saturating_mul(SECTOR);
-        let field = |expected| OpenError::Field { what: entry, found: u64::from(sector), expected };
-        if start < self.disk.first_grain {
-            return Err(field("0 or a sector past the metadata"));
+    /// Appends the grain that `entry`, whose value is `found`, says is stored at `start`.
+    pub(super) fn grain(&mut self, start: u64, found: u64, entry: Item) -> Result<(), OpenError> {
+        if start < self.shape.first_grain {
+            return Err(OpenError::Field { what: entry, found, expected: "0 or a sector past the metadata" });
         }
-        let guest_len = self.disk.grain_len.min(self.remaining());
-        let at_least = if self.disk.compressed { MARKER_LEN } else { guest_len };
+        let guest_len = self.shape.grain_len.min(self.remaining());
+        let at_least = if self.shape.compressed { MARKER_LEN } else { guest_len };
         let span = Span::new(start, at_least);
         if span.end() > self.file.len {
             return Err(OpenError::Truncated { what: entry, span, file_len: self.file.len });
         }
-        if self.disk.compressed {
-            self.stream(start, guest_len, entry)?;
+        if self.shape.compressed {
+            self.claims.claim(Span::new(start, SECTOR), entry)?;
+            self.stream(start, guest_len, entry);
         } else {
-            if !self.claimed.claim(start.checked_div(self.disk.grain_len).unwrap_or(0)) {
-                return Err(field("a grain that no other entry points to"));
-            }
+            self.claims.claim(span, entry)?;
             self.map.push(guest_len, State::Data(self.file.at(start, guest_len)));
         }
         self.guest = self.guest.saturating_add(guest_len);
         Ok(())
     }
 
-    fn stream(&mut self, start: u64, guest_len: u64, entry: Item) -> Result<(), OpenError> {
-        // That no two entries share a stream is seen by its marker when it is decoded; here only their number is bounded.
-        self.streams = self.streams.saturating_add(1);
-        if self.streams > self.file.len.div_ceil(SECTOR) {
-            return Err(OpenError::Shared { what: Item::The("VMDK grains"), file_len: self.file.len });
-        }
+    fn stream(&mut self, start: u64, guest_len: u64, entry: Item) {
         if let Some(held) = self.held.take() {
             self.release(held, Some(start));
         }
@@ -125,18 +147,17 @@ impl Mapper {
         if self.last.is_none_or(|last| last.start < start) {
             self.last = Some(Placed { start, guest: self.guest, entry });
         }
-        Ok(())
     }
 
     /// Pushes the grain that was held back; `next` is where the next grain in guest order starts.
     fn release(&mut self, held: Held, next: Option<u64>) {
-        let most = self.disk.grain_len.saturating_mul(MAX_ENCODED_GRAINS);
+        let most = self.shape.grain_len.saturating_mul(MAX_ENCODED_GRAINS);
         let to_next = next.and_then(|next| next.checked_sub(held.start)).filter(|&len| len > 0);
         let len = most.min(to_next.unwrap_or(most)).min(self.file.len.saturating_sub(held.start));
         let state = State::Encoded {
             stored: self.file.at(held.start, len),
-            encoding: Encoding::Grain,
-            unit_len: self.disk.grain_len,
+            encoding: Encoding::Grain { extent: self.extent },
+            unit_len: self.shape.grain_len,
             skip: 0,
         };
         self.map.push(held.guest_len, state);
@@ -146,7 +167,7 @@ impl Mapper {
     }
 
     pub(super) fn check_memory(&self) -> Result<(), OpenError> {
-        let found = self.map.memory().saturating_add(self.claimed.memory());
+        let found = self.map.memory().saturating_add(self.claims.memory());
         if found > MAX_MAP_MEMORY {
             return Err(OpenError::Limit {
                 what: Item::The("memory of the extent map"),
@@ -157,39 +178,11 @@ impl Mapper {
         Ok(())
     }
 
-    /// The map, and the compressed grain with the highest start.
+    /// The map of the guest bytes in this file, and the compressed grain with the highest start.
     pub(super) fn finish(mut self) -> (ExtentMap, Option<Placed>) {
         if let Some(held) = self.held.take() {
             self.release(held, None);
         }
-        (self.map.finish(self.disk.virtual_size), self.last)
-    }
-}
-
-/// Which grain-sized slots of the file hold the start of a grain: two grains that start in one slot overlap.
-#[derive(Default)]
-struct Claimed {
-    bits: Vec<u64>,
-}
-
-impl Claimed {
-    /// Marks a slot, which lies inside the file. False if it was marked before.
-    fn claim(&mut self, slot: u64) -> bool {
-        let word = usize::try_from(slot / 64).unwrap_or(usize::MAX);
-        if word >= self.bits.len() {
-            self.bits.resize(word.saturating_add(1), 0);
-        }
-        let bit = 1 << (slot % 64);
-        match self.bits.get_mut(word) {
-            Some(bits) if *bits & bit == 0 => {
-                *bits |= bit;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn memory(&self) -> usize {
-        size_of_val(self.bits.as_slice())
+        (self.map.finish(self.shape.guest_len), self.last)
     }
 }

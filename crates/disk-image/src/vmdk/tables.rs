@@ -1,64 +1,34 @@
 //! The grain directory and the grain tables, read in steps.
 //!
-//! Source: *Virtual Disk Format 5.0*, "Grain Directory" and "Grain Table". A directory entry is the sector of a table (0: no table),
-//! a table entry the sector of a grain (0: none, 1: zeroes where the header allows it); both are u32. A step asks for one part
-//! of the directory, or for as many tables as fit; tables that follow one another in the file are one run.
+//! What their entries mean is in `shape.rs`. A step asks for one part of the directory, or for as many tables as fit; tables that
+//! follow one another in the file are one run.
 
 use bytes::Bytes;
 
-use super::header::{TABLE_ENTRIES, Valid};
+use super::SECTOR;
 use super::mapper::{MARKER_LEN, Mapper, Placed};
-use super::{Details, SECTOR};
+use super::shape::{Grain, Shape};
 use crate::limits::METADATA_STEP;
 use crate::span::Window;
-use crate::{Image, Item, Open, OpenError, Span, State, Stored, Warning};
-
-/// Bytes of a directory entry and of a table entry.
-const ENTRY: usize = 4;
-
-/// A grain table: [`TABLE_ENTRIES`] entries.
-type Table = [u8; 2048];
-
-/// Bytes of a table.
-const TABLE_LEN: u64 = size_of::<Table>() as u64;
-
-/// A grain table entry that means zeroes.
-const ZERO_GRAIN: u32 = 1;
-
-/// No table starts before this: header and descriptor take a sector each at least.
-const FIRST_TABLE: u64 = 2 * SECTOR;
-
-/// Most tables in a step.
-const TABLES_PER_STEP: u64 = METADATA_STEP / TABLE_LEN;
+use crate::{ExtentMap, Item, Open, OpenError, Span, State, Stored};
 
 /// A table without grains is told from others by comparing this many bytes at a time.
 const EMPTY: [u8; 64] = [0; 64];
 
 /// How far the directory has been read.
 pub(super) struct Tables {
-    disk: Valid,
     file: Window,
     /// What of the directory has not been asked for.
     directory: Span,
     /// Directory entries handled: the index of the next one.
     index: u64,
-    /// Tables asked for.
-    tables: u64,
     mapper: Mapper,
-    details: Details,
-    warnings: Vec<Warning>,
 }
 
 impl Tables {
-    /// Starts at the directory, which must lie inside the file.
-    pub(super) fn new(
-        disk: Valid,
-        file: Window,
-        details: Details,
-        warnings: Vec<Warning>,
-    ) -> Result<Self, OpenError> {
-        let entries = disk.virtual_size.div_ceil(table_covers(&disk));
-        let directory = Span::new(disk.directory_start, entries.saturating_mul(ENTRY as u64));
+    /// Starts at the directory, which must lie inside the file. `extent` is where the guest bytes of this file lie in the disk.
+    pub(super) fn new(shape: Shape, file: Window, extent: Span) -> Result<Self, OpenError> {
+        let directory = shape.directory();
         if directory.end() > file.len {
             return Err(OpenError::Truncated {
                 what: Item::The("VMDK grain directory"),
@@ -66,12 +36,11 @@ impl Tables {
                 file_len: file.len,
             });
         }
-        let mapper = Mapper::new(disk, file);
-        Ok(Self { disk, file, directory, index: 0, tables: 0, mapper, details, warnings })
+        Ok(Self { file, directory, index: 0, mapper: Mapper::new(shape, file, extent)? })
     }
 
     /// Asks for the next part of the directory; finishes after the last one.
-    pub(super) fn next(mut self) -> Result<Open<Image>, OpenError> {
+    pub(super) fn next(mut self) -> Result<Open<ExtentMap>, OpenError> {
         if self.directory.is_empty() {
             return self.finish();
         }
@@ -82,25 +51,28 @@ impl Tables {
     }
 
     /// Asks for the first tables that entries of `part` point to.
-    fn directory_part(mut self, mut part: Bytes) -> Result<Open<Image>, OpenError> {
+    fn directory_part(mut self, mut part: Bytes) -> Result<Open<ExtentMap>, OpenError> {
+        let kind = self.mapper.shape().kind;
+        let per_step = METADATA_STEP.checked_div(kind.table_len()).unwrap_or(1);
         let mut runs: Vec<Stored> = Vec::new();
         let mut tables = 0;
         let mut taken: usize = 0;
-        for (entry, index) in entries(&part).zip(self.index..) {
+        for (entry, index) in entries(&part, kind.entry_len()).zip(self.index..) {
             if entry != 0 {
-                if tables == TABLES_PER_STEP {
+                if tables == per_step {
                     break;
                 }
                 tables = tables.saturating_add(1);
                 let span = self.table_span(entry, index)?;
+                let want = self.file.stored(span);
                 match runs.last_mut() {
-                    Some(last) if last.span.end() == span.start => {
-                        last.span.len = last.span.len.saturating_add(span.len);
+                    Some(last) if last.span.end() == want.span.start => {
+                        last.span.len = last.span.len.saturating_add(want.span.len);
                     }
-                    _ => runs.push(self.file.at(span.start, span.len)),
+                    _ => runs.push(want),
                 }
             }
-            taken = taken.saturating_add(ENTRY);
+            taken = taken.saturating_add(kind.entry_len());
         }
         let now = part.split_to(taken);
         if runs.is_empty() {
@@ -113,31 +85,27 @@ impl Tables {
         }))
     }
 
-    /// The bytes of the table that directory entry `index` points to.
-    fn table_span(&mut self, sector: u32, index: u64) -> Result<Span, OpenError> {
+    /// The bytes of the table that directory entry `index` points to; no other entry may point there.
+    fn table_span(&mut self, entry: u64, index: u64) -> Result<Span, OpenError> {
         let what = Item::Entry("grain directory", index);
-        let span = Span::new(u64::from(sector).saturating_mul(SECTOR), TABLE_LEN);
-        if span.start < FIRST_TABLE {
-            let expected = "0 or a sector past header and descriptor";
-            return Err(OpenError::Field { what, found: u64::from(sector), expected });
-        }
+        let kind = self.mapper.shape().kind;
+        let span = Span::new(kind.table(entry, what)?, kind.table_len());
         if span.end() > self.file.len {
             return Err(OpenError::Truncated { what, span, file_len: self.file.len });
         }
-        // Bounds the time that a directory which points to one table again and again can take.
-        self.tables = self.tables.saturating_add(1);
-        if self.tables.saturating_mul(TABLE_LEN) > self.file.len {
-            return Err(OpenError::Shared { what: Item::The("VMDK grain tables"), file_len: self.file.len });
-        }
+        self.mapper.claim(span, what)?;
         Ok(span)
     }
 
     /// Maps what directory entries cover. `answers` hold, in order, the tables of those that are not 0.
     fn tables(&mut self, directory: &[u8], answers: &[Bytes]) -> Result<(), OpenError> {
-        let mut tables = answers.iter().flat_map(|run| run.as_chunks().0);
-        for entry in entries(directory) {
+        let kind = self.mapper.shape().kind;
+        let covers = self.mapper.shape().table_covers();
+        let table_len = usize::try_from(kind.table_len()).unwrap_or(usize::MAX);
+        let mut tables = answers.iter().flat_map(|run| run.chunks_exact(table_len));
+        for entry in entries(directory, kind.entry_len()) {
             match entry {
-                0 => self.mapper.gap(table_covers(&self.disk), State::Hole),
+                0 => self.mapper.gap(covers, State::Hole),
                 _ => self.table(tables.next().ok_or(OpenError::Answer)?)?,
             }
             self.index = self.index.saturating_add(1);
@@ -145,36 +113,35 @@ impl Tables {
         self.mapper.check_memory()
     }
 
-    fn table(&mut self, table: &Table) -> Result<(), OpenError> {
+    fn table(&mut self, table: &[u8]) -> Result<(), OpenError> {
+        let (kind, grain_len) = (self.mapper.shape().kind, self.mapper.shape().grain_len);
         if table.chunks(EMPTY.len()).all(|chunk| chunk == EMPTY) {
-            self.mapper.gap(table_covers(&self.disk), State::Hole);
+            self.mapper.gap(self.mapper.shape().table_covers(), State::Hole);
             return Ok(());
         }
-        for (sector, entry) in entries(table).zip(0_u64..) {
+        for (entry, number) in entries(table, kind.entry_len()).zip(0_u64..) {
             if self.mapper.remaining() == 0 {
                 break;
             }
-            let item = Item::EntryOf("grain table", self.index, entry);
-            match sector {
-                0 => self.mapper.gap(self.disk.grain_len, State::Hole),
-                ZERO_GRAIN if self.disk.zero_grains => self.mapper.gap(self.disk.grain_len, State::Zero),
-                sector => self.mapper.grain(sector, item)?,
+            let item = Item::EntryOf("grain table", self.index, number);
+            match kind.grain(entry, grain_len, item)? {
+                Grain::Hole => self.mapper.gap(grain_len, State::Hole),
+                Grain::Zero => self.mapper.gap(grain_len, State::Zero),
+                Grain::At(start) => self.mapper.grain(start, entry, item)?,
             }
         }
         Ok(())
     }
 
-    /// The image; before that, where grains are compressed, a look at the marker of the one that ends the file: a file that was
+    /// The map; before that, where grains are compressed, a look at the marker of the one that ends the file: a file that was
     /// cut there has all its tables and would be found out only after gigabytes.
-    fn finish(self) -> Result<Open<Image>, OpenError> {
-        let Self { disk, file, mapper, details, warnings, .. } = self;
+    fn finish(self) -> Result<Open<ExtentMap>, OpenError> {
+        let Self { file, mapper, .. } = self;
         let (map, last) = mapper.finish();
-        let mut image = Image::new(disk.virtual_size, map, crate::Details::Vmdk(details));
-        image.warnings = warnings;
-        let Some(last) = last else { return Ok(Open::Ready(image)) };
+        let Some(last) = last else { return Ok(Open::Ready(map)) };
         Ok(Open::need_one(file.at(last.start, MARKER_LEN), move |marker| {
             check_marker(&marker, last, file.len)?;
-            Ok(Open::Ready(image))
+            Ok(Open::Ready(map))
         }))
     }
 }
@@ -197,11 +164,11 @@ fn check_marker(marker: &[u8], grain: Placed, file_len: u64) -> Result<(), OpenE
     Ok(())
 }
 
-/// Guest bytes that one table covers.
-fn table_covers(disk: &Valid) -> u64 {
-    disk.grain_len.saturating_mul(u64::from(TABLE_ENTRIES)).max(1)
-}
-
-fn entries(table: &[u8]) -> impl Iterator<Item = u32> {
-    table.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry))
+/// The entries of a directory or table, each `len` bytes.
+fn entries(table: &[u8], len: usize) -> impl Iterator<Item = u64> {
+    table.chunks_exact(len).map(|entry| match (entry.first_chunk(), entry.first_chunk()) {
+        (_, Some(eight)) => u64::from_le_bytes(*eight),
+        (Some(four), None) => u64::from(u32::from_le_bytes(*four)),
+        (None, None) => 0,
+    })
 }

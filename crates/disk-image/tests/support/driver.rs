@@ -13,6 +13,14 @@ use disk_image::{
     Referred, Span, Stored,
 };
 
+/// A file that an image names.
+#[derive(Clone)]
+pub(crate) struct Named {
+    pub(crate) bytes: Bytes,
+    /// The runs of it that may hold data, where that is known.
+    pub(crate) allocation: Option<Vec<Span>>,
+}
+
 /// A source file and the image in it.
 pub(crate) struct Disk {
     pub(crate) file: Bytes,
@@ -39,16 +47,35 @@ impl Disk {
     /// Opens a file, and those that it names, which are all in the same folder.
     pub(crate) fn try_open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let file = Bytes::from(std::fs::read(path).unwrap());
-        Self::drive(file, path.parent(), options)
+        let folder = path.parent().unwrap();
+        let read = |reference: &Reference| {
+            let bytes = std::fs::read(folder.join(&reference.name));
+            let bytes = bytes.unwrap_or_else(|error| panic!("{reference:?}: {error}"));
+            Some(Named { bytes: bytes.into(), allocation: None })
+        };
+        Self::drive(file, &read, options)
     }
 
     /// Opens a file that names no other.
     pub(crate) fn parse(file: Bytes, options: &OpenOptions) -> Result<Self, OpenError> {
-        Self::drive(file, None, options)
+        Self::drive(file, &|reference| panic!("names {reference:?}"), options)
+    }
+
+    /// Opens a file, and those that it names as `read` has them; what it has not is skipped.
+    pub(crate) fn parse_with(
+        file: Bytes,
+        read: &dyn Fn(&Reference) -> Option<Named>,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        Self::drive(file, read, options)
     }
 
     /// Answers every wish. A wish outside of a file is a broken contract.
-    fn drive(file: Bytes, folder: Option<&Path>, options: &OpenOptions) -> Result<Self, OpenError> {
+    fn drive(
+        file: Bytes,
+        read: &dyn Fn(&Reference) -> Option<Named>,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
         let mut files = vec![file];
         let mut step = disk_image::open(files[0].len() as u64, options)?;
         let (mut asked, mut reads, mut largest_step) = (0, 0, 0);
@@ -62,12 +89,12 @@ impl Disk {
                 Open::Need(need) => need,
                 Open::Refer(refer) => {
                     let open = |reference: &Reference| {
-                        let folder = folder.unwrap_or_else(|| panic!("names {reference:?}"));
-                        let bytes = std::fs::read(folder.join(&reference.name));
-                        let bytes = bytes.unwrap_or_else(|error| panic!("{reference:?}: {error}"));
+                        let Some(Named { bytes, allocation }) = read(reference) else {
+                            return Referred::Skipped;
+                        };
                         let (file, len) = (FileId(files.len() as u16), bytes.len() as u64);
-                        files.push(bytes.into());
-                        Referred::File { file, len, allocation: None }
+                        files.push(bytes);
+                        Referred::File { file, len, allocation }
                     };
                     let referred = refer.references().iter().map(open).collect();
                     step = refer.resume(referred)?;

@@ -213,14 +213,18 @@ fn details(image: &Image) -> (Value, String) {
             (value, format!(" (version {version}, clusters of {clusters}{compressed})"))
         }
         Details::Vmdk(details) => {
-            let (kind, grains) = (details.create_type, Size(details.grain_size));
+            let (kind, sparse) = (details.create_type, details.sparse);
             let value = json!({
                 "createType": kind.to_string(),
-                "version": details.version,
-                "grainSize": details.grain_size,
-                "compressed": details.compressed,
+                "extents": details.extents,
+                "version": sparse.map(|sparse| sparse.version),
+                "grainSize": sparse.map(|sparse| sparse.grain_size),
+                "compressed": sparse.is_some_and(|sparse| sparse.compressed),
             });
-            (value, format!(" ({kind}, grains of {grains})"))
+            let extents =
+                if details.extents > 1 { format!(", {} extents", details.extents) } else { String::new() };
+            let grains = sparse.map(|sparse| format!(", grains of {}", Size(sparse.grain_size)));
+            (value, format!(" ({kind}{extents}{})", grains.unwrap_or_default()))
         }
         Details::Vhd(details) => {
             let (kind, creator) = (details.disk_type, &details.creator);
