@@ -56,8 +56,11 @@ fn references(sparse: &[u8]) -> Vec<Case> {
         let case = |name: &str, says: &[&'static str]| {
             Case::new(REFERENCES, name, &image, says).with("link", Content::Link("/etc/passwd"))
         };
-        cases.push(case(name, &["names the", "VMDK descriptor", "createType"]));
-        cases.push(case(&format!("{name}, allowed"), &[&outside[..], &["createType"]].concat()).allowed());
+        cases.push(case(name, &["names the", "VMDK descriptor", "createType", "extent files"]));
+        cases.push(
+            case(&format!("{name}, allowed"), &[&outside[..], &["createType", "extent files"]].concat())
+                .allowed(),
+        );
     };
     for name in ["/etc/passwd", "../../../../../../../../etc/passwd", "link", "json:{}", "/dev/zero"] {
         both(&format!("flat extent {name}"), text("monolithicFlat", "", &format!("RW 2 FLAT \"{name}\" 0")));
@@ -92,7 +95,7 @@ fn descriptors() -> Vec<Case> {
     let data = content();
     let half = LEN / 2;
     let case = |name: &str, create_type: &str, lines: &str| {
-        let says = ["VMDK descriptor", "createType", "extent", "descriptor"];
+        let says = ["VMDK descriptor", "createType", "extent", "descriptor", "virtual size"];
         Case::new(DESCRIPTOR, name, &text(create_type, "", lines), &says)
             .with("flat", Content::bytes(&data))
             .with("other", Content::bytes(&data))
@@ -144,9 +147,11 @@ fn fields(sparse: &[u8]) -> Vec<Case> {
     let mut add = |name: String, says: &'static str, at: usize, bytes: &[u8]| {
         let mut image = sparse.to_vec();
         put(&mut image, at, bytes);
-        let case = Case::new(FIELDS, &name, &image, &[says, "0x", "capacity"]).told("vmdk");
-        // A flag that nothing here depends on may be passed over.
-        cases.push(if says == "flags" { case.or_disk(&content(), LEN as u64) } else { case });
+        let case =
+            Case::new(FIELDS, &name, &image, &[says, "0x", "capacity", "names the extent file"]).told("vmdk");
+        // A flag that nothing here depends on may be passed over, and the directory has a copy.
+        let may_be_read = ["flags", "grain directory"].contains(&says);
+        cases.push(if may_be_read { case.or_disk(&content(), LEN as u64) } else { case });
     };
     for version in [0_u32, 4, u32::MAX] {
         add(format!("VMDK version {version:#x}"), "version", 4, &version.to_le_bytes());
@@ -178,24 +183,33 @@ fn mapping(sparse: &[u8]) -> Result<Vec<Case>> {
     let table = usize::try_from(little::<4>(sparse, directory)?)? * 512;
     let entry = |number: usize| little::<4>(sparse, table + 4 * number);
     let (first, second) = (entry(0)?, entry(1)?);
+    let copy = usize::try_from(little::<8>(sparse, 48)?)? * 512;
+    let copy_table = usize::try_from(little::<4>(sparse, copy)?)? * 512;
     let mut cases = Vec::new();
-    let mut add = |name: &str, at: usize, sector: u64| -> Result<()> {
-        let mut image = sparse.to_vec();
-        put(&mut image, at, &u32::try_from(sector)?.to_le_bytes());
-        let says = ["grain table", "grain directory"];
-        cases.push(Case::new(MAPPING, &format!("VMDK {name}"), &image, &says).told("vmdk"));
+    let mut add = |name: &str, places: [usize; 2], sector: u64| -> Result<()> {
+        for (both, text) in [(false, ""), (true, ", in both copies")] {
+            let mut image = sparse.to_vec();
+            for at in places.iter().take(1 + usize::from(both)) {
+                put(&mut image, *at, &u32::try_from(sector)?.to_le_bytes());
+            }
+            let says = ["grain table", "grain directory"];
+            let case = Case::new(MAPPING, &format!("VMDK {name}{text}"), &image, &says).told("vmdk");
+            // Where only one copy lies, the other still says what the disk is.
+            cases.push(if both { case } else { case.or_disk(&content(), LEN as u64) });
+        }
         Ok(())
     };
-    add("two entries, one grain", table, second)?;
-    add("grains that overlap", table, first + 1)?;
-    add("grain past the end", table, 0x00ff_ffff)?;
-    add("grain far past the end", table, 0xffff_fff0)?;
-    add("grain in the header", table, 1)?;
-    add("grain is the grain directory", table, (directory / 512) as u64)?;
-    add("grain is the grain table", table, (table / 512) as u64)?;
-    add("table past the end", directory, 0x00ff_ffff)?;
-    add("table is the directory", directory, (directory / 512) as u64)?;
-    add("table is a grain", directory, first)?;
+    let (tables, directories) = ([table, copy_table], [directory, copy]);
+    add("two entries, one grain", tables, second)?;
+    add("grains that overlap", tables, first + 1)?;
+    add("grain past the end", tables, 0x00ff_ffff)?;
+    add("grain far past the end", tables, 0xffff_fff0)?;
+    add("grain in the header", tables, 1)?;
+    add("grain is the grain directory", tables, (directory / 512) as u64)?;
+    add("grain is the grain table", tables, (table / 512) as u64)?;
+    add("table past the end", directories, 0x00ff_ffff)?;
+    add("table is the directory", directories, (directory / 512) as u64)?;
+    add("table is a grain", directories, first)?;
     let mut image = sparse.to_vec();
     image.truncate(usize::try_from(entry(15)?)? * 512 + 4096);
     cases.push(Case::new(MAPPING, "VMDK last grain half there", &image, &["grain table"]).told("vmdk"));
@@ -223,7 +237,6 @@ fn streams(stream: &[u8]) -> Result<Vec<Case>> {
     );
     add("a stream of noise", grain + 12, &Seed::new(7, "noise").bytes(1000));
     let second = little::<4>(stream, table + 4)?;
-    add("two entries, one grain", table, &u32::try_from(second)?.to_le_bytes());
     // A stream of three grains in the place of one: stored, behind a zlib header, and cut off by its own length.
     let bomb = [&[0x78, 0x01][..], &super::qcow2::stored_deflate(3 << 16)].concat();
     let room = (usize::try_from(second)? * 512 - grain - 12).min(bomb.len());
