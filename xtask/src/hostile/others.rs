@@ -113,10 +113,15 @@ fn vhd(good: &[u8]) -> Result<Vec<Case>> {
     add(MAPPING, "block in the header", &entry, &[(table, &sector(1))]);
     add(MAPPING, "block is the table", &entry, &[(table, &sector(table / 512))]);
     for size in [0_u32, 511, 1 << 31] {
-        add(FIELDS, &format!("block size {size:#x}"), &["block size"], &[(HEADER + 32, &size.to_be_bytes())]);
+        add(
+            FIELDS,
+            &format!("block size {size:#x}"),
+            &["block size", "block allocation table"],
+            &[(HEADER + 32, &size.to_be_bytes())],
+        );
     }
     for entries in [0_u32, 1, u32::MAX] {
-        let says = ["block allocation table", "BAT", "max table entries", "maximum"];
+        let says = ["block allocation table", "BAT", "number of table entries"];
         add(FIELDS, &format!("{entries:#x} table entries"), &says, &[(HEADER + 28, &entries.to_be_bytes())]);
     }
     add(FIELDS, "table past the end", &entry, &[(HEADER + 16, &(1_u64 << 40).to_be_bytes())]);
@@ -184,7 +189,9 @@ fn vhdx(good: &[u8]) -> Result<Vec<Case>> {
     let mut add = |name: &str, at: usize, bytes: &[u8]| {
         let mut image = good.to_vec();
         put(&mut image, metadata + at, bytes);
-        cases.push(Case::new(FIELDS, &format!("VHDX {name}"), &image, &["metadata"]).told("vhdx"));
+        cases.push(
+            Case::new(FIELDS, &format!("VHDX {name}"), &image, &["metadata", "file parameters"]).told("vhdx"),
+        );
     };
     add("2^16 metadata entries", 10, &u16::MAX.to_le_bytes());
     add("no metadata entries", 10, &0_u16.to_le_bytes());
