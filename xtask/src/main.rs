@@ -3,6 +3,7 @@
 //! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
+//! - `bench` measures image-prep beside its peers.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -10,6 +11,7 @@
 // A command line's results go to standard output.
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod content;
 mod disk;
 mod fuzz;
@@ -39,6 +41,8 @@ enum Command {
     Tidy(tidy::TidyArgs),
     /// Make real disk images and check every way through image-prep against qemu-img
     Images(images::ImagesArgs),
+    /// Measure image-prep beside qemu-img and other peers on the same images
+    Bench(bench::BenchArgs),
     /// Run the fuzz targets of disk-image
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
+        Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
