@@ -21,7 +21,8 @@ use clap::{Args, ValueEnum};
 
 use crate::repo::{Profile, Repo};
 pub(crate) use create::{check_operation, compare_back};
-pub(crate) use make::Form;
+pub(crate) use make::{Form, folder};
+pub(crate) use map::same as same_map;
 pub(crate) use table::Table;
 
 /// Arguments of `images`.
@@ -70,12 +71,29 @@ pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
     Ok(table.finish())
 }
 
+/// Makes what is missing of the forms with these names; gives them.
+pub(crate) fn prepare_named(repo: &Repo, size: Size, names: &[&str]) -> Result<Vec<Form>> {
+    let forms = named(names);
+    make::make(&folder(repo, size), size, &forms)?;
+    Ok(forms)
+}
+
+/// How many of the forms with these names are not there.
+pub(crate) fn missing(repo: &Repo, size: Size, names: &[&str]) -> u64 {
+    let folder = folder(repo, size);
+    named(names).iter().map(|form| u64::from(!folder.join(&form.file).exists())).sum()
+}
+
+fn named(names: &[&str]) -> Vec<Form> {
+    make::forms().into_iter().filter(|form| names.contains(&form.name.as_str())).collect()
+}
+
 /// Makes what is missing; gives the folder and the forms in it whose names contain one of `only`.
 pub(crate) fn prepare(repo: &Repo, size: Size, only: &[String]) -> Result<(PathBuf, Vec<Form>)> {
     let wanted = |form: &Form| only.is_empty() || only.iter().any(|text| form.name.contains(text));
     let forms: Vec<Form> = make::forms().into_iter().filter(wanted).collect();
     ensure!(!forms.is_empty(), "no form has such a name");
-    let folder = make::folder(repo, size);
+    let folder = folder(repo, size);
     make::make(&folder, size, &forms)?;
     Ok((folder, forms))
 }

@@ -6,6 +6,7 @@
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
+//! - `bench` measures image-prep beside its peers.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -13,6 +14,7 @@
 // A command line's results go to standard output.
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod content;
 mod damage;
 mod disk;
@@ -54,6 +56,8 @@ enum Command {
     Damage(damage::DamageArgs),
     /// Make images of every known class of attack, and watch what becomes of them
     Hostile(hostile::HostileArgs),
+    /// Measure image-prep beside qemu-img and other peers on the same images
+    Bench(bench::BenchArgs),
     /// Run the fuzz targets of disk-image
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Command::Kinds(args) => kinds::run(&repo, &args),
         Command::Damage(args) => damage::run(&repo, &args),
         Command::Hostile(args) => hostile::run(&repo, &args),
+        Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),

@@ -40,9 +40,8 @@ impl Repo {
 
     /// The files that belong to it: those that git tracks or would add. Sorted, relative to the root.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
-        let mut git = Command::new("git");
-        git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(&self.root);
-        let listed = output(&mut git)?;
+        let listed =
+            output(self.git().args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
         let mut files: Vec<PathBuf> = listed
             .split('\0')
             .filter(|name| !name.is_empty())
@@ -60,6 +59,13 @@ impl Repo {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
         cargo
+    }
+
+    /// A git command at the root.
+    pub(crate) fn git(&self) -> Command {
+        let mut git = Command::new("git");
+        git.current_dir(&self.root);
+        git
     }
 
     /// Builds a binary of the workspace and gives its path.
@@ -118,7 +124,8 @@ pub(crate) fn name(command: &Command) -> String {
 fn cannot_run(command: &Command) -> String {
     let program = command.get_program().to_string_lossy().into_owned();
     let package = match program.as_str() {
-        "qemu-img" => " (Debian package qemu-utils)",
+        "qemu-img" | "qemu-io" => " (Debian package qemu-utils)",
+        "openssl" => " (Debian package openssl)",
         "mkfs.ext4" => " (Debian package e2fsprogs)",
         "sfdisk" => " (Debian package fdisk)",
         _ => "",

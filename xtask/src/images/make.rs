@@ -51,7 +51,7 @@ pub(super) fn forms() -> Vec<Form> {
 }
 
 /// Where they are kept.
-pub(super) fn folder(repo: &Repo, size: Size) -> PathBuf {
+pub(crate) fn folder(repo: &Repo, size: Size) -> PathBuf {
     repo.target().join("images").join(match size {
         Size::Full => "full",
         Size::Small => "small",

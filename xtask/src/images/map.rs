@@ -36,6 +36,12 @@ pub(super) fn check(image_prep: &Path, image: &Path) -> Result<String> {
     Ok(format!("{} runs", ours.len()))
 }
 
+/// Compares two maps in JSON.
+pub(crate) fn same(ours: &str, theirs: &str) -> Result<()> {
+    let read = |map| serde_json::from_str(map).context("no map in JSON");
+    compare(&merged(read(ours)?), &merged(read(theirs)?))
+}
+
 /// Joins neighbours that say the same.
 fn merged(extents: Vec<Extent>) -> Vec<Extent> {
     let mut runs: Vec<Extent> = Vec::new();

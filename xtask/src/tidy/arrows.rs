@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 const AWS: &str = "object-io";
 
 /// Members that are no part of what is shipped.
-const TOOLS: [&str; 2] = ["benches", "xtask"];
+const TOOLS: [&str; 3] = ["benches", "peers", "xtask"];
 
 /// Compares the dependencies of the workspace's members with [`ARROWS`].
 pub(super) fn check(metadata: &Metadata, found: &mut Violations) {

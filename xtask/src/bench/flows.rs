@@ -1,0 +1,269 @@
+//! What is measured, against what, and how much quicker it should be.
+//!
+//! A flow is one line of data: the input, our command, and the commands of its peers with their targets. In the words of a
+//! command, `IN` stands for the input, `OUT` for the output and `RAW` for the raw disk that the input was made from.
+
+use super::tools::Tool;
+
+/// One thing that image-prep does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    /// What to call it.
+    pub(super) name: &'static str,
+    /// What it starts from.
+    pub(super) input: Input,
+    /// Our command.
+    pub(super) ours: Job,
+    /// The peers' commands.
+    pub(super) rivals: &'static [Rival],
+}
+
+/// What a flow starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A form of the disk, as `cargo xtask images` names it.
+    Form(&'static str),
+    /// A sparse QCOW2 with a virtual size of so many TiB.
+    Sparse(u64),
+}
+
+/// A command line, and what it leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job {
+    /// Whose it is.
+    pub(super) tool: Tool,
+    /// Its arguments, with spaces between.
+    pub(super) words: &'static str,
+    /// What is there when it has ended.
+    pub(super) leaves: Leaves,
+}
+
+/// What a command leaves, and so how it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// `OUT`, the raw disk.
+    Raw,
+    /// `OUT`, a QCOW2 with the disk in it.
+    Qcow2,
+    /// An exit code that says that two disks are the same.
+    Verdict,
+    /// The map as JSON.
+    Map,
+    /// The virtual size in JSON.
+    Info,
+    /// The guest digest of the disk in JSON.
+    DiskDigest,
+    /// The guest digest, in JSON, of the input taken as a raw disk.
+    FileDigest,
+    /// The SHA-256 of the input.
+    FileSha256,
+}
+
+impl Leaves {
+    /// Whether there is an output file.
+    pub(super) fn is_file(self) -> bool {
+        matches!(self, Self::Raw | Self::Qcow2)
+    }
+}
+
+/// A peer's command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rival {
+    /// The command.
+    pub(super) job: Job,
+    /// How many times our wall time its wall time should be, at least.
+    pub(super) target: Target,
+}
+
+/// How many times as quick we should be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    /// Shown for comparison only.
+    None,
+    /// Wherever the output goes.
+    AtLeast(f64),
+    /// Not the same on disk.
+    ByPlace { tmpfs: f64, disk: f64 },
+}
+
+/// Against each peer, because it is against the fastest of them. On tmpfs the kernel's copy is all there is to do; on disk more of
+/// it can be spread over cores.
+const AS_THE_FASTEST: Target = Target::ByPlace { tmpfs: 1.0, disk: 1.4 };
+
+/// The longest that an output of ours may be, as a multiple of the peer's.
+pub(super) const MAX_LEN_RATIO: f64 = 1.02;
+
+/// The most processor time that a conversion of ours may take, as a multiple of the peer's.
+pub(super) const MAX_CPU_RATIO: f64 = 1.05;
+
+/// The most memory that a command of ours may have, bytes.
+pub(super) const MAX_PEAK: u64 = 256 << 20;
+
+/// Every flow that image-prep has.
+pub(super) const FLOWS: &[Flow] = &[
+    Flow {
+        name: "qcow2 zlib -> raw",
+        input: Input::Form("qcow2 zlib"),
+        ours: OURS_TO_RAW,
+        rivals: &[
+            rival(QEMU_QCOW2_TO_RAW, Target::AtLeast(2.6)),
+            rival(IMAGO, Target::AtLeast(1.4)),
+            rival(QCOW2_RS, Target::None),
+        ],
+    },
+    Flow {
+        name: "qcow2 zstd -> raw",
+        input: Input::Form("qcow2 zstd"),
+        ours: OURS_TO_RAW,
+        rivals: &[rival(QEMU_QCOW2_TO_RAW, Target::AtLeast(1.8))],
+    },
+    Flow {
+        name: "vmdk stream -> raw",
+        input: Input::Form("vmdk stream"),
+        ours: OURS_TO_RAW,
+        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(4.7)), rival(VMDK_CORE, Target::AtLeast(3.2))],
+    },
+    Flow {
+        name: "vmdk sparse -> raw",
+        input: Input::Form("vmdk sparse"),
+        ours: OURS_TO_RAW,
+        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)), rival(VMDK_CORE, Target::AtLeast(1.8))],
+    },
+    Flow {
+        name: "raw -> raw",
+        input: Input::Form("raw"),
+        ours: ours("convert --quiet --format raw IN OUT", Leaves::Raw),
+        rivals: &[
+            rival(qemu_img("convert -m 16 -W -f raw -O raw IN OUT", Leaves::Raw), AS_THE_FASTEST),
+            rival(
+                Job { tool: Tool::Cp, words: "--sparse=always IN OUT", leaves: Leaves::Raw },
+                AS_THE_FASTEST,
+            ),
+        ],
+    },
+    Flow {
+        name: "qcow2 -> raw",
+        input: Input::Form("qcow2"),
+        ours: OURS_TO_RAW,
+        rivals: &[
+            rival(QEMU_QCOW2_TO_RAW, AS_THE_FASTEST),
+            rival(IMAGO, AS_THE_FASTEST),
+            rival(QCOW2_RS, Target::None),
+        ],
+    },
+    Flow {
+        name: "raw -> qcow2",
+        input: Input::Form("raw"),
+        // Clusters as the peer has them: the lengths of the outputs are compared too.
+        ours: ours("convert --quiet --format raw --to qcow2 --cluster-size 64KiB IN OUT", Leaves::Qcow2),
+        rivals: &[rival(
+            qemu_img("convert -m 16 -W -f raw -O qcow2 IN OUT", Leaves::Qcow2),
+            Target::AtLeast(1.1),
+        )],
+    },
+    Flow {
+        name: "compare qcow2, raw",
+        input: Input::Form("qcow2"),
+        ours: ours("compare --quiet --second-format raw IN RAW", Leaves::Verdict),
+        rivals: &[rival(
+            qemu_img("compare -q -f qcow2 -F raw IN RAW", Leaves::Verdict),
+            Target::AtLeast(2.0),
+        )],
+    },
+    Flow {
+        name: "compare qcow2 zlib, raw",
+        input: Input::Form("qcow2 zlib"),
+        ours: ours("compare --quiet --second-format raw IN RAW", Leaves::Verdict),
+        rivals: &[rival(
+            qemu_img("compare -q -f qcow2 -F raw IN RAW", Leaves::Verdict),
+            Target::AtLeast(2.0),
+        )],
+    },
+    Flow { name: "map 1 TiB", input: Input::Sparse(1), ours: OURS_MAP, rivals: &[QEMU_MAP] },
+    Flow { name: "map 8 TiB", input: Input::Sparse(8), ours: OURS_MAP, rivals: &[QEMU_MAP] },
+    Flow { name: "info 1 TiB", input: Input::Sparse(1), ours: OURS_INFO, rivals: &[QEMU_MAP] },
+    Flow { name: "info 8 TiB", input: Input::Sparse(8), ours: OURS_INFO, rivals: &[QEMU_MAP] },
+    Flow {
+        // A QCOW2 read as if it were a raw disk: a file without holes, which openssl would read and we would not.
+        name: "digest raw",
+        input: Input::Form("qcow2"),
+        ours: ours("info --digest --json --quiet --format raw IN", Leaves::FileDigest),
+        rivals: &[rival(
+            Job { tool: Tool::Openssl, words: "dgst -sha256 IN", leaves: Leaves::FileSha256 },
+            Target::AtLeast(1.9),
+        )],
+    },
+    Flow {
+        name: "digest qcow2 zlib",
+        input: Input::Form("qcow2 zlib"),
+        ours: ours("info --digest --json --quiet IN", Leaves::DiskDigest),
+        rivals: &[],
+    },
+    Flow {
+        name: "qcow2 zlib -> raw, -j 2",
+        input: Input::Form("qcow2 zlib"),
+        ours: ours("convert --quiet -j 2 IN OUT", Leaves::Raw),
+        rivals: &[rival(ours("convert --quiet -j 1 IN OUT", Leaves::Raw), Target::AtLeast(1.85))],
+    },
+];
+
+/// Targets that have no flow yet, and what they say.
+pub(super) const NOT_BUILT: &[(&str, &str)] = &[
+    ("qcow2 extended L2 -> raw", "1.0 x the fastest on tmpfs, 1.4 x on disk"),
+    ("vmdk split sparse -> raw", "2.2 x qemu-img, 1.8 x the best other"),
+    ("raw -> qcow2 zlib", "2 x qemu-img convert -c"),
+    ("raw -> qcow2 zstd", "1.5 x qemu-img convert -c"),
+    ("growth with data", "1, 2, 4, 8 GiB of data: linear"),
+    ("growth with virtual size", "10 GiB, 1 TiB, 8 TiB with the same data: flat"),
+];
+
+const OURS_TO_RAW: Job = ours("convert --quiet IN OUT", Leaves::Raw);
+const OURS_MAP: Job = ours("map --json --quiet IN", Leaves::Map);
+const OURS_INFO: Job = ours("info --json --quiet IN", Leaves::Info);
+
+/// 16 requests in flight, in any order: the quickest that qemu-img knows.
+const QEMU_QCOW2_TO_RAW: Job = qemu_img("convert -m 16 -W -f qcow2 -O raw IN OUT", Leaves::Raw);
+const QEMU_VMDK_TO_RAW: Job = qemu_img("convert -m 16 -W -f vmdk -O raw IN OUT", Leaves::Raw);
+const QEMU_MAP: Rival = rival(qemu_img("map --output=json -f qcow2 IN", Leaves::Map), Target::AtLeast(8.0));
+
+const IMAGO: Job = Job { tool: Tool::Imago, words: "IN OUT", leaves: Leaves::Raw };
+const QCOW2_RS: Job = Job { tool: Tool::Qcow2Rs, words: "IN OUT", leaves: Leaves::Raw };
+const VMDK_CORE: Job = Job { tool: Tool::VmdkCore, words: "IN OUT", leaves: Leaves::Raw };
+
+const fn ours(words: &'static str, leaves: Leaves) -> Job {
+    Job { tool: Tool::ImagePrep, words, leaves }
+}
+
+const fn qemu_img(words: &'static str, leaves: Leaves) -> Job {
+    Job { tool: Tool::QemuImg, words, leaves }
+}
+
+const fn rival(job: Job, target: Target) -> Rival {
+    Rival { job, target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_names_what_it_reads_and_leaves() {
+        for flow in FLOWS {
+            for job in std::iter::once(&flow.ours).chain(flow.rivals.iter().map(|rival| &rival.job)) {
+                let words: Vec<&str> = job.words.split(' ').collect();
+                assert!(words.contains(&"IN"), "{job:?}");
+                assert_eq!(words.contains(&"OUT"), job.leaves.is_file(), "{job:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_not_used_twice() {
+        let mut names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
+        names.extend(NOT_BUILT.iter().map(|(name, _)| name));
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

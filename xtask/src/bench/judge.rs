@@ -1,0 +1,102 @@
+//! Whether a command left what it should. None of this is within the time that is measured.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::child::Printed;
+use super::flows::{Input, Leaves};
+use super::inputs::Inputs;
+use super::pages;
+use crate::content::Content;
+use crate::images;
+use crate::repo::output;
+
+/// What a flow's commands must leave.
+#[derive(Debug)]
+pub(super) struct Judge<'a> {
+    inputs: &'a Inputs,
+    input: &'a Path,
+    /// Of the input as a file, where a command is asked for that.
+    content: Option<Content>,
+    /// What qemu-img says of the input, where a command is asked for that.
+    map: Option<String>,
+}
+
+impl<'a> Judge<'a> {
+    /// Finds out what is right.
+    pub(super) fn new(inputs: &'a Inputs, input: Input, leaves: Leaves) -> Result<Self> {
+        let input = inputs.path(input)?;
+        let content = match leaves {
+            Leaves::FileDigest | Leaves::FileSha256 => Some(Content::of(input)?),
+            _ => None,
+        };
+        let map = match leaves {
+            Leaves::Map | Leaves::Info => {
+                let mut map = Command::new("qemu-img");
+                Some(output(map.args(["map", "--output=json", "-f", "qcow2"]).arg(input))?)
+            }
+            _ => None,
+        };
+        Ok(Self { inputs, input, content, map })
+    }
+
+    /// Looks at what a command left.
+    pub(super) fn check(&self, leaves: Leaves, out: &Path, printed: &Printed) -> Result<()> {
+        match leaves {
+            Leaves::Raw => same("disk", &pages::digest(out)?, self.inputs.disk()?),
+            Leaves::Qcow2 => self.check_qcow2(out),
+            // The exit code was looked at.
+            Leaves::Verdict => Ok(()),
+            Leaves::Map => {
+                let found = fs::read_to_string(&printed.stdout)?;
+                images::same_map(&found, self.map.as_deref().context("no map to compare with")?)
+            }
+            Leaves::Info => {
+                let mut info = Command::new("qemu-img");
+                let theirs = output(info.args(["info", "--output=json"]).arg(self.input))?;
+                let theirs: Value = serde_json::from_str(&theirs)?;
+                let ours = json(printed)?;
+                same("virtual size", &ours["virtualSize"].to_string(), &theirs["virtual-size"].to_string())
+            }
+            Leaves::DiskDigest => same_digest(printed, self.inputs.guest_digest()?),
+            Leaves::FileDigest => same_digest(printed, &self.content()?.guest_digest),
+            Leaves::FileSha256 => {
+                let found = fs::read_to_string(&printed.stdout)?;
+                let found = found.split_whitespace().next_back().unwrap_or_default();
+                same("SHA-256", found, &self.content()?.sha256)
+            }
+        }
+    }
+
+    fn content(&self) -> Result<&Content> {
+        self.content.as_ref().context("no content to compare with")
+    }
+
+    /// The disk in a QCOW2 is what qemu-img reads there.
+    fn check_qcow2(&self, out: &Path) -> Result<()> {
+        output(Command::new("qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(out))?;
+        let raw = out.with_extension("back");
+        let mut convert = Command::new("qemu-img");
+        output(convert.args(["convert", "-m", "16", "-W", "-f", "qcow2", "-O", "raw"]).arg(out).arg(&raw))?;
+        let found = pages::digest(&raw)?;
+        fs::remove_file(raw)?;
+        same("disk", &found, self.inputs.disk()?)
+    }
+}
+
+fn same_digest(printed: &Printed, expected: &str) -> Result<()> {
+    same("guest digest", json(printed)?["guestDigest"].as_str().unwrap_or_default(), expected)
+}
+
+fn same(what: &str, found: &str, expected: &str) -> Result<()> {
+    ensure!(found == expected, "wrong {what}: found {found:?}, expected {expected:?}");
+    Ok(())
+}
+
+fn json(printed: &Printed) -> Result<Value> {
+    serde_json::from_str(&fs::read_to_string(&printed.stdout)?).context("standard output is no JSON")
+}

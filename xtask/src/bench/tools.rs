@@ -1,0 +1,179 @@
+//! The programs that are measured: ours, built here; peers that are installed; peers made of crates, built here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::flows::{Flow, Job};
+use crate::repo::{Profile, Repo, output, run};
+
+/// A program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tool {
+    /// The one that is tested.
+    ImagePrep,
+    /// Debian package qemu-utils.
+    QemuImg,
+    /// GNU coreutils.
+    Cp,
+    /// Debian package openssl.
+    Openssl,
+    /// `benches/peers`, on two threads.
+    Imago,
+    /// `benches/peers`, on one thread.
+    Qcow2Rs,
+    /// `benches/peers`, on one thread.
+    VmdkCore,
+}
+
+impl Tool {
+    /// What to call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ImagePrep => "image-prep",
+            Self::QemuImg => "qemu-img",
+            Self::Cp => "cp",
+            Self::Openssl => "openssl",
+            Self::Imago => "imago",
+            Self::Qcow2Rs => "qcow2-rs",
+            Self::VmdkCore => "vmdk-core",
+        }
+    }
+
+    /// Whether it is a program of `benches/peers`.
+    fn is_crate(self) -> bool {
+        matches!(self, Self::Imago | Self::Qcow2Rs | Self::VmdkCore)
+    }
+}
+
+/// Where the programs are; for those that are not, why.
+#[derive(Debug)]
+pub(super) struct Tools {
+    found: BTreeMap<Tool, Result<Found, String>>,
+}
+
+/// A program that is there.
+#[derive(Debug)]
+pub(super) struct Found {
+    program: PathBuf,
+    version: String,
+}
+
+impl Tools {
+    /// Builds ours, looks for those that the flows need. A peer that is not there is no error: its rows say so.
+    pub(super) fn find(repo: &Repo, flows: &[Flow]) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        let commit = output(repo.git().args(["describe", "--always", "--dirty"]))?;
+        println!("building image-prep");
+        let program = repo.build("image-prep", Profile::Release)?;
+        found.insert(Tool::ImagePrep, Ok(Found { program, version: commit.trim().to_owned() }));
+        let peers = flows.iter().flat_map(|flow| flow.rivals).map(|rival| rival.job.tool);
+        for tool in peers {
+            if found.contains_key(&tool) {
+                continue;
+            }
+            let result = if tool.is_crate() { built(repo, tool) } else { installed(tool) };
+            found.insert(tool, result.map_err(|error| format!("{error:#}")));
+        }
+        Ok(Self { found })
+    }
+
+    /// Whether a program is there.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub(super) fn require(&self, tool: Tool) -> Result<&Found, String> {
+        match self.found.get(&tool) {
+            Some(found) => found.as_ref().map_err(String::clone),
+            None => Err(format!("nobody looked for {}", tool.name())),
+        }
+    }
+
+    /// The command of a job with its paths.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no such program.
+    pub(super) fn command(&self, job: &Job, paths: &Paths<'_>) -> Result<Command, String> {
+        let found = self.require(job.tool)?;
+        let mut command = Command::new(&found.program);
+        for word in job.words.split(' ') {
+            match word {
+                "IN" => command.arg(paths.input),
+                "OUT" => command.arg(paths.output),
+                "RAW" => command.arg(paths.raw),
+                word => command.arg(word),
+            };
+        }
+        Ok(command)
+    }
+
+    /// Names and versions of those that were found.
+    pub(super) fn versions(&self) -> BTreeMap<&'static str, &str> {
+        let found = self.found.iter();
+        found.filter_map(|(tool, found)| Some((tool.name(), found.as_ref().ok()?.version.as_str()))).collect()
+    }
+}
+
+/// What stands for `IN`, `OUT` and `RAW`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paths<'a> {
+    pub(super) input: &'a Path,
+    pub(super) output: &'a Path,
+    pub(super) raw: &'a Path,
+}
+
+/// Asks a tool for its version: that says that it is there.
+fn installed(tool: Tool) -> Result<Found> {
+    let question = if tool == Tool::Openssl { "version" } else { "--version" };
+    let said = output(Command::new(tool.name()).arg(question))?;
+    let version = said.lines().next().unwrap_or_default().to_owned();
+    Ok(Found { program: tool.name().into(), version })
+}
+
+/// Builds a program of `benches/peers`.
+fn built(repo: &Repo, tool: Tool) -> Result<Found> {
+    let bin = format!("peer-{}", tool.name());
+    println!("building {bin}");
+    let mut cargo = repo.cargo();
+    run(cargo.args(["build", "--quiet", "--release", "--package", "peers", "--bin", &bin]))?;
+    let lock = repo.read("Cargo.lock")?;
+    let version = locked(&lock, tool.name()).context("the crate is not in Cargo.lock")?.to_owned();
+    Ok(Found { program: repo.target().join("release").join(bin), version })
+}
+
+/// The version of a crate in a lock file.
+fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+    Some(rest.split_once('"')?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::flows::Leaves;
+
+    #[test]
+    fn words_become_paths() {
+        let mut found = BTreeMap::new();
+        found.insert(Tool::Cp, Ok(Found { program: "cp".into(), version: String::new() }));
+        found.insert(Tool::Openssl, Err("not there".to_owned()));
+        let tools = Tools { found };
+        let paths = Paths { input: Path::new("a b"), output: Path::new("/out"), raw: Path::new("/raw") };
+        let job = |tool| Job { tool, words: "--x IN OUT", leaves: Leaves::Raw };
+        let command = tools.command(&job(Tool::Cp), &paths).unwrap();
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["--x", "a b", "/out"]);
+        assert_eq!(tools.command(&job(Tool::Openssl), &paths).unwrap_err(), "not there");
+        assert_eq!(tools.versions().len(), 1);
+    }
+
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        let lock = "[[package]]\nname = \"imago\"\nversion = \"0.2.6\"\nsource = \"x\"\n";
+        assert_eq!(locked(lock, "imago"), Some("0.2.6"));
+        assert_eq!(locked(lock, "mago"), None);
+    }
+}
