@@ -3,7 +3,7 @@
 //! One small disk in every format, with all pairs of the options that qemu-img has for it, and chains of files. Each kind must come
 //! out of `image-prep convert` with the bytes that `qemu-img convert` gives, or be refused by name where refusing it is the policy.
 //! Formats that qemu-img lists and that are not known here are tried too, so that a newer qemu-img fails this before it surprises
-//! a user.
+//! a user. The table of README.md is what comes out: `--bless` writes it, every whole run compares it.
 
 mod axes;
 mod kind;
@@ -12,6 +12,7 @@ mod qcow2;
 mod sample;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -25,6 +26,10 @@ use crate::sparse;
 use crate::watch::{Ended, Eyes, Limits, Watched, fresh, parallel, watch};
 pub(crate) use kind::{IMAGE, Kind};
 
+/// What stands around the table in README.md.
+const BEGIN: &str = "<!-- cargo xtask kinds -->\n";
+const END: &str = "<!-- end of kinds -->";
+
 /// Arguments of `kinds`.
 #[derive(Debug, Args)]
 pub(crate) struct KindsArgs {
@@ -37,6 +42,9 @@ pub(crate) struct KindsArgs {
     /// Check the build for users: it is there later, and runs faster
     #[arg(long)]
     release: bool,
+    /// Write the table of README.md
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    bless: bool,
     /// Keep the folders of the kinds that are wrong
     #[arg(long)]
     keep: bool,
@@ -91,7 +99,33 @@ pub(crate) fn run(repo: &Repo, args: &KindsArgs) -> Result<ExitCode> {
         fs::remove_dir_all(&work)?;
     }
     fs::write(home.join("kinds.json"), serde_json::to_vec_pretty(&judged)?)?;
-    Ok(report(&judged))
+    let families = count(&judged);
+    let mut code = report(&judged, &families);
+    if !args.quick && args.only.is_empty() {
+        let readme = repo.read("README.md")?;
+        let expected = with_table(&readme, &families)?;
+        if args.bless {
+            fs::write(repo.path("README.md"), expected)?;
+        } else if expected != readme {
+            println!("\nthe table in README.md is not this one; `cargo xtask kinds --bless` writes it");
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+/// README with the counts in their place.
+fn with_table(readme: &str, families: &Families) -> Result<String> {
+    let (before, rest) = readme.split_once(BEGIN).context("README.md has no place for the table of kinds")?;
+    let (_, after) = rest.split_once(END).context("README.md has no end of the table of kinds")?;
+    let mut table = String::from(
+        "| kinds of image that qemu-img writes | made | converted to its bytes | refused by name |\n|---|---|---|---|\n",
+    );
+    for (family, [made, exact, refused, _]) in families {
+        let family = if *family == ALL { "all" } else { family };
+        writeln!(table, "| {family} | {made} | {exact} | {refused} |")?;
+    }
+    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
 }
 
 /// All kinds that are known.
@@ -182,19 +216,29 @@ fn unknown_formats(folder: &Path) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// Prints the table and what is wrong.
-fn report(judged: &[Judged]) -> ExitCode {
-    let mut families: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
+/// Made, exact, refused and wrong kinds of each family.
+type Families = BTreeMap<&'static str, [usize; 4]>;
+
+/// The family of all kinds: comes last in the alphabet.
+const ALL: &str = "~";
+
+fn count(judged: &[Judged]) -> Families {
+    let mut families = Families::new();
     for one in judged {
-        for family in [one.family, "~"] {
+        for family in [one.family, ALL] {
             let counts = families.entry(family).or_default();
             counts[0] += 1;
             counts[1 + one.verdict as usize] += 1;
         }
     }
+    families
+}
+
+/// Prints the table and what is wrong.
+fn report(judged: &[Judged], families: &Families) -> ExitCode {
     println!("{:18}{:>8}{:>8}{:>19}{:>8}", "family", "kinds", "exact", "refused by policy", "wrong");
     for (family, [kinds, exact, refused, wrong]) in families {
-        let family = if family == "~" { "all" } else { family };
+        let family = if *family == ALL { "all" } else { family };
         println!("{family:18}{kinds:>8}{exact:>8}{refused:>19}{wrong:>8}");
     }
     let wrong: Vec<&Judged> = judged.iter().filter(|one| one.verdict == Verdict::Wrong).collect();
