@@ -9,7 +9,6 @@ mod flows;
 mod inputs;
 mod judge;
 mod measure;
-mod pages;
 mod place;
 mod report;
 mod tools;

@@ -1,52 +1,69 @@
 //! What a raw file holds, at the cost of what it stores.
 //!
 //! SHA-256 over the length and every page that is not zero, with its place. Two files have the same digest if and only if they
-//! have the same bytes, however sparse either is: what `sha256sum` would say, without reading terabytes of holes.
+//! have the same bytes, however sparse either is: what `sha256sum` would say, without reading terabytes of holes. Reading those of
+//! a file on disk would also fill the page cache with zeroes and push out of it what is measured.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-const PAGE: u64 = 4096;
-const PAGE_LEN: usize = 4096;
+const PAGE: usize = 4096;
+const CHUNK: usize = 1 << 20;
 
 /// The digest of a file, hexadecimal. The file counts as if it were filled up to whole sectors, which is what qemu-img does.
 pub(crate) fn digest(path: &Path) -> Result<String> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let len = file.metadata()?.len();
+    let len = path.metadata().with_context(|| format!("cannot open {}", path.display()))?.len();
     let mut hash = Sha256::new_with_prefix(len.next_multiple_of(512).to_le_bytes());
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while let Some((start, end)) = next_run(&file, at, len)? {
-        let mut place = start / PAGE * PAGE;
-        while place < end {
-            let want = buffer.len().min(usize::try_from(len - place).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..want], place)?;
-            for page in buffer[..want].chunks(PAGE_LEN) {
-                if place >= end {
-                    break;
-                }
-                if page.iter().any(|byte| *byte != 0) {
-                    hash.update(place.to_le_bytes());
-                    // The last page counts without the zeroes that fill up its sector.
-                    let used = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                    hash.update((used as u64).to_le_bytes());
-                    hash.update(&page[..used]);
-                }
-                place += PAGE;
+    read(path, |at, bytes| {
+        for (index, page) in bytes.chunks(PAGE).enumerate() {
+            // The last page counts without the zeroes that fill up its sector.
+            if let Some(last) = page.iter().rposition(|byte| *byte != 0) {
+                hash.update((at + (index * PAGE) as u64).to_le_bytes());
+                hash.update((last as u64).to_le_bytes());
+                hash.update(&page[..=last]);
             }
         }
-        at = place;
-        if at >= len {
-            break;
-        }
-    }
+    })?;
     Ok(hex::encode(hash.finalize()))
+}
+
+/// Reads a file into the page cache, as far as it is stored.
+pub(crate) fn warm(path: &Path) -> Result<()> {
+    read(path, |_, bytes| {
+        std::hint::black_box(bytes);
+    })
+}
+
+/// Takes a file out of the page cache: somebody read its holes too.
+pub(crate) fn forget(path: &Path) -> Result<()> {
+    fadvise(File::open(path)?, 0, None, Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Reads what is stored, in order, whole pages at their places.
+fn read(path: &Path, mut each: impl FnMut(u64, &[u8])) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let len = file.metadata()?.len();
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while let Some((start, end)) = next_run(&file, at, len)? {
+        // A run may begin within a page whose beginning was read with the run before it.
+        let mut place = (start / PAGE as u64 * PAGE as u64).max(at);
+        while place < end {
+            let wanted = usize::try_from((len - place).min(CHUNK as u64))?;
+            file.read_exact_at(&mut buffer[..wanted], place)?;
+            each(place, &buffer[..wanted]);
+            place += wanted as u64;
+        }
+        at = place;
+    }
+    Ok(())
 }
 
 /// The next run of a file that may hold data.

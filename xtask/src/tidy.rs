@@ -63,6 +63,7 @@ pub(crate) fn run(repo: &Repo, args: &TidyArgs) -> Result<ExitCode> {
         let source = repo.read(file)?;
         heads::check(file, &source, &mut found);
         pure::check_source(file, &source, &mut found);
+        pure::check_lints(repo, file, &source, &mut found);
     }
     files::check(repo, &files, &mut found)?;
     let manifest = manifest::check(repo, &files, &mut found)?;

@@ -3,6 +3,8 @@
 //! The layers are flattened while they are opened: the map of each is laid over the map of the one beneath it, and nothing after
 //! that knows of layers. Cost: the runs of both maps.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
 use crate::limits::MAX_BACKING_DEPTH;
 use crate::span::Window;
 use crate::{Format, Image, Item, Layer, Open, OpenError, Reference, Referred, check_len, open_as, raw};

@@ -134,8 +134,13 @@ pub enum OpenError {
     Unsupported(Feature),
 
     /// The format of a file that the image names is not declared, and it is never guessed.
-    #[error("the image does not say which format its {0} has")]
-    Undeclared(Role),
+    #[error("the image does not say which format its {role} `{}` has", name.escape_debug())]
+    Undeclared {
+        /// What it is for.
+        role: Role,
+        /// As it is written: hostile.
+        name: String,
+    },
 
     /// A file that the image needs has no name in it.
     #[error("the image does not name its {0}")]
@@ -209,7 +214,7 @@ impl OpenError {
                 Some("the file may be truncated; compare its size and checksum with the original")
             }
             Self::Unsupported(feature) => feature.hint(),
-            Self::Undeclared(_) => Some("name it with --backing-format"),
+            Self::Undeclared { .. } => Some("name it with --backing-format"),
             Self::SeveralDisks(_) | Self::NoMember(_) => Some("choose one with --member"),
             Self::NoSnapshot => Some("`image-prep info` lists them"),
             Self::SeveralSnapshots => Some("name it by its id; `image-prep info` lists them"),

@@ -7,6 +7,8 @@
 //! A fixed VHD is a raw disk with a footer. So the end of a file whose start is a raw disk or nothing is looked at too, and
 //! a footer behind a disk is two things: guests can write to the last sector as well as to the first.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
 use crate::vhd::is_footer;
 use crate::{Feature, Format, OpenError, Span};
 
@@ -134,6 +136,7 @@ fn has(head: &[u8], (at, bytes): Signature) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

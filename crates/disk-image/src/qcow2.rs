@@ -72,9 +72,11 @@ pub(crate) fn open(file: Window, layer: &Layer) -> Result<Open<Image>, OpenError
         let backing = checked.backing.clone();
         open_clusters(checked, file, layer.snapshot.clone())?.and_then(move |top| match backing {
             Some(Backing { name, format }) => {
-                let format =
-                    format.or(layer.backing_format).ok_or(OpenError::Undeclared(Role::BackingFile))?;
-                let reference = Reference { by: file.file, name, role: Role::BackingFile, format };
+                let role = Role::BackingFile;
+                let Some(format) = format.or(layer.backing_format) else {
+                    return Err(OpenError::Undeclared { role, name });
+                };
+                let reference = Reference { by: file.file, name, role, format };
                 over_backing(top, reference, &layer)
             }
             None => Ok(Open::Ready(top)),

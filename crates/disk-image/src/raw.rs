@@ -3,6 +3,8 @@
 //! A length that is not a multiple of 512 is filled up with zeroes, as QEMU does. What of the file is allocated is known only to
 //! its file system, so it comes from the source. Cost: none.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
 use crate::limits::MAX_VIRTUAL_SIZE;
 use crate::span::Window;
 use crate::{Details, ExtentMapBuilder, FileId, Image, Item, OpenError, Span, State, Warning};
@@ -38,7 +40,7 @@ pub(crate) fn open_window(window: Window, allocation: Option<&[Span]>) -> Result
     for run in allocation.unwrap_or(&whole) {
         let run = run.intersect(Span::between(map.guest_len(), file_len));
         if !run.is_empty() {
-            map.push(run.start - map.guest_len(), State::Hole);
+            map.push(run.start.saturating_sub(map.guest_len()), State::Hole);
             map.push(run.len, State::Data(window.stored(run)));
         }
     }
@@ -50,6 +52,7 @@ pub(crate) fn open_window(window: Window, allocation: Option<&[Span]>) -> Result
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

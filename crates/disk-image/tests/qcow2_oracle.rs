@@ -55,7 +55,7 @@ fn backing_chains() {
     let undeclared = |how| Disk::try_open(&lab.path("undeclared"), how).map(|disk| disk.guest().unwrap());
     let default = OpenOptions::default();
     let error = undeclared(&default).unwrap_err();
-    assert_eq!(error, OpenError::Undeclared(Role::BackingFile));
+    assert_eq!(error, OpenError::Undeclared { role: Role::BackingFile, name: "base".into() });
     let how = OpenOptions { backing_format: Some(Format::Vmdk), ..OpenOptions::default() };
     assert!(undeclared(&how).unwrap()[..3 << 20] == lab.guest("base")[..3 << 20]);
 }

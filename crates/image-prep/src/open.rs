@@ -78,7 +78,7 @@ pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>
     let mut options = how.options();
     let mut formats_declared = true;
     let disk = match read(context, source.clone(), &options, &policy).await {
-        Err(ConvertError::Open { source: OpenError::Undeclared(_), .. })
+        Err(ConvertError::Open { source: OpenError::Undeclared { .. }, .. })
             if matches!(policy, References::List) =>
         {
             // The file is passed over, so any format will do.

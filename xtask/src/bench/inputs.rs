@@ -10,10 +10,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::flows::{Flow, Input};
-use super::{pages, place};
+use super::place;
 use crate::content::Content;
 use crate::images::{self, Size};
 use crate::repo::{Repo, output, run};
+use crate::sparse;
 
 /// Clusters of the sparse images, the default of qemu-img. One table of the second level is for 512 MiB of disk.
 const CLUSTER: u64 = 64 << 10;
@@ -79,16 +80,16 @@ impl Inputs {
         Ok(fs::metadata(&self.raw)?.blocks() * 512)
     }
 
-    /// The digest of the raw disk, [`pages::digest`].
+    /// The digest of the raw disk, [`sparse::digest`].
     pub(super) fn disk(&self) -> Result<&str> {
-        cached(&self.disk, || pages::digest(&self.raw))
+        cached(&self.disk, || sparse::digest(&self.raw))
     }
 
     /// The guest digest of the raw disk.
     pub(super) fn guest_digest(&self) -> Result<&str> {
         cached(&self.guest_digest, || {
             let content = Content::of(&self.raw)?;
-            pages::forget(&self.raw)?;
+            sparse::forget(&self.raw)?;
             Ok(content.guest_digest)
         })
     }

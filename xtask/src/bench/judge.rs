@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::child::Printed;
 use super::flows::{Input, Leaves};
 use super::inputs::Inputs;
-use super::pages;
 use crate::content::Content;
 use crate::images;
 use crate::repo::output;
+use crate::sparse;
 
 /// What a flow's commands must leave.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl<'a> Judge<'a> {
     /// Looks at what a command left.
     pub(super) fn check(&self, leaves: Leaves, out: &Path, printed: &Printed) -> Result<()> {
         match leaves {
-            Leaves::Raw => same("disk", &pages::digest(out)?, self.inputs.disk()?),
+            Leaves::Raw => same("disk", &sparse::digest(out)?, self.inputs.disk()?),
             Leaves::Qcow2 => self.check_qcow2(out),
             // The exit code was looked at.
             Leaves::Verdict => Ok(()),
@@ -82,7 +82,7 @@ impl<'a> Judge<'a> {
         let raw = out.with_extension("back");
         let mut convert = Command::new("qemu-img");
         output(convert.args(["convert", "-m", "16", "-W", "-f", "qcow2", "-O", "raw"]).arg(out).arg(&raw))?;
-        let found = pages::digest(&raw)?;
+        let found = sparse::digest(&raw)?;
         fs::remove_file(raw)?;
         same("disk", &found, self.inputs.disk()?)
     }

@@ -9,9 +9,9 @@ use super::child::{self, Printed, Usage};
 use super::flows::{Flow, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, MAX_PEAK, Rival, Target};
 use super::inputs::Inputs;
 use super::judge::Judge;
-use super::pages;
 use super::place::Place;
 use super::tools::{Paths, Tool, Tools};
+use crate::sparse;
 
 /// What all runs share.
 #[derive(Debug)]
@@ -103,9 +103,9 @@ impl Stage<'_> {
         let mut command = self.tools.command(job, &paths).map_err(Absent::NoTool)?;
         let mut done = || -> Result<Ran> {
             fs::create_dir_all(&folder)?;
-            pages::warm(input)?;
+            sparse::warm(input)?;
             if job.leaves == Leaves::Verdict {
-                pages::warm(&self.inputs.raw)?;
+                sparse::warm(&self.inputs.raw)?;
             }
             let usage = child::run(&mut command, &self.printed, self.limit)?;
             let (mut wall, mut len) = (usage.wall, 0);

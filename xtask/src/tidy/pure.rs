@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, Metadata, TargetKind};
 
 use super::Violations;
+use crate::repo::Repo;
 
 /// The crate that is pure.
 const PURE: &str = "disk-image";
@@ -62,6 +63,49 @@ pub(super) fn check_dependencies(metadata: &Metadata, found: &mut Violations) ->
 fn check_dependency(name: &str, found: &mut Violations) {
     if !COMPUTES_ONLY.contains(&name) {
         found.add(PURE, format_args!("links {name}, which is not on the list of crates that only compute"));
+    }
+}
+
+/// What makes the compiler refuse arithmetic and indexing that input could make fail.
+const CHECKED: &str = "#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]";
+
+/// Modules that see no byte of an image: types, texts, and what was checked already.
+const WITHOUT_INPUT: [&str; 19] = [
+    "crc32c",
+    "error",
+    "extent",
+    "guid",
+    "image",
+    "lib",
+    "limits",
+    "map",
+    "object",
+    "open",
+    "plan",
+    "qcow2",
+    "qcow2/layout",
+    "qcow2/ranks",
+    "reference",
+    "span",
+    "testing",
+    "varint",
+    "vmdk/create_type",
+];
+
+/// Looks for a module that reads images without the lints. A module's lints hold for those inside of it.
+pub(super) fn check_lints(repo: &Repo, file: &Path, source: &str, found: &mut Violations) {
+    let Ok(inside) = file.strip_prefix("crates/disk-image/src") else { return };
+    let module = inside.with_extension("");
+    let is_test = module.components().any(|part| part.as_os_str() == "tests");
+    if is_test || WITHOUT_INPUT.iter().any(|name| module == Path::new(name)) || source.contains(CHECKED) {
+        return;
+    }
+    let covered = module.ancestors().skip(1).filter(|outer| !outer.as_os_str().is_empty()).any(|outer| {
+        let outer = Path::new("crates/disk-image/src").join(outer).with_extension("rs");
+        repo.read(outer).is_ok_and(|source| source.contains(CHECKED))
+    });
+    if !covered {
+        found.add(file.display(), format_args!("reads images without `{CHECKED}`"));
     }
 }
 
@@ -130,6 +174,22 @@ mod tests {
             violations("// not std::fs\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}"),
             0
         );
+    }
+
+    #[test]
+    fn a_reader_without_lints_is_found() {
+        let check = |file: &str, source: &str| {
+            let mut found = Violations::default();
+            check_lints(&Repo::here(), &Path::new("crates/disk-image/src").join(file), source, &mut found);
+            found.lines().len()
+        };
+        assert_eq!(check("new.rs", "fn parse() {}"), 1);
+        assert_eq!(check("new.rs", CHECKED), 0);
+        assert_eq!(check("qcow2/new.rs", "fn parse() {}"), 1);
+        // The lints of vmdk.rs hold for its modules.
+        assert_eq!(check("vmdk/new.rs", "fn parse() {}"), 0);
+        assert_eq!(check("error.rs", "enum Error {}"), 0);
+        assert_eq!(check("qcow2/tests/new.rs", "fn test() {}"), 0);
     }
 
     #[test]

@@ -286,10 +286,11 @@ fn backing_names() {
         assert!(image.is_partial());
     }
     let error = |file: File| file.open().unwrap_err();
-    assert_eq!(error(backing(b"base", 512, b"")), OpenError::Undeclared(Role::BackingFile));
+    let undeclared = |name: &str| OpenError::Undeclared { role: Role::BackingFile, name: name.into() };
+    assert_eq!(error(backing(b"base", 512, b"")), undeclared("base"));
     assert_eq!(error(backing(b"base", 512, b"dmg")), OpenError::Unsupported(Feature::BackingFormat));
     // Directly behind the header, with no end of extensions before it.
-    assert_eq!(error(backing(b"base.img", 104, b"")), OpenError::Undeclared(Role::BackingFile));
+    assert_eq!(error(backing(b"base.img", 104, b"")), undeclared("base.img"));
     // An empty name is none, and then the format does not matter.
     assert!(backing(b"", 512, b"dmg").open().unwrap().references().is_empty());
     assert!(big(0).u32(104, 0xe279_2aca).u32(108, 3).u8(112, b'x').open().is_ok());
