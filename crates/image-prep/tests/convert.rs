@@ -88,7 +88,7 @@ fn the_image_is_never_the_output() {
     std::os::unix::fs::symlink("disk", bench.path("soft")).unwrap();
     for out in ["disk", "./disk", "hard", "soft"] {
         let run = bench.fails(2, ["convert", "disk", out]);
-        assert!(run.stderr.contains("both the image and the output"), "{run:?}");
+        assert!(run.stderr.contains("both the output and a file of the image"), "{run:?}");
     }
     assert_eq!(fs::metadata(bench.path("disk")).unwrap().len(), MIB);
 }
