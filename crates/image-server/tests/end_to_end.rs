@@ -65,14 +65,21 @@ async fn deletion_frees_what_no_other_image_has() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_images_are_refused_and_leave_nothing() {
     let fixture = Fixture::start().await;
-    let mut vhdx = disk(MIB, &[]);
-    vhdx[..8].copy_from_slice(b"vhdxfile");
+    let mut qed = disk(MIB, &[]);
+    qed[..4].copy_from_slice(b"QED\0");
+    // A good image, made to name a file of this machine as its backing file.
+    let mut overlay = include_bytes!("../../../testdata/disk.qcow2").to_vec();
+    overlay[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 11]);
+    overlay[512..523].copy_from_slice(b"/etc/passwd");
+    let header_len = usize::from(overlay[103]);
+    overlay[header_len..][..24].copy_from_slice(b"\xe2\x79\x2a\xca\0\0\0\x03raw\0\0\0\0\0\0\0\0\0\0\0\0\0");
     let mut qcow2 = vec![0_u8; 4096];
     qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     for (name, content, words) in [
         ("empty", Vec::new(), "empty"),
         ("text", b"to whom it may concern".repeat(100), "no known disk image format"),
-        ("vhdx", vhdx, "VHDX"),
+        ("qed", qed, "QED"),
+        ("overlay", overlay, "names the backing file `/etc/passwd`"),
         ("qcow2", qcow2, "cannot open"),
     ] {
         let url = fixture.upload(name, &content).await;
