@@ -187,22 +187,31 @@ impl Claims {
     }
 }
 
-/// A set of numbers in pages.
+/// A set of numbers in pages. The page that was written last is at hand: writers go through a file in order, nearly.
 #[derive(Debug, Default)]
 struct Bits {
+    hot: u64,
+    hot_page: Box<Page>,
+    /// The other pages.
     pages: HashMap<u64, Box<Page>>,
 }
 
 impl Bits {
     fn contains(&self, number: u64) -> bool {
         let (page, word, bit) = place(number);
-        self.pages.get(&page).and_then(|page| page.get(word)).is_some_and(|word| word & bit != 0)
+        let page = if page == self.hot { Some(&self.hot_page) } else { self.pages.get(&page) };
+        page.and_then(|page| page.get(word)).is_some_and(|word| word & bit != 0)
     }
 
     fn insert(&mut self, number: u64) {
         let (page, word, bit) = place(number);
-        let page = self.pages.entry(page).or_insert_with(|| Box::new([0; 32]));
-        if let Some(word) = page.get_mut(word) {
+        if page != self.hot {
+            let wanted = self.pages.remove(&page).unwrap_or_default();
+            let cold = std::mem::replace(&mut self.hot_page, wanted);
+            self.pages.insert(self.hot, cold);
+            self.hot = page;
+        }
+        if let Some(word) = self.hot_page.get_mut(word) {
             *word |= bit;
         }
     }
@@ -235,40 +244,26 @@ impl Streams {
     /// Adds a stream; false if one is known to begin there, or to reach past there.
     fn insert(&mut self, span: Span) -> bool {
         let (start, end) = (span.start, span.end());
-        let Some((&first, &(last, last_end))) = self.runs.range(..=start).next_back() else {
-            self.add(start, start, end);
-            return true;
+        let first = match self.runs.range_mut(..=start).next_back() {
+            Some((&first, (last, _))) if start == first || start == *last => return false,
+            Some((_, (last, _))) if start < *last => return self.doubts.insert(start),
+            Some((_, (_, last_end))) if start.saturating_add(STREAM_SLACK) < *last_end => return false,
+            Some((&first, (last, last_end))) if start <= *last_end => {
+                (*last, *last_end) = (start, end);
+                first
+            }
+            _ => {
+                self.runs.insert(start, (start, end));
+                start
+            }
         };
-        if start == first || start == last {
-            return false;
-        }
-        if start < last {
-            return self.doubts.insert(start);
-        }
-        if start.saturating_add(STREAM_SLACK) < last_end {
-            return false;
-        }
-        if start <= last_end {
-            self.runs.remove(&first);
-            self.add(first, start, end);
-        } else {
-            self.add(start, start, end);
+        // Join it with the run that follows.
+        let next = self.runs.range(start.saturating_add(1)..=end).next().map(|(&next, &run)| (next, run));
+        if let Some((next, run)) = next {
+            self.runs.remove(&next);
+            self.runs.insert(first, run);
         }
         true
-    }
-
-    /// Adds a run from `first` to a stream at `last` that ends at `end`, joined with the run that follows it.
-    fn add(&mut self, first: u64, last: u64, end: u64) {
-        let next = self.runs.range(first.saturating_add(1)..=end).next().map(|(&next, &run)| (next, run));
-        match next {
-            Some((next, run)) => {
-                self.runs.remove(&next);
-                self.runs.insert(first, run);
-            }
-            None => {
-                self.runs.insert(first, (last, end));
-            }
-        }
     }
 
     fn memory(&self) -> usize {
