@@ -41,6 +41,8 @@ pub async fn compare(
     options: &Options,
     cancel: &CancellationToken,
 ) -> Result<Comparison, ConvertError> {
+    first.check_whole()?;
+    second.check_whole()?;
     let sizes = (first.image().virtual_size(), second.image().virtual_size());
     let len = sizes.0.max(sizes.1);
     // Two parts of either side and their reads; see `convert` for the factor.

@@ -33,6 +33,7 @@ pub async fn convert<S: Sink>(
 ) -> Result<S::Output, ConvertError> {
     let sink = Arc::new(sink);
     let finished = async {
+        disk.check_whole()?;
         make_parts(disk, layout, &sink, options, cancel).await?;
         disk.sources().verify().await?;
         if cancel.is_cancelled() {

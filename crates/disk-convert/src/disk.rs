@@ -48,6 +48,14 @@ impl Disk {
         self.sources.image()
     }
 
+    /// Fails if the content of the disk is not all there; see [`Image::is_partial`].
+    pub(crate) fn check_whole(&self) -> Result<(), ConvertError> {
+        match self.image.is_partial() {
+            true => Err(ConvertError::Partial { name: self.source().name().into() }),
+            false => Ok(()),
+        }
+    }
+
     /// All the files that hold the disk.
     pub fn sources(&self) -> &Sources {
         &self.sources

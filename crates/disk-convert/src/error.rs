@@ -35,6 +35,12 @@ pub enum ConvertError {
         /// Why it is not opened.
         source: ReferenceFault,
     },
+    /// Files that the image names were passed over, so its content is not known.
+    #[error("`{name}` is open for information only: files that it names were passed over")]
+    Partial {
+        /// The source's name.
+        name: Box<str>,
+    },
     /// The source failed.
     #[error(transparent)]
     Source(#[from] SourceError),

@@ -29,6 +29,9 @@ pub enum References {
     Beneath(ReferenceFolder),
 }
 
+/// Most files of one disk: a VMDK of 4096 extent files, and as many again in its backing files.
+const MAX_FILES: usize = 8192;
+
 /// Why a file that an image names is not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +48,9 @@ pub enum ReferenceFault {
     /// A device, a FIFO, a folder.
     #[error("it is not a regular file")]
     NotAFile,
+    /// More files than any disk has.
+    #[error("the image names more than {MAX_FILES} files")]
+    TooMany,
     /// The same file twice in one disk.
     #[error("it is in use by this image already")]
     Twice,
@@ -116,6 +122,9 @@ impl Opener {
 
     /// Opens what `reference` names. Its id is the number of files opened before it.
     pub(crate) fn open(&mut self, reference: &Reference) -> Result<FileSource, ReferenceFault> {
+        if self.places.len() > MAX_FILES {
+            return Err(ReferenceFault::TooMany);
+        }
         let by = self.places.get(usize::from(reference.by.0)).unwrap_or(&self.folder.image);
         let place = resolve(folder_of(by), &reference.name)?;
         let inside = place.strip_prefix(&self.folder.root).map_err(|_| ReferenceFault::Outside)?;

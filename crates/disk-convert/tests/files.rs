@@ -188,3 +188,23 @@ fn only_files_and_devices_are_sources() {
     assert_eq!(fault(&folder.path().join("none")), Some(SourceFault::NotFound));
     assert_eq!(fault(Path::new("/dev/null")), Some(SourceFault::NotAFile));
 }
+
+/// A qcow2 that names a backing file is listed without it, and then nothing is made of it.
+#[tokio::test]
+async fn what_is_open_for_information_only_is_not_converted() {
+    let mut overlay = include_bytes!("../../../testdata/disk.qcow2").to_vec();
+    overlay[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 4]);
+    overlay[512..516].copy_from_slice(b"base");
+    let source = Arc::new(MemorySource::new("overlay", overlay));
+    let how = OpenOptions { backing_format: Some(Format::Raw), ..OpenOptions::default() };
+    let (options, cancel) = (Options::default(), CancellationToken::new());
+    let disk = open_image(source, &how, &References::List, &options, &cancel).await.unwrap();
+    assert!(disk.image().is_partial());
+    let layout = ObjectMap::raw(disk.image().virtual_size());
+    let error = convert(&disk, &layout, MemorySink::default(), &options, &cancel).await.unwrap_err();
+    assert!(matches!(error, ConvertError::Partial { .. }), "{error}");
+    let error = compare(&disk, &disk, &options, &cancel).await.unwrap_err();
+    assert!(matches!(error, ConvertError::Partial { .. }), "{error}");
+    let error = digest(&disk, &options, &cancel).await.unwrap_err();
+    assert!(matches!(error, ConvertError::Partial { .. }), "{error}");
+}

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -26,6 +27,7 @@ const IO_THREADS: usize = 2;
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> Exit {
     start_log(&cli.common);
+    allow_many_files();
     // Of what fails, `compare` says so with another code than of what differs.
     let is_compare = matches!(cli.command, Command::Compare(_));
     match run_command(cli) {
@@ -40,6 +42,13 @@ pub(crate) fn run(cli: Cli) -> Exit {
             }
         }
     }
+}
+
+/// Raises the soft limit of open files to the hard one: a disk may lie in thousands of files, and shells allow 1024.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is not allowed, the files that are too many say so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn run_command(cli: Cli) -> Result<Exit, Error> {

@@ -247,3 +247,28 @@ fn the_kernel_sees_no_file_opened_beyond_the_image() {
     let Some(log) = opened(&bench, &["convert", "--allow-references", "over", "out"]) else { return };
     assert!(log.contains("\"base.raw\""), "{log}");
 }
+
+#[test]
+fn a_disk_may_lie_in_more_files_than_a_shell_allows() {
+    let bench = Bench::new();
+    let mut descriptor = String::from(
+        "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\ncreateType=\"custom\"\n",
+    );
+    let mut expected = Vec::new();
+    for number in 0..200_u64 {
+        let content = noise(512, number);
+        fs::write(bench.path(&format!("part-{number}")), &content).unwrap();
+        descriptor.push_str(&format!("RW 1 FLAT \"part-{number}\" 0\n"));
+        expected.extend(content);
+    }
+    fs::write(bench.path("disk.vmdk"), descriptor).unwrap();
+    let convert = bench.command(["convert", "--allow-references", "disk.vmdk", "out"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -Sn 64; exec \"$@\"", "sh"])
+        .arg(convert.get_program())
+        .args(convert.get_args());
+    let run = limited.current_dir(bench.path("")).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    assert!(fs::read(bench.path("out")).unwrap() == expected);
+}
