@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::limits::MAX_MAP_MEMORY;
+use crate::map::check_memory;
 use crate::{Item, OpenError, Span};
 
 /// Bits in a page.
@@ -137,15 +137,7 @@ impl Claims {
     }
 
     fn check_memory(&self) -> Result<(), OpenError> {
-        let found = self.memory();
-        if found > MAX_MAP_MEMORY {
-            return Err(OpenError::Limit {
-                what: Item::The("memory that shows what is referenced"),
-                found: found as u64,
-                limit: MAX_MAP_MEMORY as u64,
-            });
-        }
-        Ok(())
+        check_memory(self.memory())
     }
 
     /// The number of the unit that holds `at`. What lies before the first unit counts as part of it: it is smaller than one.

@@ -265,14 +265,7 @@ impl ExtentMapBuilder {
 
     /// Refuses a map that has grown above [`MAX_MAP_MEMORY`].
     pub(crate) fn check_memory(&self) -> Result<(), OpenError> {
-        if self.memory() > MAX_MAP_MEMORY {
-            return Err(OpenError::Limit {
-                what: Item::The("memory of the extent map"),
-                found: self.memory() as u64,
-                limit: MAX_MAP_MEMORY as u64,
-            });
-        }
-        Ok(())
+        check_memory(self.memory())
     }
 
     /// Appends the runs of another map.
@@ -392,6 +385,18 @@ impl ExtentMapBuilder {
             }
         }
     }
+}
+
+/// Refuses metadata whose runs take more than [`MAX_MAP_MEMORY`] bytes.
+pub(crate) fn check_memory(found: usize) -> Result<(), OpenError> {
+    if found > MAX_MAP_MEMORY {
+        return Err(OpenError::Limit {
+            what: Item::The("memory of the extent map"),
+            found: found as u64,
+            limit: MAX_MAP_MEMORY as u64,
+        });
+    }
+    Ok(())
 }
 
 /// Where the next unit starts, seen from this one, if that alone tells this one's stored length.

@@ -7,11 +7,12 @@
 //! Refused: a pointer that is not aligned, has reserved bits, or leads past the end of the file; a table or a cluster that lies where
 //! something else does ([`Claims`]), because a file of 70 KiB could then ask for hours of work, and because tables are no guest
 //! data; compressed clusters that decode to more than the file can honestly hold. Cost: 12 bytes an L2 table, the claims, and the map;
-//! together at most [`MAX_MAP_MEMORY`].
+//! together at most [`MAX_MAP_MEMORY`](crate::limits::MAX_MAP_MEMORY).
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::claims::Claims;
-use crate::limits::{MAX_EXPANSION, MAX_EXPANSION_RATIO, MAX_MAP_MEMORY};
+use crate::limits::{MAX_EXPANSION, MAX_EXPANSION_RATIO};
+use crate::map::check_memory;
 use crate::qcow2::entries::entries;
 use crate::qcow2::entries::{Geometry, Output, SECTOR, Store};
 use crate::qcow2::header::{Checked, ENTRY, Root};
@@ -110,7 +111,7 @@ impl Walk {
             let indices = self.tables.index.get(first..).unwrap_or_default().iter();
             for (table, &index) in tables.zip(indices) {
                 self.geometry.push_table(&mut self.out, table, index.into())?;
-                check_memory(&self.out, &self.tables, &self.snapshots)?;
+                self.check_memory()?;
             }
             self.check_expansion()?;
             self.l2(next)
@@ -148,7 +149,9 @@ impl Walk {
     }
 
     fn check_memory(&self) -> Result<(), OpenError> {
-        check_memory(&self.out, &self.tables, &self.snapshots)
+        let Self { out, tables, snapshots, .. } = self;
+        let parts = [out.map.memory(), out.claims.memory(), tables.memory(), snapshots.memory()];
+        check_memory(parts.into_iter().fold(0, usize::saturating_add))
     }
 
     /// Refuses compressed clusters that decode to more than any honest writer puts into a file of this length.
@@ -168,20 +171,6 @@ fn stream_starts(map: &ExtentMap) -> impl Iterator<Item = u64> {
         State::Encoded { stored: Stored { span, .. }, .. } => Some(span.start),
         _ => None,
     })
-}
-
-fn check_memory(out: &Output, tables: &Tables, snapshots: &Snapshots) -> Result<(), OpenError> {
-    let found = [out.map.memory(), out.claims.memory(), tables.memory(), snapshots.memory()]
-        .into_iter()
-        .fold(0, usize::saturating_add);
-    if found > MAX_MAP_MEMORY {
-        return Err(OpenError::Limit {
-            what: Item::The("memory of the extent map"),
-            found: found as u64,
-            limit: MAX_MAP_MEMORY as u64,
-        });
-    }
-    Ok(())
 }
 
 impl Tables {

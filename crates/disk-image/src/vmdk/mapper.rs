@@ -9,7 +9,7 @@
 use super::SECTOR;
 use super::shape::Shape;
 use crate::claims::Claims;
-use crate::limits::MAX_MAP_MEMORY;
+use crate::map::check_memory;
 use crate::span::Window;
 use crate::{Encoding, ExtentMap, ExtentMapBuilder, Item, OpenError, Span, State};
 
@@ -167,15 +167,7 @@ impl Mapper {
     }
 
     pub(super) fn check_memory(&self) -> Result<(), OpenError> {
-        let found = self.map.memory().saturating_add(self.claims.memory());
-        if found > MAX_MAP_MEMORY {
-            return Err(OpenError::Limit {
-                what: Item::The("memory of the extent map"),
-                found: found as u64,
-                limit: MAX_MAP_MEMORY as u64,
-            });
-        }
-        Ok(())
+        check_memory(self.map.memory().saturating_add(self.claims.memory()))
     }
 
     /// The map of the guest bytes in this file, and the compressed grain with the highest start.
