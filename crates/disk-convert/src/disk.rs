@@ -83,7 +83,8 @@ pub async fn open_image(
 
 /// An image while it is opened.
 struct Opening {
-    files: Vec<Arc<dyn ByteSource>>,
+    /// The files opened so far.
+    sources: Sources,
     references: Policy,
     /// The start of the image's own file, which is wanted first to recognise the format, then to parse it.
     head: (Stored, Bytes),
@@ -102,7 +103,11 @@ impl Opening {
             References::List => Policy::List,
             References::Beneath(folder) => Policy::Beneath(Opener::new(folder)?),
         };
-        Ok(Self { files: vec![source], references, head: (Stored::image(0, 0), Bytes::new()) })
+        Ok(Self {
+            sources: Sources::new(vec![source]),
+            references,
+            head: (Stored::image(0, 0), Bytes::new()),
+        })
     }
 
     async fn run(
@@ -111,13 +116,13 @@ impl Opening {
         options: &Options,
         cancel: &CancellationToken,
     ) -> Result<Disk, ConvertError> {
-        let mut step = open(self.files[0].len(), how).map_err(|error| self.refused(error))?;
+        let mut step = open(self.sources.image().len(), how).map_err(|error| self.refused(error))?;
         let mut image = loop {
             step = match step {
                 Open::Ready(image) => break image,
                 Open::Need(need) => {
                     // A job that reads a local file cannot be dropped, only waited for.
-                    let local = self.files.iter().all(|file| file.blocking().is_some());
+                    let local = self.sources.are_local();
                     let read = self.read(need.wants(), &options.workers);
                     let answers = if local { read.await? } else { unless_cancelled(cancel, read).await? };
                     if cancel.is_cancelled() {
@@ -127,38 +132,45 @@ impl Opening {
                     options.workers.run(move || need.resume(answers)).await?
                 }
                 Open::Refer(refer) => {
+                    let mut files: Vec<_> = self.sources.iter().cloned().collect();
                     let mut referred = Vec::new();
                     for reference in refer.references() {
-                        referred.push(unless_cancelled(cancel, self.refer(reference)).await?);
+                        let opening = self.refer(reference, &mut files);
+                        referred.push(unless_cancelled(cancel, opening).await?);
                     }
+                    self.sources = Sources::new(files);
                     options.workers.run(move || refer.resume(referred)).await?
                 }
             }
             .map_err(|error| self.refused(error))?;
         };
         if image.format() == Format::Raw
-            && let Some(allocation) = unless_cancelled(cancel, self.files[0].allocation()).await?
+            && let Some(allocation) = unless_cancelled(cancel, self.sources.image().allocation()).await?
         {
-            image = raw::open(self.files[0].len(), Some(&allocation)).map_err(|error| self.refused(error))?;
+            let len = self.sources.image().len();
+            image = raw::open(len, Some(&allocation)).map_err(|error| self.refused(error))?;
         }
-        Ok(Disk { image: Arc::new(image), sources: Sources::new(self.files) })
+        Ok(Disk { image: Arc::new(image), sources: self.sources })
     }
 
     fn refused(&self, error: OpenError) -> ConvertError {
         let (file, source) = error.located();
-        let file = self.files.get(usize::from(file.0)).unwrap_or(&self.files[0]);
-        ConvertError::Open { name: file.name().into(), source }
+        ConvertError::Open { name: self.sources.file(file).name().into(), source }
     }
 
-    /// Opens a file that the image names, if the policy lets it in.
-    async fn refer(&mut self, reference: &Reference) -> Result<Referred, ConvertError> {
+    /// Opens a file that the image names, if the policy lets it in, and appends it to `files`.
+    async fn refer(
+        &mut self,
+        reference: &Reference,
+        files: &mut Vec<Arc<dyn ByteSource>>,
+    ) -> Result<Referred, ConvertError> {
         let opened = match &mut self.references {
             Policy::List => return Ok(Referred::Skipped),
             Policy::Deny => Err(ReferenceFault::Denied),
             Policy::Beneath(opener) => opener.open(reference).map(|source| (source, opener.last())),
         };
         let (source, file) = opened.map_err(|source| {
-            let by = self.files.get(usize::from(reference.by.0)).unwrap_or(&self.files[0]);
+            let by = self.sources.file(reference.by);
             ConvertError::Reference { name: by.name().into(), reference: reference.clone(), source }
         })?;
         let allocation = match reference.format {
@@ -166,7 +178,7 @@ impl Opening {
             _ => None,
         };
         let len = source.len();
-        self.files.push(Arc::new(source));
+        files.push(Arc::new(source));
         Ok(Referred::File { file, len, allocation })
     }
 
@@ -176,9 +188,8 @@ impl Opening {
         let in_head =
             |head: &(Stored, Bytes), want: &Stored| want.file == head.0.file && head.0.span.covers(want.span);
         let missing = wants.iter().filter(|want| !in_head(head, want)).copied().collect();
-        let sources = Sources::new(self.files.clone());
-        let reads = sources.shape().reads.merge(missing);
-        let bytes = read_all(&sources, &reads, workers).await?;
+        let reads = self.sources.shape().reads.merge(missing);
+        let bytes = read_all(&self.sources, &reads, workers).await?;
         let read: Vec<_> = reads.into_iter().zip(bytes).collect();
         if let Some(first) = read.first().filter(|(at, _)| at.span.start == 0 && head.0.span.is_empty()) {
             head.clone_from(first);

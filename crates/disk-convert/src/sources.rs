@@ -10,12 +10,15 @@ use crate::{ByteSource, SourceError, SourceShape};
 #[derive(Clone)]
 pub struct Sources {
     files: Arc<[Arc<dyn ByteSource>]>,
+    /// Known once: it is asked for each part, and there may be thousands of files.
+    local: bool,
 }
 
 impl Sources {
     /// The files, in the order of their ids.
     pub(crate) fn new(files: Vec<Arc<dyn ByteSource>>) -> Self {
-        Self { files: files.into() }
+        let local = files.iter().all(|file| file.blocking().is_some());
+        Self { files: files.into(), local }
     }
 
     /// The image's own file.
@@ -41,7 +44,7 @@ impl Sources {
 
     /// True if no read waits for a network.
     pub fn are_local(&self) -> bool {
-        self.files.iter().all(|file| file.blocking().is_some())
+        self.local
     }
 
     /// Fails if a file is known to have changed since it was opened.
