@@ -92,7 +92,7 @@ impl Assembler<'_> {
         match origin {
             Origin::Literal(bytes) => into.copy_from_slice(bytes),
             Origin::Stored(stored) if self.local => {
-                read_at(self.sources, *stored, into)?;
+                self.sources.read_at(*stored, into)?;
                 self.counters.read(stored.span.len);
             }
             Origin::Stored(stored) => into.copy_from_slice(self.bytes(*stored)?),
@@ -158,7 +158,7 @@ impl<'a> Store<'a> {
         let mut reads = Vec::with_capacity(wants.len());
         for want in wants {
             let (here, after) = rest.split_at_mut(to_usize(want.span.len));
-            read_at(sources, *want, here)?;
+            sources.read_at(*want, here)?;
             counters.read(want.span.len);
             reads.push((*want, &*here));
             rest = after;
@@ -173,15 +173,6 @@ impl<'a> Store<'a> {
         let (at, bytes) = self.reads.get(after.checked_sub(1)?)?;
         let from = to_usize(stored.span.start - at.span.start);
         bytes.get(from..from.checked_add(to_usize(stored.span.len))?).filter(|_| at.file == stored.file)
-    }
-}
-
-/// Reads a run of a file that does not wait for a network.
-fn read_at(sources: &Sources, stored: Stored, into: &mut [u8]) -> Result<(), SourceError> {
-    let source = sources.file(stored.file);
-    match source.blocking() {
-        Some(file) => file.read_at(stored.span.start, into),
-        None => Err(SourceError::new(source.name(), stored.span, SourceFault::Protocol)),
     }
 }
 

@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
 use crate::buffer::BufferPool;
-use crate::convert::reads_and_cost;
+use crate::convert::{BATCH, reads_and_cost};
 use crate::disk::read_all;
 use crate::{BLOCK_SIZE, ConvertError, Disk, Options, SinkError};
+
+/// Least size of a part of disks that do not wait for a network, bytes.
+const LOCAL_PART: u64 = 512 << 10;
 
 /// What comparing two disks finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +48,18 @@ pub async fn compare(
     second.check_whole()?;
     let sizes = (first.image().virtual_size(), second.image().virtual_size());
     let len = sizes.0.max(sizes.1);
+    let local = first.sources().are_local() && second.sources().are_local();
+    let part_size = part_size([first, second], local);
+    let batch = if local { BATCH.div_ceil(part_size) } else { 1 };
     // Two parts of either side and their reads; see `convert` for the factor.
-    let needed = 2 * 2 * 3 * BLOCK_SIZE;
+    let needed = 2 * 2 * 3 * part_size;
     if options.memory < needed {
         return Err(ConvertError::Budget { memory: options.memory, needed });
     }
     let both = Arc::new(Both {
         sides: [Side::new(first), Side::new(second)],
         options: options.clone(),
-        buffers: BufferPool::new(to_usize(BLOCK_SIZE)),
+        buffers: BufferPool::new(to_usize(part_size)),
         found: AtomicU64::new(u64::MAX),
     });
     let stored = |disk: &Disk| disk.image().map().stats().data + disk.image().map().stats().encoded;
@@ -62,19 +68,25 @@ pub async fn compare(
     let in_flight = options.workers.jobs() + first.sources().shape().in_flight;
     let mut admission = Admission::new(options.memory, in_flight, cancel);
     let stop = admission.stop();
+    let mut at = 0;
+    let mut next = std::iter::from_fn(|| {
+        let filled = both.sides.iter().filter_map(|side| side.next_filled(at)).min()?;
+        at = filled / part_size * part_size;
+        let part = Span::new(at, part_size.min(len - at));
+        at = part.end();
+        (part.start <= both.found.load(Ordering::Relaxed))
+            .then(|| PartPair { part, sides: both.sides.each_ref().map(|side| side.plan(part)) })
+    })
+    .fuse()
+    .peekable();
     let planned = async {
-        let mut at = 0;
-        while let Some(filled) = both.sides.iter().filter_map(|side| side.next_filled(at)).min() {
-            at = filled / BLOCK_SIZE * BLOCK_SIZE;
-            if at > both.found.load(Ordering::Relaxed) {
-                break;
-            }
-            let part = Span::new(at, BLOCK_SIZE.min(len - at));
-            let sides: Vec<_> = both.sides.iter().map(|side| side.plan(part)).collect();
-            let admitted = admission.admit(sides.iter().map(|side| side.cost).sum()).await?;
+        while next.peek().is_some() {
+            let pairs: Vec<PartPair> = next.by_ref().take(to_usize(batch)).collect();
+            // A worker compares the parts of a batch one after the other.
+            let cost = pairs.iter().map(|pair| pair.sides.iter().map(|side| side.cost).sum()).max();
+            let admitted = admission.admit(cost.unwrap_or(0)).await?;
             let (both, stop) = (both.clone(), stop.clone());
-            admission.spawn(admitted, async move { both.compare(part, sides, &stop).await });
-            at = part.end();
+            admission.spawn(admitted, async move { both.compare(pairs, &stop).await });
         }
         Ok(())
     };
@@ -89,12 +101,25 @@ pub async fn compare(
     })
 }
 
+/// The size of parts: both sides of one fit the cache where there is nothing to wait for, and no encoded unit is cut.
+fn part_size(disks: [&Disk; 2], local: bool) -> u64 {
+    let least = if local { LOCAL_PART } else { BLOCK_SIZE };
+    let units = disks.map(|disk| disk.image().map().stats().largest_unit.max(1));
+    units.into_iter().fold(least, |size, unit| size.next_multiple_of(unit))
+}
+
 struct Both {
     sides: [Side; 2],
     options: Options,
     buffers: BufferPool,
     /// Lowest offset of a difference found so far.
     found: AtomicU64,
+}
+
+/// A part of both disks.
+struct PartPair {
+    part: Span,
+    sides: [SidePart; 2],
 }
 
 /// How one side of a part is made.
@@ -107,6 +132,9 @@ struct SidePart {
 
 /// The same, fetched.
 type Fetch = (Plan, Vec<(Stored, Bytes)>);
+
+/// A part whose sides a worker can make.
+type FetchedPair = (Span, Vec<Fetch>);
 
 struct Side {
     disk: Disk,
@@ -130,25 +158,29 @@ impl Side {
 }
 
 impl Both {
-    /// Compares a part. After a cancellation, at most a CPU job is still running, and it is waited for.
+    /// Compares parts. After a cancellation, at most a CPU job is still running, and it is waited for.
     async fn compare(
         self: Arc<Self>,
-        part: Span,
-        sides: Vec<SidePart>,
+        pairs: Vec<PartPair>,
         stop: &CancellationToken,
     ) -> Result<(), ConvertError> {
-        let fetched = stop.run_until_cancelled(self.fetch(sides)).await;
-        let fetched = fetched.unwrap_or(Err(ConvertError::Cancelled))?;
+        let mut fetched: Vec<FetchedPair> = Vec::with_capacity(pairs.len());
+        for PartPair { part, sides } in pairs {
+            let sides = stop.run_until_cancelled(self.fetch(sides)).await;
+            fetched.push((part, sides.unwrap_or(Err(ConvertError::Cancelled))?));
+        }
         let workers = self.options.workers.clone();
         let stop = stop.clone();
-        let job = move || match stop.is_cancelled() {
-            true => Err(ConvertError::Cancelled),
-            false => self.compare_now(part, fetched),
+        let job = move || {
+            fetched.into_iter().try_for_each(|(part, sides)| match stop.is_cancelled() {
+                true => Err(ConvertError::Cancelled),
+                false => self.compare_now(part, sides),
+            })
         };
         workers.run(job).await?
     }
 
-    async fn fetch(&self, parts: Vec<SidePart>) -> Result<Vec<Fetch>, ConvertError> {
+    async fn fetch(&self, parts: [SidePart; 2]) -> Result<Vec<Fetch>, ConvertError> {
         let mut fetched = Vec::new();
         for (side, SidePart { plan, reads, .. }) in self.sides.iter().zip(parts) {
             let bytes = read_all(side.disk.sources(), &reads, &self.options.workers).await?;

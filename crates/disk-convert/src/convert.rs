@@ -16,6 +16,9 @@ use crate::{
     ConvertError, Disk, FilledPart, Options, Part, PartRules, PartSize, Payload, Sink, SinkError, Zeroes,
 };
 
+/// What a worker makes of an output before it hands over again, bytes: a hop between threads costs as much as copying 50 KiB.
+pub(crate) const BATCH: u64 = 8 << 20;
+
 /// Makes the output that `layout` describes from `disk`, and gives it to `sink`.
 ///
 /// Holds at most `options.memory` bytes of parts and reads. Reads each stored byte once for each part that needs it.
@@ -73,10 +76,10 @@ async fn make_parts<S: Sink>(
     });
 
     let jobs = options.workers.jobs();
-    let in_flight = if disk.sources().are_local() && sink.blocking().is_some() {
-        jobs * 2
+    let (in_flight, batch) = if disk.sources().are_local() && sink.blocking().is_some() {
+        (jobs * 2, BATCH.div_ceil(part_size))
     } else {
-        shape.in_flight.max(rules.in_flight) + jobs
+        (shape.in_flight.max(rules.in_flight) + jobs, 1)
     };
     let mut admission = Admission::new(options.memory, in_flight, cancel);
     let maker = PartMaker {
@@ -87,20 +90,26 @@ async fn make_parts<S: Sink>(
         buffers: BufferPool::new(to_usize(part_size)),
         stop: admission.stop(),
     };
+    let mut at = 0;
+    let next = std::iter::from_fn(|| {
+        if rules.zeroes != Zeroes::Put {
+            let filled = layout.next_filled(disk.image().map(), at)?;
+            at = filled / part_size * part_size;
+        }
+        let part = Span::new(at, part_size.min(len.checked_sub(at).filter(|left| *left > 0)?));
+        at += part_size;
+        let number = u32::try_from(part.start / part_size).unwrap_or(u32::MAX);
+        Some(maker.plan(number, layout, part))
+    });
     let planned = async {
-        let mut at = 0;
-        while at < len {
-            if rules.zeroes != Zeroes::Put {
-                let Some(filled) = layout.next_filled(disk.image().map(), at) else { break };
-                at = filled / part_size * part_size;
-            }
-            let part = Span::new(at, part_size.min(len - at));
-            let number = u32::try_from(at / part_size).unwrap_or(u32::MAX);
-            let job = maker.plan(number, layout, part);
-            let admitted = admission.admit(job.cost).await?;
+        let mut next = next.peekable();
+        while next.peek().is_some() {
+            let parts: Vec<PartJob> = next.by_ref().take(to_usize(batch)).collect();
+            // A worker makes the parts of a batch one after the other.
+            let cost = parts.iter().map(|part| part.cost).max().unwrap_or(0);
+            let admitted = admission.admit(cost).await?;
             let maker = maker.clone();
-            admission.spawn(admitted, async move { maker.make(job).await });
-            at += part_size;
+            admission.spawn(admitted, async move { maker.make(parts).await });
         }
         Ok(())
     };
@@ -173,46 +182,60 @@ struct PartJob {
     /// What has to be fetched before a worker can begin; empty where the worker reads for itself.
     reads: Vec<Stored>,
     cost: u64,
+    /// What there is to count when it has been put.
+    done: u64,
+}
+
+/// A part that a worker can begin.
+struct Fetch {
+    number: u32,
+    plan: Plan,
+    fetched: Vec<(Stored, bytes::Bytes)>,
+    done: u64,
 }
 
 impl<S: Sink> PartMaker<S> {
     fn plan(&self, number: u32, layout: &ObjectMap, part: Span) -> PartJob {
         let plan = Plan::new(self.disk.image().map(), layout, part);
         let (reads, cost) = reads_and_cost(&self.disk, &plan);
-        PartJob { number, plan, reads, cost }
+        let done = match self.rules.zeroes {
+            Zeroes::Put => part.len,
+            Zeroes::SkipParts | Zeroes::SkipRuns => plan.pieces.iter().map(|piece| piece.len).sum(),
+        };
+        PartJob { number, plan, reads, cost, done }
     }
 
-    /// Makes a part and puts it. After an error or a cancellation, at most a CPU job or a local write is still running, and it is
+    /// Makes parts and puts them. After an error or a cancellation, at most a CPU job or a local write is still running, and it is
     /// waited for.
-    async fn make(self, job: PartJob) -> Result<(), ConvertError> {
-        if self.stop.is_cancelled() {
-            return Err(ConvertError::Cancelled);
-        }
-        let PartJob { number, plan, reads, .. } = job;
-        let object = plan.object;
-        let counters = self.options.counters.clone();
-        let filled: u64 = plan.pieces.iter().map(|piece| piece.len).sum();
-
-        if plan.pieces.is_empty() {
-            let part = Part { number, offset: object.start, payload: Payload::Zero(object.len) };
-            let put = self.sink.put(part);
-            // A write to a local disk cannot be dropped, only waited for.
-            match self.sink.blocking() {
-                Some(_) => put.await?,
-                None => self.unless_stopped(put).await?,
+    async fn make(self, parts: Vec<PartJob>) -> Result<(), ConvertError> {
+        let mut filled = Vec::with_capacity(parts.len());
+        for PartJob { number, plan, reads, done, .. } in parts {
+            if self.stop.is_cancelled() {
+                return Err(ConvertError::Cancelled);
             }
-        } else {
-            let fetched = self.unless_stopped(self.fetch(reads)).await?;
-            let maker = self.clone();
-            let ready = self.options.workers.run(move || maker.work(number, &plan, fetched)).await??;
-            if let Some(part) = ready {
-                self.unless_stopped(self.sink.put(part)).await?;
+            if plan.pieces.is_empty() {
+                let Span { start: offset, len } = plan.object;
+                let put = self.sink.put(Part { number, offset, payload: Payload::Zero(len) });
+                // A write to a local disk cannot be dropped, only waited for.
+                match self.sink.blocking() {
+                    Some(_) => put.await?,
+                    None => self.unless_stopped(put).await?,
+                }
+                self.options.counters.part_done(done);
+            } else {
+                let fetched = self.unless_stopped(self.fetch(reads)).await?;
+                filled.push(Fetch { number, plan, fetched, done });
             }
         }
-        counters.part_done(match self.rules.zeroes {
-            Zeroes::Put => object.len,
-            Zeroes::SkipParts | Zeroes::SkipRuns => filled,
-        });
+        if filled.is_empty() {
+            return Ok(());
+        }
+        let maker = self.clone();
+        let work = move || filled.into_iter().map(|part| maker.work(part)).collect::<Result<Vec<_>, _>>();
+        for (part, done) in self.options.workers.run(work).await??.into_iter().flatten() {
+            self.unless_stopped(self.sink.put(part)).await?;
+            self.options.counters.part_done(done);
+        }
         Ok(())
     }
 
@@ -224,16 +247,13 @@ impl<S: Sink> PartMaker<S> {
         Ok(reads.into_iter().zip(bytes).collect())
     }
 
-    /// What a worker does: assembles the part, and puts it too if the sink does not wait for a network.
-    fn work(
-        &self,
-        number: u32,
-        plan: &Plan,
-        fetched: Vec<(Stored, bytes::Bytes)>,
-    ) -> Result<Option<Part>, ConvertError> {
+    /// What a worker does: assembles the part, and puts it too if the sink does not wait for a network. Else it is returned, with what
+    /// there is to count when it has been put.
+    fn work(&self, part: Fetch) -> Result<Option<(Part, u64)>, ConvertError> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
+        let Fetch { number, plan, fetched, done } = part;
         let sources = self.disk.sources();
         let fetched = match sources.are_local() {
             true => Fetched::Local(sources.shape().reads),
@@ -242,7 +262,7 @@ impl<S: Sink> PartMaker<S> {
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
-        let runs = assemble(plan, sources, &fetched, &self.options.counters, &mut buffer[..len])?;
+        let runs = assemble(&plan, sources, &fetched, &self.options.counters, &mut buffer[..len])?;
         if self.rules.zeroes != Zeroes::SkipRuns {
             zero_gaps(&mut buffer[..len], &runs);
         }
@@ -250,9 +270,10 @@ impl<S: Sink> PartMaker<S> {
             Some(sink) => {
                 let bytes = &buffer[..len];
                 sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                self.options.counters.part_done(done);
                 Ok(None)
             }
-            None => Ok(Some(Part { number, offset, payload: Payload::Data(buffer.freeze(len)) })),
+            None => Ok(Some((Part { number, offset, payload: Payload::Data(buffer.freeze(len)) }, done))),
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use disk_image::{
     ExtentMap, Format, Image, Open, OpenError, OpenOptions, Reference, Referred, Stored, open, raw,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::to_usize;
@@ -225,18 +225,15 @@ pub(crate) async fn read_all(
     wants: &[Stored],
     workers: &Workers,
 ) -> Result<Vec<Bytes>, ConvertError> {
+    if sources.are_local() {
+        return read_all_local(sources, wants, workers).await;
+    }
     stream::iter(wants.to_vec())
         .map(|want| async move {
-            let span = want.span;
             let source = sources.file(want.file);
-            let bytes = if source.blocking().is_some() {
-                let file = source.clone();
-                workers.run(move || read_local(&file, want)).await??
-            } else {
-                source.read(span).await?
-            };
-            if bytes.len() as u64 != span.len {
-                return Err(SourceError::new(source.name(), span, SourceFault::Protocol).into());
+            let bytes = source.read(want.span).await?;
+            if bytes.len() as u64 != want.span.len {
+                return Err(SourceError::new(source.name(), want.span, SourceFault::Protocol).into());
             }
             Ok(bytes)
         })
@@ -245,11 +242,27 @@ pub(crate) async fn read_all(
         .await
 }
 
-fn read_local(source: &Arc<dyn ByteSource>, want: Stored) -> Result<Bytes, SourceError> {
-    let Some(file) = source.blocking() else {
-        return Err(SourceError::new(source.name(), want.span, SourceFault::Protocol));
-    };
-    let mut bytes = vec![0; to_usize(want.span.len)];
-    file.read_at(want.span.start, &mut bytes)?;
-    Ok(bytes.into())
+/// Reads on the workers, each its share of the runs: a hop between threads costs more than a small read.
+async fn read_all_local(
+    sources: &Sources,
+    wants: &[Stored],
+    workers: &Workers,
+) -> Result<Vec<Bytes>, ConvertError> {
+    let share = wants.len().div_ceil(workers.jobs()).max(1);
+    let jobs = wants.chunks(share).map(|wants| {
+        let (sources, wants) = (sources.clone(), wants.to_vec());
+        workers.run(move || {
+            let read = |want: &Stored| {
+                let mut bytes = vec![0; to_usize(want.span.len)];
+                sources.read_at(*want, &mut bytes)?;
+                Ok(Bytes::from(bytes))
+            };
+            wants.iter().map(read).collect::<Result<Vec<_>, SourceError>>()
+        })
+    });
+    let mut read = Vec::with_capacity(wants.len());
+    for share in future::join_all(jobs).await {
+        read.extend(share??);
+    }
+    Ok(read)
 }

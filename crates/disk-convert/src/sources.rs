@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use disk_image::FileId;
+use disk_image::{FileId, Stored};
 
-use crate::{ByteSource, SourceError, SourceShape};
+use crate::{ByteSource, SourceError, SourceFault, SourceShape};
 
 /// The image's file and those that it names, by [`FileId`]. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +45,15 @@ impl Sources {
     /// True if no read waits for a network.
     pub fn are_local(&self) -> bool {
         self.local
+    }
+
+    /// Reads a run of a file that does not wait for a network.
+    pub(crate) fn read_at(&self, stored: Stored, into: &mut [u8]) -> Result<(), SourceError> {
+        let source = self.file(stored.file);
+        match source.blocking() {
+            Some(file) => file.read_at(stored.span.start, into),
+            None => Err(SourceError::new(source.name(), stored.span, SourceFault::Protocol)),
+        }
     }
 
     /// Fails if a file is known to have changed since it was opened.

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use crate::error::Error;
 
+/// Bytes to gather before they are written: a map may have many lines.
+const BUFFER: usize = 64 << 10;
+
 /// Writes results, for people or for programs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -44,7 +47,7 @@ impl Output {
 
     /// Whatever is written, buffered, whole.
     pub(crate) fn write(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::with_capacity(BUFFER, io::stdout().lock());
         write(&mut out).and_then(|()| out.flush()).map_err(|source| Error::Output { source })
     }
 }

@@ -140,24 +140,29 @@ impl Geometry {
         let mut words = entries(table);
         let mut guest = Span::new(first, 0);
         let mut number = 0_u64;
+        // Most entries of a sparse disk are empty: their clusters become one run before the map hears of them.
+        let mut hole = 0_u64;
         while let Some(value) = words.next() {
             guest.len = self.guest_len.saturating_sub(guest.start).min(self.cluster);
             if guest.is_empty() {
                 break;
             }
             let bitmap = if per_entry == 2 { words.next().unwrap_or(0) } else { 0 };
-            self.push(out, &Entry { value, bitmap, at: (index, number), guest })?;
+            if value == 0 && bitmap == 0 {
+                hole = hole.saturating_add(guest.len);
+            } else {
+                out.map.push(std::mem::take(&mut hole), State::Hole);
+                self.push(out, &Entry { value, bitmap, at: (index, number), guest })?;
+            }
             guest.start = guest.start.saturating_add(self.cluster);
             number = number.saturating_add(1);
         }
+        out.map.push(hole, State::Hole);
         Ok(())
     }
 
+    /// Appends the guest cluster of an entry that is not empty.
     fn push(&self, out: &mut Output, entry: &Entry) -> Result<(), OpenError> {
-        if entry.value == 0 && entry.bitmap == 0 {
-            out.map.push(entry.guest.len, State::Hole);
-            return Ok(());
-        }
         if entry.value & COMPRESSED != 0 {
             return self.push_compressed(out, entry);
         }
