@@ -1,6 +1,7 @@
 //! Local files and block devices, as sources and as sinks.
 
 mod device;
+mod flusher;
 mod sink;
 mod source;
 

@@ -4,12 +4,13 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use disk_image::Span;
 use tempfile::NamedTempFile;
 
+use super::flusher::Flusher;
 use crate::assemble::to_usize;
 use crate::{
     FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, SinkError, SinkFault, Zeroes, is_zero,
@@ -26,6 +27,7 @@ pub struct FileSink {
     path: PathBuf,
     name: Box<str>,
     file: File,
+    flusher: Arc<Flusher>,
     /// Taken when the file is finished or removed.
     temporary: Mutex<Option<NamedTempFile>>,
 }
@@ -56,13 +58,16 @@ impl FileSink {
             .map_err(failed)?;
         temporary.as_file().set_len(len).map_err(failed)?;
         let file = temporary.as_file().try_clone().map_err(failed)?;
-        Ok(Self { path, name, file, temporary: Mutex::new(Some(temporary)) })
+        let flusher = Arc::new(Flusher::new(temporary.as_file().try_clone().map_err(failed)?));
+        Ok(Self { path, name, file, flusher, temporary: Mutex::new(Some(temporary)) })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.file
             .write_all_at(bytes, offset)
-            .map_err(|error| SinkError::io(self.name.clone(), Some(offset), error))
+            .map_err(|error| SinkError::io(self.name.clone(), Some(offset), error))?;
+        self.flusher.written(bytes.len() as u64);
+        Ok(())
     }
 }
 
@@ -91,8 +96,10 @@ impl Sink for FileSink {
     async fn finish(&self, _len: u64) -> Result<(), SinkError> {
         let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
         let path = self.path.clone();
+        let flusher = self.flusher.clone();
         let publish = move || -> io::Result<()> {
             let Some(temporary) = temporary else { return Ok(()) };
+            flusher.stop()?;
             temporary.as_file().sync_all()?;
             let file = temporary.persist(&path).map_err(|refused| refused.error)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -106,6 +113,10 @@ impl Sink for FileSink {
     }
 
     async fn abort(&self) {
+        // What is not on its way to the disk yet is forgotten, so that there is little to wait for.
+        let _ = self.file.set_len(0);
+        let flusher = self.flusher.clone();
+        let _ = tokio::task::spawn_blocking(move || flusher.stop()).await;
         // Dropping removes the file; that it is gone already is as good.
         drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
