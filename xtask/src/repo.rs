@@ -70,8 +70,17 @@ impl Repo {
 
     /// Builds a binary of the workspace and gives its path.
     pub(crate) fn build(&self, bin: &str, profile: Profile) -> Result<PathBuf> {
+        self.build_with(&["--bin", bin], bin, profile)
+    }
+
+    /// The same for a package that is built only by name.
+    pub(crate) fn build_of(&self, package: &str, bin: &str, profile: Profile) -> Result<PathBuf> {
+        self.build_with(&["--package", package, "--bin", bin], bin, profile)
+    }
+
+    fn build_with(&self, which: &[&str], bin: &str, profile: Profile) -> Result<PathBuf> {
         let mut cargo = self.cargo();
-        cargo.args(["build", "--quiet", "--bin", bin]);
+        cargo.args(["build", "--quiet"]).args(which);
         if bin == "read-back" {
             cargo.args(["--features", "xtask/read-back"]);
         }
