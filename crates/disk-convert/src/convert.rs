@@ -201,12 +201,14 @@ impl<S: Sink> PartMaker<S> {
                 Some(_) => put.await?,
                 None => self.unless_stopped(put).await?,
             }
+            counters.put(object.len, 0);
         } else {
             let fetched = self.unless_stopped(self.fetch(reads)).await?;
             let maker = self.clone();
             let ready = self.options.workers.run(move || maker.work(number, &plan, fetched)).await??;
             if let Some(part) = ready {
                 self.unless_stopped(self.sink.put(part)).await?;
+                counters.put(object.len, 0);
             }
         }
         counters.part_done(match self.rules.zeroes {
@@ -249,7 +251,12 @@ impl<S: Sink> PartMaker<S> {
         match self.sink.blocking() {
             Some(sink) => {
                 let bytes = &buffer[..len];
-                sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                let zeroes = sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                let given = match self.rules.zeroes {
+                    Zeroes::SkipRuns => runs.iter().map(|run| run.len).sum(),
+                    Zeroes::Put | Zeroes::SkipParts => plan.object.len,
+                };
+                self.options.counters.put(given, zeroes);
                 Ok(None)
             }
             None => Ok(Some(Part { number, offset, payload: Payload::Data(buffer.freeze(len)) })),
