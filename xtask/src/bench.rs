@@ -64,6 +64,7 @@ const MARGIN: u64 = 64 << 20;
 
 /// Makes what is missing, then measures every flow.
 pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
+    ensure!(!args.write_readme || args.size == Size::Full, "only full sizes are worth a table in README");
     let holds = |texts: &[String], name: &str| texts.iter().any(|text| name.contains(text));
     let wanted = |name: &str| (args.only.is_empty() || holds(&args.only, name)) && !holds(&args.skip, name);
     let flows: Vec<Flow> = FLOWS.iter().filter(|flow| wanted(flow.name)).copied().collect();

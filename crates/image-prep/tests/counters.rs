@@ -28,8 +28,8 @@ const FILLED: u64 = 19 * 4096;
 #[test]
 fn each_compressed_cluster_is_decoded_once_and_each_stored_byte_is_read_once() {
     let bench = Bench::new();
-    // Units, their guest bytes, and what is stored of them: by their tables from the first byte of the first to the end of the last
-    // one's last sector, and twice the sector that the sixth and the seventh unit of a QCOW2 share, as they are in two parts.
+    // Units, the guest bytes of each, and what is stored of all: by the tables from the first byte of a part's first unit to the end
+    // of its last one's last sector. In a QCOW2 the last unit of one part and the first of the next share sectors, read by both.
     for (name, units, guest, stored) in [
         ("disk-zlib.qcow2", 8, 16 << 10, 6090),
         ("disk-zstd.qcow2", 8, 16 << 10, 5700),
