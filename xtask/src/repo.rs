@@ -57,6 +57,14 @@ impl Repo {
     /// A cargo command at the root, with the cargo that runs us.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What `cargo run` says of xtask itself. Build scripts that look at it, ring's for one, would run again, and with them
+        // everything behind them be built again, each time that a build from here follows one from a shell.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&name);
+            }
+        }
         cargo.current_dir(&self.root);
         cargo
     }

@@ -47,7 +47,7 @@ pub(super) enum Input {
     Sparse(u64),
     /// A QCOW2 with so many GiB of data in zlib clusters, the same 512 MiB again and again.
     Repeated(u64),
-    /// A QCOW2 with a virtual size of so many GiB and the same 1 GiB of plain data in 256 runs, spread evenly.
+    /// A QCOW2 with a virtual size of so many GiB and the same 1 GiB of plain data in 16 runs, spread evenly.
     Spread(u64),
     /// A QCOW2 of so many TiB, all of it in zlib clusters of which only the metadata exists.
     Mapped(u64),

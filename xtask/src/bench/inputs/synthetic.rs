@@ -99,9 +99,10 @@ pub(super) fn repeated(path: &Path, image: &Path, len: u64, sample: u64) -> Resu
     writer.entries(|_| entries.next().unwrap_or(0))
 }
 
-/// `len` bytes of plain data in 256 runs, spread evenly over the disk. They are bytes of an image that qemu-img compressed.
+/// `len` bytes of plain data in 16 runs, spread evenly over the disk: as many tables of the second level in a small one as in a large
+/// one. They are bytes of an image that qemu-img compressed.
 pub(super) fn spread(path: &Path, image: &Path, virtual_size: u64, len: u64) -> Result<()> {
-    const RUNS: u64 = 256;
+    const RUNS: u64 = 16;
     let run = len / RUNS / CLUSTER;
     let starts: Vec<u64> = (0..RUNS).map(|index| virtual_size / RUNS * index / CLUSTER).collect();
     let mut tables: Vec<u64> = starts
