@@ -1,7 +1,7 @@
 //! The engine, from images in the page cache to nowhere, and its peers on the same images.
 //!
-//! `assemble` is one worker from memory: planning, decoding and placing, without any I/O. `convert` is what this machine's cores
-//! make of a file. `peers` is qcow2-rs, which reads the whole disk into a buffer, and our engine on one worker beside it.
+//! `assemble` is one worker from memory: planning, decoding and placing, without any I/O. `convert`, `scan` and `digest` are what this
+//! machine's cores make of a file: all of it, looking for zeroes, and hashing. `peers` is qcow2-rs, which reads the whole disk into a buffer, and our engine on one worker beside it.
 
 #![allow(
     missing_docs,
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use benches::{Bench, Images, NullSink, STORED};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use disk_convert::{Disk, MemorySource, References, convert, open_image};
+use disk_convert::{Disk, MemorySource, References, convert, digest, open_image, scan};
 use disk_image::qcow2::{Layout, LayoutOptions};
 use disk_image::{ObjectMap, OpenOptions};
 use qcow2_rs::dev::{Qcow2Dev, Qcow2DevParams};
@@ -56,6 +56,41 @@ fn convert_to_null(c: &mut Criterion) {
         let layout = ObjectMap::qcow2(Layout::new(disk.image().map(), &LayoutOptions::default()).unwrap());
         group.bench_function(format!("{name} to qcow2"), |b| b.iter(|| to_null(&bench, &disk, &layout)));
     }
+    group.finish();
+}
+
+fn scan_for_zeroes(c: &mut Criterion) {
+    let images = Images::new().unwrap();
+    let bench = Bench::new(None).unwrap();
+    let zeroes = images.folder().join("zeroes");
+    std::fs::write(&zeroes, vec![0; usize::try_from(STORED).unwrap()]).unwrap();
+    let mut group = c.benchmark_group("scan, all workers");
+    group.throughput(Throughput::Bytes(STORED));
+    for (name, path) in [("raw without zeroes", images.raw()), ("raw, all of it zeroes", zeroes)] {
+        let disk = bench.open(&path).unwrap();
+        let scanned = || bench.runtime.block_on(scan(&disk, &bench.options, &bench.cancel)).unwrap();
+        // A file system that does not store zeroes has none to be found.
+        let left = scanned().image().map().stats().data;
+        assert_eq!(left, if name.contains("without") { STORED } else { 0 });
+        group.bench_function(name, |b| b.iter(scanned));
+    }
+    group.finish();
+}
+
+fn digest_of_disk(c: &mut Criterion) {
+    let images = Images::new().unwrap();
+    let bench = Bench::new(None).unwrap();
+    let mut group = c.benchmark_group("digest, all workers");
+    group.throughput(Throughput::Bytes(STORED));
+    let zlib = images.form("zlib", "-c -O qcow2").unwrap();
+    let mut digests = Vec::new();
+    for (name, path) in [("raw", images.raw()), ("qcow2 zlib", zlib)] {
+        let disk = bench.open(&path).unwrap();
+        let digest = || bench.runtime.block_on(digest(&disk, &bench.options, &bench.cancel)).unwrap();
+        digests.push(digest());
+        group.bench_function(name, |b| b.iter(digest));
+    }
+    assert_eq!(digests[0], digests[1]);
     group.finish();
 }
 
@@ -120,5 +155,5 @@ fn config() -> Criterion {
         .measurement_time(Duration::from_secs(2))
 }
 
-criterion_group!(name = group; config = config(); targets = assemble, convert_to_null, peers);
+criterion_group!(name = group; config = config(); targets = assemble, convert_to_null, scan_for_zeroes, digest_of_disk, peers);
 criterion_main!(group);

@@ -1,8 +1,8 @@
 //! What the benchmarks share: disk images made by qemu-img in a temporary folder, and a sink that throws everything away.
 //!
 //! `cargo bench -p benches` takes about two minutes on two cores. `image` measures the pure functions (open, extents, decode),
-//! `convert` the engine and its peers, `upload` the way to an object store. The images are small enough for the page cache: what is
-//! measured is what we do, not the disk.
+//! `convert` the engine (assemble, convert, scan, digest) and its peers, `upload` the way to an object store. The images are small
+//! enough for the page cache: what is measured is what we do, not the disk.
 
 mod disk;
 mod null;

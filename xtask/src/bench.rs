@@ -1,10 +1,9 @@
 //! `cargo xtask bench`: image-prep beside its peers on the same images.
 //!
-//! Each flow runs in turns with each peer (ours, theirs, ours, theirs, ...): one pair to warm up, then the counted ones. Sources
+//! Each flow runs in turns with its peers (ours, theirs, another's, ours, ...): one round to warm up, then the counted ones. Sources
 //! are in the page cache, outputs go to tmpfs and, with `--disk`, to disk too; what each run leaves is checked. A ratio is the
-//! median over pairs of the peer's wall time divided by ours. Only a quiet machine gives numbers worth keeping.
+//! median over rounds of the peer's wall time divided by ours. Only a quiet machine gives numbers worth keeping.
 
-mod child;
 mod flows;
 mod inputs;
 mod judge;
@@ -22,10 +21,11 @@ use clap::Args;
 
 use crate::images::Size;
 use crate::repo::Repo;
-use flows::{FLOWS, Flow, NOT_BUILT};
-use measure::{Absent, Stage};
+use flows::{FLOWS, Flow, GROWTHS, Growth, Input, NOT_BUILT, Rival};
+use measure::{Absent, Pair, Printed, Stage, target};
 use place::Place;
 use report::{Report, Subject};
+use tools::Tool;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -36,7 +36,10 @@ pub(crate) struct BenchArgs {
     /// Only the flows whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Counted runs of each command in each pair; targets are for 5 and more
+    /// Leave out the flows whose names contain this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    skip: Vec<String>,
+    /// Counted runs of each command; targets are for 5 and more
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
     /// Write outputs to disk too, under target/bench/; an output counts when it is durable
@@ -51,6 +54,9 @@ pub(crate) struct BenchArgs {
     /// Where the JSON goes [default: target/bench/SIZE.json]
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Write the table into benches/README.md, with machine and date
+    #[arg(long, conflicts_with_all = ["only", "skip"])]
+    write_readme: bool,
 }
 
 /// Room beside the outputs: what commands print.
@@ -58,25 +64,31 @@ const MARGIN: u64 = 64 << 20;
 
 /// Makes what is missing, then measures every flow.
 pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
-    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|text| name.contains(text));
+    ensure!(!args.write_readme || args.size == Size::Full, "only full sizes are worth a table in README");
+    let holds = |texts: &[String], name: &str| texts.iter().any(|text| name.contains(text));
+    let wanted = |name: &str| (args.only.is_empty() || holds(&args.only, name)) && !holds(&args.skip, name);
     let flows: Vec<Flow> = FLOWS.iter().filter(|flow| wanted(flow.name)).copied().collect();
-    ensure!(!flows.is_empty() || NOT_BUILT.iter().any(|(name, _)| wanted(name)), "no flow has such a name");
-    let inputs = inputs::Inputs::prepare(repo, args.size, &flows)?;
+    let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| wanted(growth.name)).copied().collect();
+    let is_empty = flows.is_empty() && growths.is_empty();
+    ensure!(!is_empty || NOT_BUILT.iter().any(|(name, _)| wanted(name)), "no flow has such a name");
+    let steps = growths.iter().flat_map(|growth| growth.steps.iter().map(|(input, ..)| *input));
+    let wanted_inputs: Vec<Input> = flows.iter().map(|flow| flow.input).chain(steps).collect();
+    let inputs = inputs::Inputs::prepare(repo, args.size, &wanted_inputs)?;
     let folder = repo.target().join("bench");
     let mut places = vec![Place::tmpfs(&args.tmpfs)?];
     if args.disk {
         places.push(Place::disk(&folder)?);
     }
-    // An output, and the raw disk that a QCOW2 is turned back into; `compare` reads two sources.
-    let stored = inputs.stored()?;
-    let need = 2 * stored + MARGIN;
-    place::ensure_memory(need + 2 * stored)?;
+    // An output, and the raw disk that a QCOW2 is turned back into; `compare` reads two sources. What grows needs more, on tmpfs.
+    let need = 2 * inputs.stored()? + MARGIN;
+    let grown = inputs.largest_disk(&wanted_inputs) + MARGIN;
+    place::ensure_memory((2 * need).max(2 * grown))?;
     for place in &places {
-        place::ensure_space(&place.folder, need)?;
+        place::ensure_space(&place.folder, if place.durable { need } else { need.max(grown) })?;
     }
     let tools = tools::Tools::find(repo, &flows)?;
     let printed =
-        child::Printed { stdout: places[0].folder.join("stdout"), stderr: places[0].folder.join("stderr") };
+        Printed { stdout: places[0].folder.join("stdout"), stderr: places[0].folder.join("stderr") };
     let runs = usize::from(args.runs);
     let stage =
         Stage { tools: &tools, inputs: &inputs, printed, runs, limit: Duration::from_secs(args.limit) };
@@ -89,22 +101,41 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     for place in &places {
         // What leaves no file does not depend on the place: it is measured once.
         for flow in flows.iter().filter(|flow| !place.durable || flow.ours.leaves.is_file()) {
-            measure(&stage, place, flow, &mut report);
+            compare(&stage, place, flow, &mut report);
+        }
+        for growth in growths.iter().filter(|_| !place.durable) {
+            report.growth(growth, place, &stage.grow(place, growth));
         }
     }
     report.not_built(wanted);
     let json = args.json.clone().unwrap_or_else(|| folder.join(format!("{size}.json")));
-    let good = report.finish(&json, head)?;
+    let good = report.finish(&json, head.clone())?;
+    if args.write_readme {
+        report.write_readme(repo, &head)?;
+    }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(stage: &Stage<'_>, place: &Place, flow: &Flow, report: &mut Report) {
-    let mut row = |rival| {
-        let result: Result<_, Absent> = stage.pair(place, flow, rival);
-        report.row(&Subject { flow, rival, place }, &result);
+/// Measures a flow beside its peers. Those that are shown for comparison only, and ours beside ours, are not repeated on disk.
+fn compare(stage: &Stage<'_>, place: &Place, flow: &Flow, report: &mut Report) {
+    let is_wanted = |rival: &&Rival| {
+        !place.durable || (target(rival, place).is_some() && rival.job.tool != Tool::ImagePrep)
     };
-    if flow.rivals.is_empty() {
-        row(None);
+    let rivals: Vec<Rival> = flow.rivals.iter().filter(is_wanted).copied().collect();
+    if rivals.is_empty() && !flow.rivals.is_empty() {
+        return;
     }
-    flow.rivals.iter().for_each(|rival| row(Some(rival)));
+    let result = stage.compare(place, flow, &rivals);
+    let mut row = |rival: Option<&Rival>, pair: Result<Pair<'_>, &Absent>| {
+        report.row(&Subject { flow, rival, place }, &pair);
+    };
+    match &result {
+        Ok((ours, _)) if rivals.is_empty() => row(None, Ok(Pair { ours, peer: None })),
+        Ok((ours, theirs)) => {
+            for (rival, peer) in rivals.iter().zip(theirs) {
+                row(Some(rival), peer.as_ref().map(|peer| Pair { ours, peer: Some(peer) }));
+            }
+        }
+        Err(absent) => row(rivals.first(), Err(absent)),
+    }
 }

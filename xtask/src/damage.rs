@@ -223,7 +223,7 @@ fn judge(
 
 /// A damaged image may make either program work hard, not for long.
 const LIMITS: Limits =
-    Limits { seconds: 10, wall: std::time::Duration::from_secs(60), address_space: 4 << 30 };
+    Limits { wall: std::time::Duration::from_secs(60), cpu_seconds: Some(10), address_space: Some(4 << 30) };
 
 fn became(run: &Watched, raw: &Path, expected: &str, refusals: &[i32]) -> Result<&'static str> {
     let became = match run.ended {

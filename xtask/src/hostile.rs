@@ -41,7 +41,8 @@ pub(crate) struct HostileArgs {
 }
 
 /// What a hostile image may cost. Address space is not memory: stacks of threads and arenas take much of it and touch little.
-const LIMITS: Limits = Limits { seconds: 2, wall: Duration::from_secs(6), address_space: 4 << 30 };
+const LIMITS: Limits =
+    Limits { wall: Duration::from_secs(6), cpu_seconds: Some(2), address_space: Some(4 << 30) };
 
 /// Resident memory that a hostile image may cost, bytes.
 const MAX_PEAK: u64 = 128 << 20;

@@ -9,7 +9,6 @@ mod check;
 mod create;
 mod make;
 mod map;
-mod memory;
 mod table;
 mod tree;
 

@@ -2,6 +2,8 @@
 //!
 //! One small disk in every format, with all pairs of the options that qemu-img has for it, and chains of files. Each kind must come
 //! out of `image-prep convert` with the bytes that `qemu-img convert` gives, or be refused by name where refusing it is the policy.
+//! With `--second-opinion` imago reads them too, as far as it can: qemu-img wrote the images, so that only another reader can
+//! see a mistake that it makes both ways.
 //! Formats that qemu-img lists and that are not known here are tried too, so that a newer qemu-img fails this before it surprises
 //! a user. The table of README.md is what comes out: `--bless` writes it, every whole run compares it.
 
@@ -23,7 +25,7 @@ use serde::Serialize;
 
 use crate::repo::{Profile, Repo, output};
 use crate::sparse;
-use crate::watch::{Ended, Eyes, Limits, Watched, fresh, parallel, watch};
+use crate::watch::{Ended, Eyes, GENEROUS, Limits, Watched, fresh, parallel, watch};
 pub(crate) use kind::{IMAGE, Kind};
 
 /// What stands around the table in README.md.
@@ -45,6 +47,9 @@ pub(crate) struct KindsArgs {
     /// Write the table of README.md
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     bless: bool,
+    /// Ask imago too, with a program of benches/peers, which is built for it; that it disagrees is no failure
+    #[arg(long)]
+    second_opinion: bool,
     /// Keep the folders of the kinds that are wrong
     #[arg(long)]
     keep: bool,
@@ -62,6 +67,20 @@ enum Verdict {
     Wrong,
 }
 
+/// What imago makes of a kind that came out exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Second {
+    /// It was not asked.
+    Unasked,
+    /// The same bytes.
+    Same,
+    /// It does not read this kind.
+    Unread,
+    /// Other bytes.
+    Differs,
+}
+
 /// A line of the report.
 #[derive(Debug, Serialize)]
 struct Judged {
@@ -70,12 +89,17 @@ struct Judged {
     verdict: Verdict,
     /// The digest, the refusal, or what is wrong.
     said: String,
+    second: Second,
 }
 
 /// Makes every kind and judges it.
 pub(crate) fn run(repo: &Repo, args: &KindsArgs) -> Result<ExitCode> {
     let profile = if args.release { Profile::Release } else { Profile::Dev };
     let image_prep = repo.build("image-prep", profile)?;
+    let imago = match args.second_opinion {
+        true => Some(repo.build_of("peers", "peer-imago", profile)?),
+        false => None,
+    };
     let home = repo.target().join("kinds");
     let work = fresh(home.join("work"))?;
     let disk = sample(&work)?;
@@ -90,10 +114,16 @@ pub(crate) fn run(repo: &Repo, args: &KindsArgs) -> Result<ExitCode> {
             Ok(judged) => judged,
             Err(error) => (Verdict::Wrong, format!("{error:#}")),
         };
-        if !(args.keep && verdict == Verdict::Wrong) {
+        let second = match &imago {
+            Some(imago) if verdict == Verdict::Exact => second(kind, &folder, imago, &said),
+            _ => Ok(Second::Unasked),
+        };
+        // What cannot be run at all reads nothing.
+        let second = second.unwrap_or(Second::Unread);
+        if !(args.keep && (verdict == Verdict::Wrong || second == Second::Differs)) {
             let _ = fs::remove_dir_all(&folder);
         }
-        Judged { family: kind.family, name: kind.name.clone(), verdict, said }
+        Judged { family: kind.family, name: kind.name.clone(), verdict, said, second }
     });
     if !args.keep {
         fs::remove_dir_all(&work)?;
@@ -101,6 +131,9 @@ pub(crate) fn run(repo: &Repo, args: &KindsArgs) -> Result<ExitCode> {
     fs::write(home.join("kinds.json"), serde_json::to_vec_pretty(&judged)?)?;
     let families = count(&judged);
     let mut code = report(&judged, &families);
+    if args.second_opinion {
+        report_second(&judged);
+    }
     if !args.quick && args.only.is_empty() {
         let readme = repo.read("README.md")?;
         let expected = with_table(&readme, &families)?;
@@ -170,7 +203,7 @@ pub(crate) fn convert_theirs(kind: &Kind, folder: &Path, limits: Limits) -> Resu
 
 fn judge(kind: &Kind, folder: &Path, disk: &Path, image_prep: &Path) -> Result<(Verdict, String)> {
     make(kind, folder, disk).context("it cannot be made")?;
-    let ours = convert(kind, folder, image_prep, Limits::GENEROUS)?;
+    let ours = convert(kind, folder, image_prep, GENEROUS)?;
     let said = ours.said.trim_end().replace('\n', "; ");
     match (ours.ended, kind.refusal) {
         (Ended::Exit(3), Some(refusal)) if said.contains(refusal) => return Ok((Verdict::Refused, said)),
@@ -180,12 +213,50 @@ fn judge(kind: &Kind, folder: &Path, disk: &Path, image_prep: &Path) -> Result<(
         (Ended::Exit(0), None) => {}
         (ended, _) => bail!("{ended}: {said}"),
     }
-    let theirs = convert_theirs(kind, folder, Limits::GENEROUS)?;
+    let theirs = convert_theirs(kind, folder, GENEROUS)?;
     ensure!(theirs.ended == Ended::Exit(0), "qemu-img: {}: {}", theirs.ended, theirs.said.trim_end());
     let (found, expected) =
         (sparse::digest(&folder.join("ours.raw"))?, sparse::digest(&folder.join("theirs.raw"))?);
     ensure!(found == expected, "not the bytes that qemu-img gives");
     Ok((Verdict::Exact, found))
+}
+
+/// Has imago convert a made kind, whose disk has this digest.
+fn second(kind: &Kind, folder: &Path, imago: &Path, digest: &str) -> Result<Second> {
+    // It knows no internal snapshots, and no other format that says anything.
+    let is_asked =
+        ["qcow2", "vmdk"].contains(&kind.format) && !kind.ours.iter().any(|word| word == "--snapshot");
+    if !is_asked {
+        return Ok(Second::Unasked);
+    }
+    let program = imago.to_string_lossy();
+    let words = [program.as_ref(), "--any", IMAGE, "second.raw"];
+    let done = watch(&words, folder, &folder.join("notes"), GENEROUS, Eyes::Shut)?;
+    if done.ended != Ended::Exit(0) {
+        return Ok(Second::Unread);
+    }
+    let found = sparse::digest(&folder.join("second.raw"))?;
+    Ok(if found == digest { Second::Same } else { Second::Differs })
+}
+
+/// Prints what imago says, and where it disagrees with both others.
+fn report_second(judged: &[Judged]) {
+    println!("\n{:18}{:>8}{:>8}{:>9}", "imago", "same", "unread", "differs");
+    let count = |family: &str, second: Second| {
+        let of = |one: &&Judged| (one.family == family || family == ALL) && one.second == second;
+        judged.iter().filter(of).count()
+    };
+    let families: BTreeSet<&str> =
+        judged.iter().filter(|one| one.second != Second::Unasked).map(|one| one.family).collect();
+    for family in families.into_iter().chain([ALL]) {
+        let [same, unread, differs] =
+            [Second::Same, Second::Unread, Second::Differs].map(|second| count(family, second));
+        let name = if family == ALL { "all" } else { family };
+        println!("{name:18}{same:>8}{unread:>8}{differs:>9}");
+    }
+    for one in judged.iter().filter(|one| one.second == Second::Differs) {
+        println!("\n{}: {}\n  imago reads another disk than image-prep and qemu-img", one.family, one.name);
+    }
 }
 
 /// A kind for each format that qemu-img lists, can make, and that is not among ours.

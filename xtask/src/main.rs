@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod child;
 mod content;
 mod damage;
 mod disk;
@@ -67,6 +68,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else, so that a launcher is small.
+    if std::env::args_os().nth(1).is_some_and(|word| word == child::LAUNCH) {
+        return child::launch();
+    }
     let cli = Cli::parse();
     let repo = Repo::here();
     let done = match cli.command {

@@ -57,6 +57,14 @@ impl Repo {
     /// A cargo command at the root, with the cargo that runs us.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What `cargo run` says of xtask itself. Build scripts that look at it, ring's for one, would run again, and with them
+        // everything behind them be built again, each time that a build from here follows one from a shell.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&name);
+            }
+        }
         cargo.current_dir(&self.root);
         cargo
     }
@@ -70,8 +78,17 @@ impl Repo {
 
     /// Builds a binary of the workspace and gives its path.
     pub(crate) fn build(&self, bin: &str, profile: Profile) -> Result<PathBuf> {
+        self.build_with(&["--bin", bin], bin, profile)
+    }
+
+    /// The same for a package that is built only by name.
+    pub(crate) fn build_of(&self, package: &str, bin: &str, profile: Profile) -> Result<PathBuf> {
+        self.build_with(&["--package", package, "--bin", bin], bin, profile)
+    }
+
+    fn build_with(&self, which: &[&str], bin: &str, profile: Profile) -> Result<PathBuf> {
         let mut cargo = self.cargo();
-        cargo.args(["build", "--quiet", "--bin", bin]);
+        cargo.args(["build", "--quiet"]).args(which);
         if bin == "read-back" {
             cargo.args(["--features", "xtask/read-back"]);
         }

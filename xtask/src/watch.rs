@@ -1,62 +1,25 @@
 //! Runs one command under limits and says how it ended, what it took, and what it opened.
 //!
-//! Limits are the kernel's: processor time and address space by `ulimit` of the shell that becomes the command, so that a busy
-//! machine makes nothing fail; a wall clock stops what waits for ever. Peak memory is `ru_maxrss` of wait4. It starts from the
-//! peak of this process, which forks it, so nothing here may hold images in memory. Opened files and connections are what strace
-//! saw.
+//! Limits of processor time and address space are the kernel's; a wall clock stops what waits for ever. Opened files and connections
+//! are what strace saw.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
-use wait4::Wait4;
 
-use crate::repo::name;
+use crate::child::Job;
+pub(crate) use crate::child::{Ended, Limits};
 
-/// What a command may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Processor time, whole seconds.
-    pub(crate) seconds: u64,
-    /// By the clock on the wall: only for what waits instead of working.
-    pub(crate) wall: Duration,
-    /// Address space, bytes.
-    pub(crate) address_space: u64,
-}
-
-impl Limits {
-    /// For work that is known to end.
-    pub(crate) const GENEROUS: Self =
-        Self { seconds: 60, wall: Duration::from_secs(120), address_space: 16 << 30 };
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// With this code.
-    Exit(i32),
-    /// By this signal.
-    Signal(i32),
-    /// It was stopped, being out of time.
-    OutOfTime,
-}
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exit(code) => write!(f, "exit {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::OutOfTime => f.write_str("out of time"),
-        }
-    }
-}
+/// For work that is known to end.
+pub(crate) const GENEROUS: Limits =
+    Limits { wall: Duration::from_secs(120), cpu_seconds: Some(60), address_space: Some(16 << 30) };
 
 /// What a command did.
 #[derive(Debug)]
@@ -82,11 +45,18 @@ pub(crate) enum Eyes {
     Shut,
 }
 
-/// Sets the limits, then becomes the command. What it can write is bounded by its time.
-const SCRIPT: &str = r#"ulimit -v "$1"; ulimit -t "$2"; ulimit -c 0; shift 2; exec "$@""#;
-
-const SIGXCPU: i32 = 24;
-const SIGKILL: i32 = 9;
+/// Sees what is opened by a program and whatever it starts; a file's name follows.
+const STRACE: [&str; 9] = [
+    "strace",
+    "-f",
+    "--seccomp-bpf",
+    "-qq",
+    "-s4096",
+    "-esignal=none",
+    "-e",
+    "trace=open,openat,openat2,connect",
+    "-o",
+];
 
 /// Runs a command of `words` in `folder`. Beside it, in `notes`, two files are written and removed.
 pub(crate) fn watch(
@@ -97,43 +67,16 @@ pub(crate) fn watch(
     eyes: Eyes,
 ) -> Result<Watched> {
     let (said, log) = (notes.with_extension("said"), notes.with_extension("log"));
-    let mut command = match eyes {
-        Eyes::Shut => Command::new("sh"),
-        Eyes::Open => {
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "--seccomp-bpf", "-qq", "-s", "4096", "-e", "signal=none"]);
-            strace.args(["-e", "trace=open,openat,openat2,connect", "-o"]).arg(&log).arg("sh");
-            strace
-        }
-    };
-    command.args(["-c", SCRIPT, "sh"]);
-    command.arg((limits.address_space >> 10).to_string()).arg(limits.seconds.to_string()).args(words);
-    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
-    // A group of its own: what strace watches must not outlive it.
-    command.process_group(0);
-    let mut child = command.spawn().with_context(|| format!("cannot run {}", name(&command)))?;
-    let group = Pid::from_child(&child);
-    let started = Instant::now();
-    let mut out_of_time = false;
-    let used = loop {
-        if let Some(used) = child.try_wait4()? {
-            break used;
-        }
-        if started.elapsed() > limits.wall && !out_of_time {
-            out_of_time = true;
-            kill_process_group(group, Signal::KILL)?;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
-    let time = used.rusage.utime + used.rusage.stime;
-    let ended = match (used.status.code(), used.status.signal()) {
-        _ if out_of_time => Ended::OutOfTime,
-        (_, Some(SIGXCPU)) => Ended::OutOfTime,
-        // The hard limit is the soft one, and the clock of either is not to the millisecond.
-        (_, Some(SIGKILL)) if time * 10 >= Duration::from_secs(limits.seconds) * 9 => Ended::OutOfTime,
-        (Some(code), _) => Ended::Exit(code),
-        (None, signal) => Ended::Signal(signal.unwrap_or_default()),
-    };
+    let mut all: Vec<&OsStr> = Vec::new();
+    if eyes == Eyes::Open {
+        all.extend(STRACE.map(OsStr::new));
+        all.push(log.as_os_str());
+    }
+    all.extend(words.iter().map(OsStr::new));
+    let (program, arguments) = all.split_first().context("a command without words")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    let used = Job::new(&command, &said, limits).run()?;
     let opened = match eyes {
         Eyes::Shut => BTreeSet::new(),
         Eyes::Open => opened(&fs::read_to_string(&log).context("strace wrote nothing")?),
@@ -142,7 +85,7 @@ pub(crate) fn watch(
     for file in [said, log] {
         let _ = fs::remove_file(file);
     }
-    Ok(Watched { ended, said: text, time, peak: used.rusage.maxrss, opened })
+    Ok(Watched { ended: used.ended, said: text, time: used.cpu(), peak: used.peak, opened })
 }
 
 /// The paths and addresses in a log of strace: of files that were opened, and of all connections that were tried.
@@ -177,7 +120,7 @@ fn opened(log: &str) -> BTreeSet<String> {
 /// Whether strace works here. Where it does not that is said, and under `CI` it is an error.
 pub(crate) fn eyes(folder: &Path) -> Result<Eyes> {
     let notes = folder.join("eyes");
-    let seen = watch(&["cat", "/etc/hostname"], folder, &notes, Limits::GENEROUS, Eyes::Open);
+    let seen = watch(&["cat", "/etc/hostname"], folder, &notes, GENEROUS, Eyes::Open);
     match seen {
         Ok(watched) if watched.opened.contains("/etc/hostname") => Ok(Eyes::Open),
         other => {
@@ -231,25 +174,6 @@ pub(crate) fn fresh(folder: PathBuf) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run(words: &[&str], limits: Limits) -> Watched {
-        let folder = tempfile::tempdir().unwrap();
-        watch(words, folder.path(), &folder.path().join("notes"), limits, Eyes::Shut).unwrap()
-    }
-
-    #[test]
-    fn endings_and_limits() {
-        let limits = Limits { seconds: 1, wall: Duration::from_secs(20), address_space: 1 << 30 };
-        let run_sh = |script: &str, limits| run(&["sh", "-c", script], limits);
-        let watched = run_sh("echo no >&2; exit 7", limits);
-        assert_eq!((watched.ended, watched.said.as_str()), (Ended::Exit(7), "no\n"));
-        assert_eq!(run_sh("kill -SEGV $$", limits).ended, Ended::Signal(11));
-        assert_eq!(run_sh("while :; do :; done", limits).ended, Ended::OutOfTime);
-        let wall = Limits { wall: Duration::from_millis(100), ..limits };
-        assert_eq!(run(&["sleep", "60"], wall).ended, Ended::OutOfTime);
-        let peak = run_sh("x=$(head -c 67108864 /dev/zero | tr '\\0' x)", limits).peak;
-        assert!(peak > 64 << 20, "{peak}");
-    }
 
     #[test]
     fn paths_and_addresses_of_a_log() {

@@ -33,8 +33,24 @@ impl Paths {
     ///
     /// If there are not two.
     pub fn from_arguments() -> Result<Self> {
+        Self::of(&std::env::args_os().skip(1).collect::<Vec<_>>())
+    }
+
+    /// The same after a word that is not always there, and whether it is.
+    ///
+    /// # Errors
+    ///
+    /// If there are not two besides.
+    pub fn after(word: &str) -> Result<(bool, Self)> {
         let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-        let [image, raw] = arguments.as_slice() else { bail!("usage: IMAGE RAW") };
+        match arguments.split_first() {
+            Some((first, rest)) if first == word => Ok((true, Self::of(rest)?)),
+            _ => Ok((false, Self::of(&arguments)?)),
+        }
+    }
+
+    fn of(arguments: &[OsString]) -> Result<Self> {
+        let [image, raw] = arguments else { bail!("usage: IMAGE RAW") };
         Ok(Self { image: image.into(), raw: raw.into() })
     }
 

@@ -94,8 +94,12 @@ impl Assembler<'_> {
             Origin::Stored(stored) if self.local => {
                 self.sources.read_at(*stored, into)?;
                 self.counters.read(stored.span.len);
+                self.counters.copied(stored.span.len);
             }
-            Origin::Stored(stored) => into.copy_from_slice(self.bytes(*stored)?),
+            Origin::Stored(stored) => {
+                into.copy_from_slice(self.bytes(*stored)?);
+                self.counters.copied(stored.span.len);
+            }
             Origin::Encoded(unit, 0) if into.len() as u64 == unit.guest.len => self.decode(unit, into)?,
             Origin::Encoded(unit, skip) => {
                 if self.decoded != Some(*unit) {

@@ -184,6 +184,7 @@ impl Both {
         let mut fetched = Vec::new();
         for (side, SidePart { plan, reads, .. }) in self.sides.iter().zip(parts) {
             let bytes = read_all(side.disk.sources(), &reads, &self.options.workers).await?;
+            reads.iter().for_each(|read| self.options.counters.read(read.span.len));
             fetched.push((plan, reads.into_iter().zip(bytes).collect()));
         }
         Ok(fetched)

@@ -221,6 +221,7 @@ impl<S: Sink> PartMaker<S> {
                     Some(_) => put.await?,
                     None => self.unless_stopped(put).await?,
                 }
+                self.options.counters.put(len, 0);
                 self.options.counters.part_done(done);
             } else {
                 let fetched = self.unless_stopped(self.fetch(reads)).await?;
@@ -233,7 +234,9 @@ impl<S: Sink> PartMaker<S> {
         let maker = self.clone();
         let work = move || filled.into_iter().map(|part| maker.work(part)).collect::<Result<Vec<_>, _>>();
         for (part, done) in self.options.workers.run(work).await??.into_iter().flatten() {
+            let len = part.payload.len();
             self.unless_stopped(self.sink.put(part)).await?;
+            self.options.counters.put(len, 0);
             self.options.counters.part_done(done);
         }
         Ok(())
@@ -269,7 +272,12 @@ impl<S: Sink> PartMaker<S> {
         match self.sink.blocking() {
             Some(sink) => {
                 let bytes = &buffer[..len];
-                sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                let zeroes = sink.put_now(&FilledPart { number, offset, bytes, runs: &runs })?;
+                let given = match self.rules.zeroes {
+                    Zeroes::SkipRuns => runs.iter().map(|run| run.len).sum(),
+                    Zeroes::Put | Zeroes::SkipParts => plan.object.len,
+                };
+                self.options.counters.put(given, zeroes);
                 self.options.counters.part_done(done);
                 Ok(None)
             }

@@ -98,14 +98,16 @@ struct Blocks {
 }
 
 impl DigestSink {
-    fn take(&self, number: u32, bytes: &[u8]) {
+    /// Gives how many zeroes it left out.
+    fn take(&self, number: u32, bytes: &[u8]) -> u64 {
         if is_zero(bytes) {
-            return;
+            return bytes.len() as u64;
         }
         let id = block_id(bytes);
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.ids.insert(u64::from(number), id);
         blocks.storage_size += bytes.len() as u64;
+        0
     }
 }
 
@@ -138,8 +140,7 @@ impl Sink for DigestSink {
 }
 
 impl PutNow for DigestSink {
-    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
-        self.take(part.number, part.bytes);
-        Ok(())
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError> {
+        Ok(self.take(part.number, part.bytes))
     }
 }

@@ -35,6 +35,9 @@ pub struct Counters {
     reads: AtomicU64,
     decodes: AtomicU64,
     bytes_decoded: AtomicU64,
+    bytes_copied: AtomicU64,
+    bytes_put: AtomicU64,
+    zeroes_left_out: AtomicU64,
 }
 
 impl Counters {
@@ -73,6 +76,21 @@ impl Counters {
         self.bytes_decoded.load(Ordering::Relaxed)
     }
 
+    /// Stored bytes that were placed in a part as they are.
+    pub fn bytes_copied(&self) -> u64 {
+        self.bytes_copied.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the sink took. A comparison has none.
+    pub fn bytes_put(&self) -> u64 {
+        self.bytes_put.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the sink was given and left out, being zero.
+    pub fn zeroes_left_out(&self) -> u64 {
+        self.zeroes_left_out.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -90,5 +108,14 @@ impl Counters {
     pub(crate) fn decoded(&self, bytes: u64) {
         self.decodes.fetch_add(1, Ordering::Relaxed);
         self.bytes_decoded.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn copied(&self, bytes: u64) {
+        self.bytes_copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn put(&self, given: u64, zeroes: u64) {
+        self.bytes_put.fetch_add(given - zeroes, Ordering::Relaxed);
+        self.zeroes_left_out.fetch_add(zeroes, Ordering::Relaxed);
     }
 }

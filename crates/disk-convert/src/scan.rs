@@ -94,7 +94,7 @@ impl Sink for ZeroFinder {
 }
 
 impl PutNow for ZeroFinder {
-    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError> {
         let mut zeroes: Vec<Span> = Vec::new();
         for run in part.runs {
             let mut at = run.start;
@@ -111,10 +111,10 @@ impl PutNow for ZeroFinder {
             }
         }
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        for zero in zeroes {
+        for zero in &zeroes {
             merge(&mut found, Span::new(part.offset + zero.start, zero.len));
         }
-        Ok(())
+        Ok(zeroes.iter().map(|zero| zero.len).sum())
     }
 }
 

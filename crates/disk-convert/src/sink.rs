@@ -77,12 +77,13 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Writes that block only as long as a disk does.
 pub trait PutNow: Send + Sync {
-    /// Takes a part.
+    /// Takes a part. Gives how many of the bytes inside its runs, or of the whole part where those do not matter, were left out,
+    /// being zero.
     ///
     /// # Errors
     ///
     /// If the part cannot be stored.
-    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError>;
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError>;
 }
 
 /// A part in a worker's buffer.

@@ -122,8 +122,8 @@ impl Sink for SlowSink {
 }
 
 impl PutNow for SlowSink {
-    fn put_now(&self, _part: &FilledPart<'_>) -> Result<(), SinkError> {
-        Ok(())
+    fn put_now(&self, _part: &FilledPart<'_>) -> Result<u64, SinkError> {
+        Ok(0)
     }
 }
 

@@ -111,7 +111,10 @@ pub(crate) struct CommonArgs {
     )]
     pub(crate) memory: Size,
 
-    /// Threads that decode, hash and copy [default: as many as there are CPUs]
+    /// Threads that decode, hash and copy [default: as many as this process has CPUs]
+    ///
+    /// The default is what the process may use: its affinity (taskset) and the CPU quota of its cgroup (containers) count, not
+    /// how many CPUs the machine has. With -vv it is said.
     #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
 
@@ -125,7 +128,10 @@ pub(crate) struct CommonArgs {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
-    /// Say what is done; twice for more
+    /// Say what is done, and how much work it was; twice for more
+    ///
+    /// Each pass over a disk ends with a line of counts: bytes read, decoded, copied and put. They depend on the image and the
+    /// options, not on time. JSON results have them as `counters`.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
 }

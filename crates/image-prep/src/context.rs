@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use disk_convert::{Counters, Disk, Options, Workers};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::CommonArgs;
 use crate::error::Error;
 use crate::output::Output;
+use crate::pass::{Pass, Passes};
 use crate::progress::Progress;
 use crate::report;
 
@@ -22,6 +24,7 @@ pub(crate) struct Context {
     memory: u64,
     workers: Workers,
     quiet: bool,
+    passes: Passes,
 }
 
 impl Context {
@@ -29,6 +32,7 @@ impl Context {
     pub(crate) fn new(common: &CommonArgs, cancel: CancellationToken) -> Result<Self, Error> {
         let workers =
             Workers::new(common.jobs.map(usize::from)).map_err(|source| Error::Threads { source })?;
+        tracing::debug!("workers: {}", workers.jobs());
         Ok(Self {
             output: Output::new(common.json),
             progress: Progress::new(common.quiet),
@@ -36,10 +40,23 @@ impl Context {
             memory: common.memory.0,
             workers,
             quiet: common.quiet,
+            passes: Passes::default(),
         })
     }
 
-    /// Options for one pass over a disk, with counters of its own.
+    /// Begins a pass over a disk; `what` is what it does to it.
+    pub(crate) fn pass(&self, what: &'static str) -> Pass<'_> {
+        let options = self.options();
+        let shown = self.progress.bytes(what, options.counters.clone());
+        Pass::new(what, options, shown, &self.passes)
+    }
+
+    /// How much work the passes were that have ended.
+    pub(crate) fn counters(&self) -> Value {
+        self.passes.json()
+    }
+
+    /// What work on a disk may use, with counters of its own.
     pub(crate) fn options(&self) -> Options {
         Options { memory: self.memory, workers: self.workers.clone(), counters: Arc::<Counters>::default() }
     }

@@ -11,6 +11,7 @@ mod exit;
 mod local;
 mod open;
 mod output;
+mod pass;
 mod product;
 mod progress;
 mod report;

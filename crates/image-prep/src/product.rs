@@ -81,7 +81,8 @@ fn is_cluster_size(bytes: u64) -> bool {
 }
 
 async fn scanned(context: &Context, disk: &Disk) -> Result<Disk, Error> {
-    let options = context.options();
-    let _shown = context.progress.bytes("scanning", options.counters.clone());
-    Ok(scan(disk, &options, &context.cancel).await?)
+    let pass = context.pass("scanning");
+    let scanned = scan(disk, &pass.options, &context.cancel).await?;
+    pass.end();
+    Ok(scanned)
 }

@@ -65,9 +65,10 @@ pub(crate) async fn check(
 
 /// Reads the whole disk: proves that it can be read and decoded, and says what it holds.
 pub(crate) async fn read(context: &Context, disk: &Disk) -> Result<Summary, Error> {
-    let options = context.options();
-    let _shown = context.progress.bytes("reading", options.counters.clone());
-    Ok(digest(disk, &options, &context.cancel).await?)
+    let pass = context.pass("reading");
+    let summary = digest(disk, &pass.options, &context.cancel).await?;
+    pass.end();
+    Ok(summary)
 }
 
 /// The object at `to`, if it is what an upload would make: nothing has to be sent then.
@@ -109,12 +110,12 @@ pub(crate) async fn put(
     metadata: BTreeMap<String, String>,
 ) -> Result<Uploaded, Error> {
     let product = prepare(context, disk, form, layout).await?;
-    let options = context.options();
     let upload = MultipartOptions { metadata, ..MultipartOptions::default() };
     let len = product.layout.len();
     let sink = MultipartSink::create(store, to.bucket(), to.key(), len, upload, &context.cancel).await?;
-    let _shown = context.progress.bytes("uploading", options.counters.clone());
-    let uploaded = convert(&product.disk, &product.layout, sink, &options, &context.cancel).await?;
+    let pass = context.pass("uploading");
+    let uploaded = convert(&product.disk, &product.layout, sink, &pass.options, &context.cancel).await?;
+    pass.end();
     Ok(Uploaded { size: uploaded.size, etag: uploaded.etag })
 }
 

@@ -32,6 +32,8 @@ fn the_object_is_the_disk_in_every_form() {
         let info = bench.ok(["info", "--json", "--digest", url]).json();
         assert_eq!(info["guestDigest"], json["guestDigest"]);
         assert_eq!(info["fileSize"], json["size"]);
+        assert_eq!(json["counters"]["uploading"]["bytesPut"], json["size"], "every byte is sent once");
+        assert!(json["counters"]["reading"]["bytesRead"].as_u64().unwrap() > 3 * MIB);
         assert_eq!(info["format"], if form == "qcow2" { "qcow2" } else { "raw" });
         assert!(!json["etag"].as_str().unwrap().is_empty());
     }

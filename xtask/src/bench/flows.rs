@@ -18,13 +18,39 @@ pub(super) struct Flow {
     pub(super) rivals: &'static [Rival],
 }
 
+impl Flow {
+    /// The most memory that our command may have, bytes.
+    pub(super) fn memory(&self) -> u64 {
+        if matches!(self.input, Input::Sparse(_)) { MAX_PEAK_SPARSE } else { MAX_PEAK }
+    }
+}
+
+/// One command of ours on inputs that grow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Growth {
+    /// What to call it.
+    pub(super) name: &'static str,
+    /// Our command.
+    pub(super) ours: Job,
+    /// Inputs, least first, each with what it is called and what its time is divided by.
+    pub(super) steps: &'static [(Input, &'static str, f64)],
+}
+
 /// What a flow starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
     /// A form of the disk, as `cargo xtask images` names it.
     Form(&'static str),
-    /// A sparse QCOW2 with a virtual size of so many TiB.
+    /// The disk as a VMDK of several sparse extent files, each for 2 GiB.
+    Split,
+    /// A QCOW2 with a virtual size of so many TiB, of which 1 GiB lies scattered in single clusters.
     Sparse(u64),
+    /// A QCOW2 with so many GiB of data in zlib clusters, the same 512 MiB again and again.
+    Repeated(u64),
+    /// A QCOW2 with a virtual size of so many GiB and the same 1 GiB of plain data in 16 runs, spread evenly.
+    Spread(u64),
+    /// A QCOW2 of so many TiB, all of it in zlib clusters of which only the metadata exists.
+    Mapped(u64),
 }
 
 /// A command line, and what it leaves.
@@ -99,7 +125,15 @@ pub(super) const MAX_CPU_RATIO: f64 = 1.05;
 /// The most memory that a command of ours may have, bytes.
 pub(super) const MAX_PEAK: u64 = 256 << 20;
 
-/// Every flow that image-prep has.
+/// The same where only metadata of a sparse image is read.
+const MAX_PEAK_SPARSE: u64 = 64 << 20;
+
+/// The most that the time for a GiB of the largest input of a growth may be, as a multiple of the smallest one's; where the data
+/// stays the same, the most that the time may be. What does not grow linearly is twice as slow or worse over these steps; what is
+/// allowed beyond 1 is for caches that the smallest input fits better, for tables, and for a machine that is not quite still.
+pub(super) const MAX_GROWTH: f64 = 1.15;
+
+/// What is measured beside peers.
 pub(super) const FLOWS: &[Flow] = &[
     Flow {
         name: "qcow2 zlib -> raw",
@@ -130,6 +164,12 @@ pub(super) const FLOWS: &[Flow] = &[
         rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)), rival(VMDK_CORE, Target::AtLeast(1.8))],
     },
     Flow {
+        name: "vmdk split -> raw",
+        input: Input::Split,
+        ours: ours("convert --quiet --allow-references IN OUT", Leaves::Raw),
+        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)), rival(VMDK_CORE, Target::AtLeast(1.8))],
+    },
+    Flow {
         name: "raw -> raw",
         input: Input::Form("raw"),
         ours: ours("convert --quiet --format raw IN OUT", Leaves::Raw),
@@ -150,6 +190,13 @@ pub(super) const FLOWS: &[Flow] = &[
             rival(IMAGO, AS_THE_FASTEST),
             rival(QCOW2_RS, Target::None),
         ],
+    },
+    Flow {
+        name: "qcow2 extended L2 -> raw",
+        input: Input::Form("qcow2 extended"),
+        ours: OURS_TO_RAW,
+        // imago 0.2.6 and qcow2-rs 0.1.6 do not read subclusters.
+        rivals: &[rival(QEMU_QCOW2_TO_RAW, AS_THE_FASTEST)],
     },
     Flow {
         name: "raw -> qcow2",
@@ -183,6 +230,7 @@ pub(super) const FLOWS: &[Flow] = &[
     Flow { name: "map 8 TiB", input: Input::Sparse(8), ours: OURS_MAP, rivals: &[QEMU_MAP] },
     Flow { name: "info 1 TiB", input: Input::Sparse(1), ours: OURS_INFO, rivals: &[QEMU_MAP] },
     Flow { name: "info 8 TiB", input: Input::Sparse(8), ours: OURS_INFO, rivals: &[QEMU_MAP] },
+    Flow { name: "info 4 TiB compressed", input: Input::Mapped(4), ours: OURS_INFO, rivals: &[] },
     Flow {
         // A QCOW2 read as if it were a raw disk: a file without holes, which openssl would read and we would not.
         name: "digest raw",
@@ -207,15 +255,32 @@ pub(super) const FLOWS: &[Flow] = &[
     },
 ];
 
-/// Targets that have no flow yet, and what they say.
-pub(super) const NOT_BUILT: &[(&str, &str)] = &[
-    ("qcow2 extended L2 -> raw", "1.0 x the fastest on tmpfs, 1.4 x on disk"),
-    ("vmdk split sparse -> raw", "2.2 x qemu-img, 1.8 x the best other"),
-    ("raw -> qcow2 zlib", "2 x qemu-img convert -c"),
-    ("raw -> qcow2 zstd", "1.5 x qemu-img convert -c"),
-    ("growth with data", "1, 2, 4, 8 GiB of data: linear"),
-    ("growth with virtual size", "10 GiB, 1 TiB, 8 TiB with the same data: flat"),
+/// What is measured as it grows.
+pub(super) const GROWTHS: &[Growth] = &[
+    Growth {
+        name: "growth with data",
+        ours: OURS_TO_RAW,
+        steps: &[
+            (Input::Repeated(1), "1 GiB", 1.0),
+            (Input::Repeated(2), "2 GiB", 2.0),
+            (Input::Repeated(4), "4 GiB", 4.0),
+            (Input::Repeated(8), "8 GiB", 8.0),
+        ],
+    },
+    Growth {
+        name: "growth with virtual size",
+        ours: OURS_TO_RAW,
+        steps: &[
+            (Input::Spread(10), "10 GiB", 1.0),
+            (Input::Spread(1 << 10), "1 TiB", 1.0),
+            (Input::Spread(8 << 10), "8 TiB", 1.0),
+        ],
+    },
 ];
+
+/// Targets that have no flow yet, and what they say.
+pub(super) const NOT_BUILT: &[(&str, &str)] =
+    &[("raw -> qcow2 zlib", "2 x qemu-img convert -c"), ("raw -> qcow2 zstd", "1.5 x qemu-img convert -c")];
 
 const OURS_TO_RAW: Job = ours("convert --quiet IN OUT", Leaves::Raw);
 const OURS_MAP: Job = ours("map --json --quiet IN", Leaves::Map);
@@ -248,18 +313,20 @@ mod tests {
 
     #[test]
     fn every_command_names_what_it_reads_and_leaves() {
-        for flow in FLOWS {
-            for job in std::iter::once(&flow.ours).chain(flow.rivals.iter().map(|rival| &rival.job)) {
-                let words: Vec<&str> = job.words.split(' ').collect();
-                assert!(words.contains(&"IN"), "{job:?}");
-                assert_eq!(words.contains(&"OUT"), job.leaves.is_file(), "{job:?}");
-            }
+        let of_flow =
+            |flow: &Flow| [&[flow.ours], &*flow.rivals.iter().map(|r| r.job).collect::<Vec<_>>()].concat();
+        let growths = GROWTHS.iter().map(|growth| growth.ours);
+        for job in FLOWS.iter().flat_map(of_flow).chain(growths) {
+            let words: Vec<&str> = job.words.split(' ').collect();
+            assert!(words.contains(&"IN"), "{job:?}");
+            assert_eq!(words.contains(&"OUT"), job.leaves.is_file(), "{job:?}");
         }
     }
 
     #[test]
     fn names_are_not_used_twice() {
         let mut names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
+        names.extend(GROWTHS.iter().map(|growth| growth.name));
         names.extend(NOT_BUILT.iter().map(|(name, _)| name));
         let all = names.len();
         names.sort_unstable();

@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::child::Printed;
 use super::flows::{Input, Leaves};
 use super::inputs::Inputs;
+use super::measure::Printed;
 use crate::content::Content;
 use crate::images;
 use crate::repo::output;
@@ -19,7 +19,9 @@ use crate::sparse;
 #[derive(Debug)]
 pub(super) struct Judge<'a> {
     inputs: &'a Inputs,
-    input: &'a Path,
+    path: &'a Path,
+    /// The digest of the disk in the input, where a command is to leave that disk.
+    disk: Option<String>,
     /// Of the input as a file, where a command is asked for that.
     content: Option<Content>,
     /// What qemu-img says of the input, where a command is asked for that.
@@ -29,25 +31,26 @@ pub(super) struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Finds out what is right.
     pub(super) fn new(inputs: &'a Inputs, input: Input, leaves: Leaves) -> Result<Self> {
-        let input = inputs.path(input)?;
+        let path = inputs.path(input)?;
+        let disk = leaves.is_file().then(|| inputs.disk(input)).transpose()?;
         let content = match leaves {
-            Leaves::FileDigest | Leaves::FileSha256 => Some(Content::of(input)?),
+            Leaves::FileDigest | Leaves::FileSha256 => Some(Content::of(path)?),
             _ => None,
         };
         let map = match leaves {
-            Leaves::Map | Leaves::Info => {
+            Leaves::Map => {
                 let mut map = Command::new("qemu-img");
-                Some(output(map.args(["map", "--output=json", "-f", "qcow2"]).arg(input))?)
+                Some(output(map.args(["map", "--output=json", "-f", "qcow2"]).arg(path))?)
             }
             _ => None,
         };
-        Ok(Self { inputs, input, content, map })
+        Ok(Self { inputs, path, disk, content, map })
     }
 
     /// Looks at what a command left.
     pub(super) fn check(&self, leaves: Leaves, out: &Path, printed: &Printed) -> Result<()> {
         match leaves {
-            Leaves::Raw => same("disk", &sparse::digest(out)?, self.inputs.disk()?),
+            Leaves::Raw => self.check_disk(out),
             Leaves::Qcow2 => self.check_qcow2(out),
             // The exit code was looked at.
             Leaves::Verdict => Ok(()),
@@ -57,7 +60,7 @@ impl<'a> Judge<'a> {
             }
             Leaves::Info => {
                 let mut info = Command::new("qemu-img");
-                let theirs = output(info.args(["info", "--output=json"]).arg(self.input))?;
+                let theirs = output(info.args(["info", "--output=json"]).arg(self.path))?;
                 let theirs: Value = serde_json::from_str(&theirs)?;
                 let ours = json(printed)?;
                 same("virtual size", &ours["virtualSize"].to_string(), &theirs["virtual-size"].to_string())
@@ -82,9 +85,13 @@ impl<'a> Judge<'a> {
         let raw = out.with_extension("back");
         let mut convert = Command::new("qemu-img");
         output(convert.args(["convert", "-m", "16", "-W", "-f", "qcow2", "-O", "raw"]).arg(out).arg(&raw))?;
-        let found = sparse::digest(&raw)?;
+        let checked = self.check_disk(&raw);
         fs::remove_file(raw)?;
-        same("disk", &found, self.inputs.disk()?)
+        checked
+    }
+
+    fn check_disk(&self, raw: &Path) -> Result<()> {
+        same("disk", &sparse::digest(raw)?, self.disk.as_deref().context("no disk to compare with")?)
     }
 }
 

@@ -1,17 +1,18 @@
-//! Runs a flow against a peer, one after the other and again, and what comes of it in numbers.
+//! Runs a flow and its peers, one after the other and again, and what comes of it in numbers.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::child::{self, Printed, Usage};
-use super::flows::{Flow, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, MAX_PEAK, Rival, Target};
+use super::flows::{Flow, Growth, Input, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, Rival, Target};
 use super::inputs::Inputs;
 use super::judge::Judge;
 use super::place::Place;
 use super::tools::{Paths, Tool, Tools};
-use crate::sparse;
+use crate::child::{self, Limits, Used};
 
 /// What all runs share.
 #[derive(Debug)]
@@ -25,6 +26,15 @@ pub(super) struct Stage<'a> {
     pub(super) limit: Duration,
 }
 
+/// Where commands write what they print: files on tmpfs.
+#[derive(Debug, Clone)]
+pub(super) struct Printed {
+    /// Results.
+    pub(super) stdout: PathBuf,
+    /// Complaints.
+    pub(super) stderr: PathBuf,
+}
+
 /// What the counted runs of one command used, in order.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Side {
@@ -34,28 +44,34 @@ pub(super) struct Side {
     pub(super) exit: Vec<f64>,
     /// Seconds of user and system time.
     pub(super) cpu: Vec<f64>,
+    /// Seconds of system time.
+    pub(super) system: Vec<f64>,
     /// Peak resident memory, bytes.
     pub(super) peak: Vec<u64>,
     /// Length of the output, bytes; 0 where there is none.
     pub(super) len: u64,
+    /// Bytes that it takes in its file system.
+    pub(super) stored: u64,
 }
 
 /// One run of one command.
 #[derive(Debug, Clone, Copy)]
 struct Ran {
-    usage: Usage,
+    used: Used,
     /// Until the output was there, or durable.
     wall: Duration,
     /// Length of the output, bytes.
     len: u64,
+    /// What it takes.
+    stored: u64,
 }
 
 /// A flow beside a peer.
-#[derive(Debug, Clone)]
-pub(super) struct Pair {
-    pub(super) ours: Side,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub(super) ours: &'a Side,
     /// None where the flow has no peer.
-    pub(super) peer: Option<Side>,
+    pub(super) peer: Option<&'a Side>,
 }
 
 /// Why there are no numbers.
@@ -67,58 +83,87 @@ pub(super) enum Absent {
     Failed(anyhow::Error),
 }
 
+/// A command in a round: where it stands, as long as nothing has gone wrong.
+struct Contender<'a> {
+    job: Job,
+    input: Input,
+    state: Result<(Judge<'a>, Side), Absent>,
+}
+
 impl Stage<'_> {
-    /// Runs ours and the peer's in turns.
-    pub(super) fn pair(&self, place: &Place, flow: &Flow, rival: Option<&Rival>) -> Result<Pair, Absent> {
-        let jobs: Vec<&Job> = std::iter::once(&flow.ours).chain(rival.map(|rival| &rival.job)).collect();
-        for job in &jobs {
-            self.tools.require(job.tool).map_err(Absent::NoTool)?;
-        }
-        let mut sides = vec![Side::default(); jobs.len()];
-        let judges = jobs.iter().map(|job| Judge::new(self.inputs, flow.input, job.leaves));
-        let judges: Vec<Judge<'_>> = judges.collect::<Result<_>>().map_err(Absent::Failed)?;
+    /// Runs ours and each peer's in turns. A peer that fails is left out from there on; without ours there are no numbers.
+    pub(super) fn compare(
+        &self,
+        place: &Place,
+        flow: &Flow,
+        rivals: &[Rival],
+    ) -> Result<(Side, Vec<Result<Side, Absent>>), Absent> {
+        let jobs = std::iter::once(flow.ours).chain(rivals.iter().map(|rival| rival.job));
+        let mut sides = self.rounds(place, &jobs.map(|job| (job, flow.input)).collect::<Vec<_>>());
+        let ours = sides.remove(0)?;
+        Ok((ours, sides))
+    }
+
+    /// Runs ours on each step in turns.
+    pub(super) fn grow(&self, place: &Place, growth: &Growth) -> Result<Vec<Side>, Absent> {
+        let steps: Vec<_> = growth.steps.iter().map(|(input, ..)| (growth.ours, *input)).collect();
+        self.rounds(place, &steps).into_iter().collect()
+    }
+
+    /// Runs each command once and again; the first round is not counted.
+    fn rounds(&self, place: &Place, commands: &[(Job, Input)]) -> Vec<Result<Side, Absent>> {
+        let contender = |(job, input): &(Job, Input)| {
+            let found = self.tools.require(job.tool).map_err(Absent::NoTool);
+            let judge = || Judge::new(self.inputs, *input, job.leaves).map_err(Absent::Failed);
+            let state = found.and_then(|_| Ok((judge()?, Side::default())));
+            Contender { job: *job, input: *input, state }
+        };
+        let mut contenders: Vec<Contender<'_>> = commands.iter().map(contender).collect();
         for run in 0..=self.runs {
-            for ((job, judge), side) in jobs.iter().zip(&judges).zip(&mut sides) {
-                let Ran { usage, wall, len } = self.run(place, flow, job, judge)?;
-                if run > 0 {
-                    side.wall.push(wall.as_secs_f64());
-                    side.exit.push(usage.wall.as_secs_f64());
-                    side.cpu.push(usage.cpu.as_secs_f64());
-                    side.peak.push(usage.peak);
-                    side.len = len;
+            for contender in &mut contenders {
+                let Contender { job, input, state } = contender;
+                let Ok((judge, side)) = state else { continue };
+                match self.run(place, job, *input, judge) {
+                    Ok(ran) if run > 0 => side.add(&ran),
+                    Ok(_) => {}
+                    Err(absent) => *state = Err(absent),
                 }
             }
+            // Without the first, which is ours, the others are compared with nothing.
+            if contenders.first().is_some_and(|first| first.state.is_err()) {
+                break;
+            }
         }
-        let peer = if rival.is_some() { sides.pop() } else { None };
-        Ok(Pair { ours: sides.remove(0), peer })
+        contenders.into_iter().map(|contender| contender.state.map(|(_, side)| side)).collect()
     }
 
     /// Runs one command once, and checks what it left.
-    fn run(&self, place: &Place, flow: &Flow, job: &Job, judge: &Judge<'_>) -> Result<Ran, Absent> {
-        let input = self.inputs.path(flow.input).map_err(Absent::Failed)?;
+    fn run(&self, place: &Place, job: &Job, input: Input, judge: &Judge<'_>) -> Result<Ran, Absent> {
         // A folder of its own: a command that is stopped leaves more than its output.
         let folder = place.folder.join("run");
         let out = folder.join("out");
-        let paths = Paths { input, output: &out, raw: &self.inputs.raw };
-        let mut command = self.tools.command(job, &paths).map_err(Absent::NoTool)?;
-        let mut done = || -> Result<Ran> {
+        let done = || -> Result<Ran> {
+            let paths = Paths { input: self.inputs.path(input)?, output: &out, raw: &self.inputs.raw };
+            let command = self.tools.command(job, &paths).map_err(anyhow::Error::msg)?;
             fs::create_dir_all(&folder)?;
-            sparse::warm(input)?;
+            self.inputs.warm(input)?;
             if job.leaves == Leaves::Verdict {
-                sparse::warm(&self.inputs.raw)?;
+                self.inputs.warm(Input::Form("raw"))?;
             }
-            let usage = child::run(&mut command, &self.printed, self.limit)?;
-            let (mut wall, mut len) = (usage.wall, 0);
+            let child = child::Job::new(&command, &self.printed.stderr, Limits::wall(self.limit));
+            let used = child.printing_to(&self.printed.stdout).succeed()?;
+            let (mut wall, mut len, mut stored) = (used.wall, 0, 0);
             if job.leaves.is_file() {
                 if place.durable {
                     let started = Instant::now();
                     File::open(&out)?.sync_all()?;
                     wall += started.elapsed();
                 }
-                len = fs::metadata(&out)?.len();
+                let metadata = fs::metadata(&out)?;
+                (len, stored) = (metadata.len(), metadata.blocks() * 512);
             }
             judge.check(job.leaves, &out, &self.printed)?;
-            Ok(Ran { usage, wall, len })
+            Ok(Ran { used, wall, len, stored })
         };
         let done = done().with_context(|| job.tool.name());
         let _ = fs::remove_dir_all(&folder);
@@ -152,48 +197,91 @@ impl Spread {
 }
 
 impl Side {
+    fn add(&mut self, ran: &Ran) {
+        self.wall.push(ran.wall.as_secs_f64());
+        self.exit.push(ran.used.wall.as_secs_f64());
+        self.cpu.push(ran.used.cpu().as_secs_f64());
+        self.system.push(ran.used.system.as_secs_f64());
+        self.peak.push(ran.used.peak);
+        self.len = ran.len;
+        self.stored = ran.stored;
+    }
+
     /// The most memory of any run, bytes.
     pub(super) fn peak(&self) -> u64 {
         self.peak.iter().copied().max().unwrap_or(0)
     }
 }
 
-impl Pair {
-    /// The peer's wall time as a multiple of ours: of each pair of runs that followed each other, whatever else the machine did
-    /// meanwhile.
+impl Pair<'_> {
+    /// The peer's wall time as a multiple of ours: of runs of the same round, whatever else the machine did meanwhile.
     pub(super) fn ratio(&self) -> Option<Spread> {
-        let peer = self.peer.as_ref()?;
-        let ratios: Vec<f64> =
-            peer.wall.iter().zip(&self.ours.wall).map(|(peer, ours)| peer / ours).collect();
-        Some(Spread::of(&ratios))
+        Some(quotients(&self.peer?.wall, &self.ours.wall))
+    }
+
+    /// The peer's processor time as a multiple of ours.
+    pub(super) fn cpu_ratio(&self) -> Option<f64> {
+        Some(Spread::of(&self.ours.cpu).median / Spread::of(&self.peer?.cpu).median)
+    }
+
+    /// The length of our output as a multiple of the peer's.
+    pub(super) fn len_ratio(&self) -> Option<f64> {
+        Some(self.ours.len as f64 / self.peer?.len as f64)
     }
 
     /// What does not hold.
-    pub(super) fn misses(&self, leaves: Leaves, rival: Option<&Rival>, place: &Place) -> Vec<&'static str> {
-        let mut misses = Vec::new();
-        let target = rival.and_then(|rival| target(rival, place));
-        if let (Some(target), Some(ratio)) = (target, self.ratio())
-            && ratio.median < target
-        {
-            misses.push("wall");
-        }
-        if let Some(peer) = &self.peer
-            && rival.is_some_and(|rival| rival.job.tool != Tool::ImagePrep)
-            && target.is_some()
-        {
-            let cpu = |side: &Side| Spread::of(&side.cpu).median;
-            if leaves.is_file() && cpu(&self.ours) > MAX_CPU_RATIO * cpu(peer) {
-                misses.push("cpu");
-            }
-            if leaves == Leaves::Qcow2 && self.ours.len as f64 > MAX_LEN_RATIO * peer.len as f64 {
-                misses.push("length");
-            }
-        }
-        if self.ours.peak() > MAX_PEAK {
-            misses.push("memory");
-        }
-        misses
+    pub(super) fn misses(&self, flow: &Flow, rival: Option<&Rival>, place: &Place) -> Vec<Miss> {
+        let leaves = flow.ours.leaves;
+        let goal = rival.and_then(|rival| target(rival, place));
+        // Ours beside ours says how it scales, and costs what it costs.
+        let is_other = rival.is_some_and(|rival| rival.job.tool != Tool::ImagePrep) && goal.is_some();
+        let above = |ratio: Option<f64>, most: f64| is_other && ratio.is_some_and(|ratio| ratio > most);
+        let slow = self.ratio().zip(goal).is_some_and(|(ratio, goal)| ratio.median < goal);
+        let found = [
+            (slow, Miss::Wall),
+            (leaves.is_file() && above(self.cpu_ratio(), MAX_CPU_RATIO), Miss::Cpu),
+            (leaves == Leaves::Qcow2 && above(self.len_ratio(), MAX_LEN_RATIO), Miss::Length),
+            (self.ours.peak() > flow.memory(), Miss::Memory),
+        ];
+        found.into_iter().filter_map(|(misses, what)| misses.then_some(what)).collect()
     }
+}
+
+/// A target that is missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// The ratio of wall times.
+    Wall,
+    /// Processor time.
+    Cpu,
+    /// Length of the output.
+    Length,
+    /// Peak memory.
+    Memory,
+}
+
+impl Miss {
+    /// What to call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Wall => "wall",
+            Self::Cpu => "cpu",
+            Self::Length => "length",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// How much longer the last step takes than the first, each for what it is divided by.
+pub(super) fn growth(growth: &Growth, sides: &[Side]) -> Option<Spread> {
+    let per_unit = |side: &Side, unit: f64| side.wall.iter().map(|wall| wall / unit).collect::<Vec<_>>();
+    let ((_, _, least), (_, _, most)) = (growth.steps.first()?, growth.steps.last()?);
+    Some(quotients(&per_unit(sides.last()?, *most), &per_unit(sides.first()?, *least)))
+}
+
+/// One by one.
+fn quotients(upper: &[f64], lower: &[f64]) -> Spread {
+    Spread::of(&upper.iter().zip(lower).map(|(upper, lower)| upper / lower).collect::<Vec<_>>())
 }
 
 /// The ratio that is aimed at.
@@ -208,7 +296,7 @@ pub(super) fn target(rival: &Rival, place: &Place) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::flows::FLOWS;
+    use crate::bench::flows::{FLOWS, GROWTHS, MAX_PEAK};
 
     #[test]
     fn a_spread_is_the_middle_and_the_ends() {
@@ -222,17 +310,31 @@ mod tests {
         let place = |durable| Place { name: "test", folder: "/nowhere".into(), durable };
         let side = |wall, cpu, peak, len| Side {
             wall: vec![wall],
-            exit: vec![wall],
             cpu: vec![cpu],
             peak: vec![peak],
             len,
+            ..Side::default()
         };
-        let rival = FLOWS.iter().find(|flow| flow.name == "raw -> raw").unwrap().rivals.first();
-        let pair = |ours, peer| Pair { ours, peer: Some(peer) };
-        let good = pair(side(1.0, 1.0, 1, 100), side(1.2, 1.0, 1, 100));
-        assert!(good.misses(Leaves::Raw, rival, &place(false)).is_empty());
-        assert_eq!(good.misses(Leaves::Raw, rival, &place(true)), ["wall"]);
-        let bad = pair(side(1.0, 1.1, MAX_PEAK + 1, 103), side(0.9, 1.0, 1, 100));
-        assert_eq!(bad.misses(Leaves::Qcow2, rival, &place(false)), ["wall", "cpu", "length", "memory"]);
+        let flow = |name: &str| FLOWS.iter().find(|flow| flow.name == name).unwrap();
+        let (raw, qcow2) = (flow("raw -> raw"), flow("raw -> qcow2"));
+        let theirs = side(1.2, 1.0, 1, 100);
+        let misses = |flow: &Flow, ours: &Side, place: &Place| {
+            Pair { ours, peer: Some(&theirs) }.misses(flow, flow.rivals.first(), place)
+        };
+        let good = side(1.0, 1.0, 1, 100);
+        assert!(misses(raw, &good, &place(false)).is_empty());
+        assert_eq!(misses(raw, &good, &place(true)), [Miss::Wall]);
+        let bad = side(1.5, 1.1, MAX_PEAK + 1, 103);
+        assert_eq!(misses(qcow2, &bad, &place(false)), [Miss::Wall, Miss::Cpu, Miss::Length, Miss::Memory]);
+        let heavy = side(1.0, 1.0, MAX_PEAK / 2, 0);
+        assert_eq!(misses(flow("map 8 TiB"), &heavy, &place(false)), [Miss::Wall, Miss::Memory]);
+    }
+
+    #[test]
+    fn growth_is_of_the_last_step_beside_the_first() {
+        let side = |wall| Side { wall: vec![wall], ..Side::default() };
+        let steps = &[(Input::Repeated(1), "1", 1.0), (Input::Repeated(8), "8", 8.0)];
+        let linear = Growth { steps, ..GROWTHS[0] };
+        assert_eq!(growth(&linear, &[side(1.0), side(8.8)]).unwrap().median, 1.1);
     }
 }

@@ -1,4 +1,4 @@
-//! The results: a table for people, printed as it grows, and JSON.
+//! The results: a table for people, printed as it grows; JSON; and the same table for `benches/README.md`.
 
 use std::fs;
 use std::path::Path;
@@ -7,21 +7,45 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::flows::{Flow, NOT_BUILT, Rival};
-use super::measure::{Absent, Pair, Side, Spread, target};
+use super::flows::{Flow, Growth, MAX_CPU_RATIO, MAX_GROWTH, MAX_LEN_RATIO, NOT_BUILT, Rival};
+use super::measure::{Absent, Miss, Pair, Side, Spread, growth, target};
 use super::place::Place;
 use super::tools::Tools;
-use crate::repo::output;
+use crate::repo::{Repo, output};
 
-/// Width of the first column: the longest name of a flow.
-const FIRST: usize = 24;
+/// Names and widths of the columns; numbers stand to the right.
+const COLUMNS: [(&str, usize); 13] = [
+    ("flow", 24),
+    ("peer", 9),
+    ("place", 5),
+    ("wall s", 6),
+    ("peer", 6),
+    ("ratio", 5),
+    ("min..max", 10),
+    ("target", 7),
+    ("cpu s", 5),
+    ("peer", 5),
+    ("MiB", 4),
+    ("peer", 4),
+    ("verdict", 0),
+];
+
+/// Columns of names, at the left.
+const NAMES: usize = 3;
+
+/// What stands around the table in benches/README.md.
+const BEGIN: &str = "<!-- cargo xtask bench -->\n";
+const END: &str = "<!-- end of bench -->";
 
 /// What was measured so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     rows: Vec<Value>,
+    /// What was printed.
+    lines: Vec<Vec<String>>,
+    /// A line for each target that is missed.
+    missed: Vec<String>,
     failed: Vec<String>,
-    missed: usize,
 }
 
 /// What a row is about.
@@ -35,104 +59,270 @@ pub(super) struct Subject<'a> {
 impl Report {
     /// Prints the head.
     pub(super) fn new() -> Self {
-        println!(
-            "{:FIRST$} {:10} {:5} | {:>6} {:>6} | {:>5} {:>11} {:>6} | {:>6} {:>6} | {:>4} {:>4} |",
-            "flow",
-            "peer",
-            "place",
-            "wall s",
-            "peer",
-            "ratio",
-            "min..max",
-            "target",
-            "cpu s",
-            "peer",
-            "MiB",
-            "peer"
-        );
+        println!("{}", terminal(&COLUMNS.map(|(name, _)| name.to_owned())));
         Self::default()
     }
 
     /// Prints a row, and keeps it.
-    pub(super) fn row(&mut self, subject: &Subject<'_>, result: &Result<Pair, Absent>) {
-        let Subject { flow, rival, place } = subject;
+    pub(super) fn row(&mut self, subject: &Subject<'_>, result: &Result<Pair<'_>, &Absent>) {
+        let Subject { flow, rival, place } = *subject;
         // Where an output goes matters only where there is one.
         let place_name = if flow.ours.leaves.is_file() { place.name } else { "-" };
         let peer = rival.map_or("-", |rival| rival.job.tool.name());
-        let head = format!("{:FIRST$} {peer:10} {place_name:5} |", flow.name);
+        let names = [flow.name, peer, place_name];
         let goal = rival.and_then(|rival| target(rival, place));
         let mut row = json!({ "flow": flow.name, "peer": peer, "place": place_name, "target": goal });
         match result {
             Ok(pair) => {
-                let misses = pair.misses(flow.ours.leaves, *rival, place);
-                self.missed += usize::from(!misses.is_empty());
-                println!("{head} {}", numbers(pair, goal, &misses));
-                row["ours"] = side(&pair.ours);
-                row["theirs"] = pair.peer.as_ref().map(side).into();
+                let misses = pair.misses(flow, rival, place);
+                let verdict = verdict(goal.is_some(), misses.iter().map(|miss| miss.name()));
+                let goal_text = goal.map_or_else(dash, |goal| format!("{goal:.2}"));
+                self.line([&names.map(str::to_owned)[..], &numbers(pair, &goal_text), &[verdict]].concat());
+                for miss in &misses {
+                    let what = evidence(*miss, pair, goal, flow.memory());
+                    self.missed.push(format!("{}: {what}", names.join(", ")));
+                }
+                row["ours"] = side(pair.ours);
+                row["theirs"] = pair.peer.map(side).into();
                 row["ratio"] = pair.ratio().map(spread).into();
-                row["misses"] = misses.into();
+                row["misses"] = misses.iter().map(|miss| miss.name()).collect::<Vec<_>>().into();
             }
-            Err(Absent::NoTool(why)) => {
-                println!("{head} not measured: {}", why.lines().next().unwrap_or_default());
-                row["notMeasured"] = why.as_str().into();
-            }
-            Err(Absent::Failed(error)) => {
-                println!("{head} FAILED, see below");
-                row["failed"] = format!("{error:#}").into();
-                self.failed.push(format!("{}, {peer}, {place_name}: {error:#}", flow.name));
-            }
+            Err(absent) => self.absent(names, &mut row, absent),
         }
         self.rows.push(row);
+    }
+
+    /// Prints a row for each step of a growth, and the verdict with the last.
+    pub(super) fn growth(&mut self, of: &Growth, place: &Place, result: &Result<Vec<Side>, Absent>) {
+        let mut row = json!({ "flow": of.name, "place": place.name, "target": MAX_GROWTH });
+        match result {
+            Ok(sides) => {
+                let steps = of.steps.iter().zip(sides);
+                for (number, ((_, name, _), side)) in steps.enumerate() {
+                    let pair = Pair { ours: side, peer: None };
+                    let is_last = number + 1 == sides.len();
+                    let grown = growth(of, sides).filter(|_| is_last);
+                    let goal = if is_last { format!("<={MAX_GROWTH}") } else { dash() };
+                    let mut cells = numbers(&pair, &goal);
+                    let mut misses = Vec::new();
+                    if let Some(grown) = grown {
+                        cells[2..4].clone_from_slice(&ratio(Some(grown)));
+                        row["ratio"] = spread(grown);
+                        if grown.median > MAX_GROWTH {
+                            misses.push("growth");
+                            let what = format!("{:.2} x the time of the first step", grown.median);
+                            self.missed
+                                .push(format!("{}: {what}, at most {MAX_GROWTH} is aimed at", of.name));
+                        }
+                    }
+                    let head = [of.name, name, place.name].map(str::to_owned);
+                    self.line([&head[..], &cells, &[verdict(is_last, misses.into_iter())]].concat());
+                }
+                row["steps"] = of
+                    .steps
+                    .iter()
+                    .zip(sides)
+                    .map(|((_, name, _), of)| json!({ "step": name, "ours": side(of) }))
+                    .collect();
+            }
+            Err(absent) => self.absent([of.name, "-", place.name], &mut row, absent),
+        }
+        self.rows.push(row);
+    }
+
+    fn absent(&mut self, names: [&str; NAMES], row: &mut Value, absent: &Absent) {
+        let verdict = match absent {
+            Absent::NoTool(why) => {
+                row["notMeasured"] = why.as_str().into();
+                format!("not measured: {}", why.lines().next().unwrap_or_default())
+            }
+            Absent::Failed(error) => {
+                row["failed"] = format!("{error:#}").into();
+                self.failed.push(format!("{}: {error:#}", names.join(", ")));
+                "FAILED".to_owned()
+            }
+        };
+        let cells = COLUMNS.map(|_| dash());
+        let (_, rest) = cells.split_at(NAMES + 1);
+        self.line([&names.map(str::to_owned)[..], rest, &[verdict]].concat());
+    }
+
+    fn line(&mut self, cells: Vec<String>) {
+        println!("{}", terminal(&cells));
+        self.lines.push(cells);
     }
 
     /// Lists the targets that have no flow.
     pub(super) fn not_built(&mut self, wanted: impl Fn(&str) -> bool) {
         for (name, target) in NOT_BUILT.iter().filter(|(name, _)| wanted(name)) {
-            println!("{name:FIRST$} not built; target: {target}");
+            println!("{name:24} not built; target: {target}");
             self.rows.push(json!({ "flow": name, "notBuilt": true, "target": target }));
         }
     }
 
-    /// Prints what failed and a closing line, writes the JSON; gives whether nothing failed.
-    pub(super) fn finish(self, json: &Path, mut head: Value) -> Result<bool> {
+    /// Prints what was missed, what failed and a closing line, and writes the JSON; gives whether nothing failed.
+    pub(super) fn finish(&mut self, json: &Path, mut head: Value) -> Result<bool> {
+        if !self.missed.is_empty() {
+            println!("\nmissed:");
+        }
+        for missed in &self.missed {
+            println!("  {missed}");
+        }
         for failed in &self.failed {
             println!("\n{failed}");
         }
-        head["rows"] = self.rows.into();
+        head["rows"] = std::mem::take(&mut self.rows).into();
+        head["missed"] = self.missed.clone().into();
         if let Some(folder) = json.parent() {
             fs::create_dir_all(folder)?;
         }
         let text = serde_json::to_string_pretty(&head)? + "\n";
         fs::write(json, text).with_context(|| format!("cannot write {}", json.display()))?;
-        println!("\n{} rows miss a target, {} failed; {}", self.missed, self.failed.len(), json.display());
+        let (missed, failed) = (self.missed.len(), self.failed.len());
+        println!("\n{missed} targets are missed, {failed} commands failed; {}", json.display());
         Ok(self.failed.is_empty())
+    }
+
+    /// Writes the table into benches/README.md.
+    pub(super) fn write_readme(&self, repo: &Repo, head: &Value) -> Result<()> {
+        let path = "benches/README.md";
+        let readme = with_table(&repo.read(path)?, &self.markdown(head))?;
+        fs::write(repo.path(path), readme).with_context(|| format!("cannot write {path}"))
+    }
+
+    fn markdown(&self, head: &Value) -> String {
+        let text = |name: &str| head[name].to_string().trim_matches('"').to_owned();
+        let tools = head["tools"].as_object().into_iter().flatten();
+        let tools: Vec<_> =
+            tools.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or_default())).collect();
+        let mut lines = vec![
+            format!(
+                "{}: {} CPUs ({}), {} of memory, Linux {}, load {} before the first run, {} runs of each \
+                     command.",
+                text("date"),
+                text("cpus"),
+                text("cpu"),
+                text("memory"),
+                text("kernel"),
+                text("load"),
+                text("runs")
+            ),
+            format!("Versions: {}.", tools.join("; ")),
+            String::new(),
+            markdown_row(&COLUMNS.map(|(name, _)| name.to_owned())),
+            markdown_row(&std::array::from_fn::<_, 13, _>(|column| {
+                if column < NAMES || column + 1 == COLUMNS.len() { "---" } else { "--:" }.to_owned()
+            })),
+        ];
+        lines.extend(self.lines.iter().map(|cells| markdown_row(cells)));
+        if !self.missed.is_empty() {
+            lines.extend([String::new(), "Missed:".to_owned(), String::new()]);
+            lines.extend(self.missed.iter().map(|missed| format!("- {missed}")));
+        }
+        lines.join("\n") + "\n"
     }
 }
 
+/// README with the table in its place.
+fn with_table(readme: &str, table: &str) -> Result<String> {
+    let (before, rest) = readme.split_once(BEGIN).context("benches/README.md has no place for the table")?;
+    let (_, after) = rest.split_once(END).context("benches/README.md has no end of the table")?;
+    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
+}
+
+/// A row as a terminal shows it: below 120 columns, short of a long verdict.
+fn terminal(cells: &[String]) -> String {
+    let cells = cells.iter().zip(COLUMNS).enumerate();
+    let padded = cells.map(|(column, (cell, (_, width)))| match column < NAMES {
+        true => format!("{cell:width$}"),
+        false => format!("{cell:>width$}"),
+    });
+    padded.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+}
+
+fn markdown_row(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
+}
+
 /// The numbers of a row. A dash is where there is nothing to say.
-fn numbers(pair: &Pair, goal: Option<f64>, misses: &[&str]) -> String {
+fn numbers(pair: &Pair<'_>, goal: &str) -> [String; 9] {
     let median = |numbers: &[f64]| seconds(Spread::of(numbers).median);
-    let peer = |what: &dyn Fn(&Side) -> String| pair.peer.as_ref().map_or_else(|| "-".to_owned(), what);
+    let peer = |what: &dyn Fn(&Side) -> String| pair.peer.map_or_else(dash, what);
     let mib = |side: &Side| (side.peak() >> 20).to_string();
-    let (ratio, range) = match pair.ratio() {
-        Some(Spread { median, min, max }) => (format!("{median:.2}"), format!("{min:.2}..{max:.2}")),
-        None => ("-".to_owned(), "-".to_owned()),
-    };
-    let goal_text = goal.map_or_else(|| "-".to_owned(), |goal| format!("{goal:.2}"));
-    let verdict = match (misses, goal) {
-        ([], Some(_)) => "holds".to_owned(),
-        ([], None) => String::new(),
-        (misses, _) => format!("misses {}", misses.join(", ")),
-    };
-    format!(
-        "{:>6} {:>6} | {ratio:>5} {range:>11} {goal_text:>6} | {:>6} {:>6} | {:>4} {:>4} | {verdict}",
+    let [ratio, range] = ratio(pair.ratio());
+    [
         median(&pair.ours.wall),
         peer(&|side| median(&side.wall)),
+        ratio,
+        range,
+        goal.to_owned(),
         median(&pair.ours.cpu),
         peer(&|side| median(&side.cpu)),
-        mib(&pair.ours),
+        mib(pair.ours),
         peer(&mib),
-    )
+    ]
+}
+
+fn ratio(ratio: Option<Spread>) -> [String; 2] {
+    match ratio {
+        Some(Spread { median, min, max }) => [format!("{median:.2}"), format!("{min:.2}..{max:.2}")],
+        None => [dash(), dash()],
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Whether the targets hold, or which are missed; nothing where there are none.
+fn verdict<'a>(has_goal: bool, misses: impl Iterator<Item = &'a str>) -> String {
+    let misses: Vec<&str> = misses.collect();
+    match misses.as_slice() {
+        [] if has_goal => "holds".to_owned(),
+        [] => String::new(),
+        misses => format!("misses {}", misses.join(", ")),
+    }
+}
+
+/// What the numbers say of a target that is missed: where the time goes, and how much of the machine was used.
+fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, memory: u64) -> String {
+    let Pair { ours, peer } = *pair;
+    let median = |numbers: &[f64]| Spread::of(numbers).median;
+    let split = |side: &Side| {
+        let (cpu, system) = (median(&side.cpu), median(&side.system));
+        format!("{} s user + {} s system", seconds(cpu - system), seconds(system))
+    };
+    match miss {
+        Miss::Wall => {
+            let wall = median(&ours.wall);
+            let ratio = pair.ratio().map_or(0.0, |ratio| ratio.median);
+            let busy = median(&ours.cpu) / wall;
+            let stored = match ours.stored {
+                0 => String::new(),
+                stored => format!(", {:.2} GiB stored a second", stored as f64 / wall / f64::from(1 << 30)),
+            };
+            let idle = median(&ours.wall) - median(&ours.exit);
+            let sync = if idle > 0.001 { format!(", {} s to sync", seconds(idle)) } else { String::new() };
+            format!(
+                "wall {ratio:.2} of {:.2}; ours {} s: {}, {busy:.2} CPUs busy{stored}{sync}; peer {}",
+                goal.unwrap_or_default(),
+                seconds(wall),
+                split(ours),
+                peer.map_or_else(dash, |peer| format!("{} s: {}", seconds(median(&peer.wall)), split(peer))),
+            )
+        }
+        Miss::Cpu => format!(
+            "cpu {:.2} x the peer's, at most {MAX_CPU_RATIO} is aimed at; ours {}; peer {}",
+            pair.cpu_ratio().unwrap_or_default(),
+            split(ours),
+            peer.map_or_else(dash, split),
+        ),
+        Miss::Length => format!(
+            "output {:.3} x as long as the peer's, at most {MAX_LEN_RATIO} is aimed at",
+            pair.len_ratio().unwrap_or_default()
+        ),
+        Miss::Memory => format!("{} MiB of memory, at most {} are aimed at", ours.peak() >> 20, memory >> 20),
+    }
 }
 
 /// Two digits behind the point; three where the time is short.
@@ -147,8 +337,10 @@ fn side(side: &Side) -> Value {
         "exitSeconds": side.exit,
         "cpuSeconds": side.cpu,
         "cpuSecondsMedian": Spread::of(&side.cpu).median,
+        "systemSeconds": side.system,
         "peakBytes": side.peak,
         "outputBytes": side.len,
+        "storedBytes": side.stored,
     })
 }
 
@@ -186,17 +378,61 @@ pub(super) fn head(tools: &Tools) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::flows::FLOWS;
+
+    fn side(wall: f64, system: f64) -> Side {
+        Side {
+            wall: vec![wall],
+            exit: vec![wall],
+            cpu: vec![1.0],
+            system: vec![system],
+            peak: vec![32 << 20],
+            ..Side::default()
+        }
+    }
 
     #[test]
-    fn a_row_says_what_misses() {
-        let side =
-            |wall| Side { wall: vec![wall], exit: vec![wall], cpu: vec![1.0], peak: vec![32 << 20], len: 0 };
-        let pair = Pair { ours: side(2.0), peer: Some(side(3.0)) };
-        let row = numbers(&pair, Some(1.6), &["wall"]);
-        assert_eq!(row, "  2.00   3.00 |  1.50  1.50..1.50   1.60 |   1.00   1.00 |   32   32 | misses wall");
-        assert!(numbers(&pair, Some(1.5), &[]).ends_with("| holds"));
-        let alone = Pair { ours: side(2.0), peer: None };
-        assert!(numbers(&alone, None, &[]).contains("|     -           -      - |"));
-        assert_eq!((seconds(0.0123), seconds(12.345)), ("0.012".to_owned(), "12.35".to_owned()));
+    fn a_row_fits_a_terminal_and_says_what_misses() {
+        let (ours, theirs) = (side(2.0, 0.25), side(3.0, 0.5));
+        let pair = Pair { ours: &ours, peer: Some(&theirs) };
+        let place = Place { name: "tmpfs", folder: "/nowhere".into(), durable: false };
+        let flow = FLOWS.iter().find(|flow| flow.name == "qcow2 zlib -> raw").unwrap();
+        let mut report = Report::default();
+        report.row(&Subject { flow, rival: flow.rivals.first(), place: &place }, &Ok(pair));
+        assert_eq!(
+            terminal(&report.lines[0]),
+            "qcow2 zlib -> raw        qemu-img  tmpfs   2.00   3.00  1.50 1.50..1.50    2.60  1.00  1.00   32   32 \
+             misses wall"
+        );
+        assert_eq!(
+            report.missed,
+            [
+                "qcow2 zlib -> raw, qemu-img, tmpfs: wall 1.50 of 2.60; ours 2.00 s: 0.750 s user + 0.250 s system, \
+              0.50 CPUs busy; peer 3.00 s: 0.500 s user + 0.500 s system"
+            ]
+        );
+        for line in &report.lines {
+            assert!(terminal(line).len() < 120);
+        }
+        let readme = with_table(&format!("a\n{BEGIN}old\n{END}\nb"), &report.markdown(&json!({}))).unwrap();
+        assert!(
+            readme.starts_with(&format!("a\n{BEGIN}")) && readme.ends_with(&format!("{END}\nb")),
+            "{readme}"
+        );
+        assert!(readme.contains("| qcow2 zlib -> raw | qemu-img | tmpfs | 2.00 | 3.00 |"), "{readme}");
+        assert!(!readme.contains("old"));
+    }
+
+    #[test]
+    fn growth_has_a_verdict_with_its_last_step() {
+        let growth = &crate::bench::flows::GROWTHS[1];
+        let place = Place { name: "tmpfs", folder: "/nowhere".into(), durable: false };
+        let mut report = Report::default();
+        report.growth(growth, &place, &Ok(vec![side(1.0, 0.0), side(1.0, 0.0), side(1.1, 0.0)]));
+        let verdicts: Vec<_> = report.lines.iter().map(|line| line.last().unwrap().as_str()).collect();
+        assert_eq!(verdicts, ["", "", "holds"]);
+        report.growth(growth, &place, &Ok(vec![side(1.0, 0.0), side(1.0, 0.0), side(1.2, 0.0)]));
+        assert_eq!(report.lines.last().unwrap().last().unwrap(), "misses growth");
+        assert_eq!(report.missed.len(), 1);
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::flows::{Flow, Job};
-use crate::repo::{Profile, Repo, output, run};
+use crate::repo::{Profile, Repo, output};
 
 /// A program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,11 +138,10 @@ fn installed(tool: Tool) -> Result<Found> {
 fn built(repo: &Repo, tool: Tool) -> Result<Found> {
     let bin = format!("peer-{}", tool.name());
     println!("building {bin}");
-    let mut cargo = repo.cargo();
-    run(cargo.args(["build", "--quiet", "--release", "--package", "peers", "--bin", &bin]))?;
+    let program = repo.build_of("peers", &bin, Profile::Release)?;
     let lock = repo.read("Cargo.lock")?;
     let version = locked(&lock, tool.name()).context("the crate is not in Cargo.lock")?.to_owned();
-    Ok(Found { program: repo.target().join("release").join(bin), version })
+    Ok(Found { program, version })
 }
 
 /// The version of a crate in a lock file.

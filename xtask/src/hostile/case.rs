@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::kinds::IMAGE;
 
-/// What is stored of a file: pages that are not zero, and the length. Peak memory of what is watched starts from ours.
+/// What is stored of a file: pages that are not zero, and the length.
 #[derive(Debug, Clone)]
 pub(super) struct Pages {
     pages: Vec<(u64, Box<[u8]>)>,

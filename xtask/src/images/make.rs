@@ -41,6 +41,8 @@ pub(super) fn forms() -> Vec<Form> {
     add(BIG, "qcow2".to_owned(), "qcow2", "-O qcow2");
     add(BIG, "qcow2 zlib".to_owned(), "qcow2", "-c -O qcow2");
     add(BIG, "qcow2 zstd".to_owned(), "qcow2", "-c -O qcow2 -o compression_type=zstd");
+    let extended = "-O qcow2 -o extended_l2=on,cluster_size=128k";
+    add(BIG, "qcow2 extended".to_owned(), "qcow2", extended);
     add(BIG, "vmdk sparse".to_owned(), "vmdk", "-O vmdk -o subformat=monolithicSparse");
     add(BIG, "vmdk stream".to_owned(), "vmdk", "-O vmdk -o subformat=streamOptimized");
     for size in CLUSTERS {

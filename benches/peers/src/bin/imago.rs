@@ -1,5 +1,8 @@
 //! `peer-imago IMAGE RAW`: a qcow2 (plain or zlib) to raw with imago, on two threads.
 //!
+//! `peer-imago --any IMAGE RAW` also reads VMDK, and opens every file that the image names: for images of our own making, of which
+//! `cargo xtask kinds --second-opinion` asks what is in them.
+//!
 //! Both threads take pieces from one counter. Files of imago are read with `pread` and a qcow2 is decoded by the thread that
 //! reads it, so two threads are what it takes to use two cores.
 
@@ -10,14 +13,18 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 use imago::qcow2::Qcow2;
-use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, Storage, StorageOpenOptions};
+use imago::vmdk::Vmdk;
+use imago::{
+    DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, PermissiveImplicitOpenGate, Storage,
+    StorageOpenOptions,
+};
 use peers::{CHUNK, Paths, write_sparse};
 
 const THREADS: usize = 2;
 
 fn main() -> Result<()> {
-    let paths = Paths::from_arguments()?;
-    let disk = open(&paths.image)?;
+    let (any, paths) = Paths::after("--any")?;
+    let disk = if any { open_any(&paths.image)? } else { open(&paths.image)? };
     let raw = paths.create_raw(disk.size())?;
     let next = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -30,6 +37,15 @@ fn open(image: &Path) -> Result<FormatAccess<imago::file::File>> {
     let file = imago::file::File::open(StorageOpenOptions::new().filename(image))?;
     let qcow2 = Qcow2::<imago::file::File>::builder(file).open(DenyImplicitOpenGate::default())?;
     Ok(FormatAccess::new(qcow2))
+}
+
+fn open_any(image: &Path) -> Result<FormatAccess<imago::file::File>> {
+    let file = || imago::file::File::open(StorageOpenOptions::new().filename(image));
+    let gate = PermissiveImplicitOpenGate::default();
+    if std::fs::read(image)?.starts_with(b"QFI\xfb") {
+        return Ok(FormatAccess::new(Qcow2::<imago::file::File>::builder(file()?).open(gate)?));
+    }
+    Ok(FormatAccess::new(Vmdk::<imago::file::File>::builder(file()?).open(gate)?))
 }
 
 /// Copies pieces until there are none.

@@ -120,7 +120,8 @@ impl Sink for DeviceSink {
 }
 
 impl PutNow for Inner {
-    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
-        self.write(part.offset, part.bytes)
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError> {
+        self.write(part.offset, part.bytes)?;
+        Ok(0)
     }
 }

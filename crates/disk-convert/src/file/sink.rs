@@ -84,7 +84,8 @@ impl Sink for FileSink {
             Payload::Zero(_) => Ok(()),
             Payload::Data(bytes) => {
                 let runs = [Span::new(0, bytes.len() as u64)];
-                self.put_now(&FilledPart { number: part.number, offset: part.offset, bytes, runs: &runs })
+                let part = FilledPart { number: part.number, offset: part.offset, bytes, runs: &runs };
+                self.put_now(&part).map(|_| ())
             }
         }
     }
@@ -123,14 +124,16 @@ impl Sink for FileSink {
 }
 
 impl PutNow for FileSink {
-    fn put_now(&self, part: &FilledPart<'_>) -> Result<(), SinkError> {
+    fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError> {
+        let mut zeroes = part.runs.iter().map(|run| run.len).sum();
         for run in part.runs {
             for run in filled_pages(part.bytes, *run) {
                 let bytes = &part.bytes[to_usize(run.start)..to_usize(run.end())];
                 self.write(part.offset + run.start, bytes)?;
+                zeroes -= run.len;
             }
         }
-        Ok(())
+        Ok(zeroes)
     }
 }
 

@@ -21,10 +21,9 @@ pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, E
     let first = open(context, &args.first, how(args.format, args.snapshot.as_deref())).await?;
     let second =
         open(context, &args.second, how(args.second_format, args.second_snapshot.as_deref())).await?;
-    let options = context.options();
-    let shown = context.progress.bytes("comparing", options.counters.clone());
-    let found = compare(&first, &second, &options, &context.cancel).await?;
-    drop(shown);
+    let pass = context.pass("comparing");
+    let found = compare(&first, &second, &pass.options, &context.cancel).await?;
+    pass.end();
 
     let sizes = (first.image().virtual_size(), second.image().virtual_size());
     // Where one disk ends, the other goes on: that is where they differ if all before it is the same.
@@ -35,7 +34,11 @@ pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, E
     };
     let rest_is_zero = matches!(found, Comparison::SizesDiffer { .. });
     if context.output.is_json() {
-        let mut result = json!({ "same": offset.is_none(), "virtualSizes": [sizes.0, sizes.1] });
+        let mut result = json!({
+            "same": offset.is_none(),
+            "virtualSizes": [sizes.0, sizes.1],
+            "counters": context.counters(),
+        });
         if let Some(offset) = offset {
             result["firstDifference"] = offset.into();
         }

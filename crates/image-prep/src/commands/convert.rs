@@ -43,15 +43,17 @@ pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, E
             "format": form.name(),
             "virtualSize": disk.image().virtual_size(),
             "fileSize": len,
+            "counters": context.counters(),
         }))?;
     }
     Ok(Exit::Done)
 }
 
 async fn make<S: Sink>(context: &Context, product: &Product, sink: S) -> Result<S::Output, Error> {
-    let options = context.options();
-    let _shown = context.progress.bytes("converting", options.counters.clone());
-    Ok(convert(&product.disk, &product.layout, sink, &options, &context.cancel).await?)
+    let pass = context.pass("converting");
+    let made = convert(&product.disk, &product.layout, sink, &pass.options, &context.cancel).await?;
+    pass.end();
+    Ok(made)
 }
 
 /// True if both names lead to one file or one device, through links too.

@@ -1,6 +1,6 @@
 //! `info`: what an image is.
 
-use disk_convert::{BLOCK_SIZE, Disk, Summary, digest};
+use disk_convert::{BLOCK_SIZE, Disk, Summary};
 use disk_image::qcow2::Snapshot;
 use disk_image::{Details, Encoding, ExtentMap, Image, Role};
 use serde::{Serialize, Serializer};
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::{Listed, list, open};
 use crate::sizes::min_disk_size;
+use crate::transfer;
 
 /// What is known of an image; sizes in bytes.
 #[derive(Debug, Serialize)]
@@ -41,6 +42,9 @@ struct Info {
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<&'static str>,
     warnings: Vec<String>,
+    /// What reading the content took, if it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counters: Option<Value>,
 }
 
 /// A file that the image names, or that one of these names.
@@ -68,14 +72,13 @@ pub(crate) async fn run(args: &InfoArgs, context: &Context) -> Result<Exit, Erro
     };
     let mut summary = None;
     if args.digest {
-        let options = context.options();
-        let _shown = context.progress.bytes("reading", options.counters.clone());
-        summary = Some(digest(&disk, &options, &context.cancel).await?);
+        summary = Some(transfer::read(context, &disk).await?);
     }
     let mut info = Info::new(disk.source().name(), disk.source().len(), disk.image(), summary);
     info.references = references(&disk, formats_declared);
     // Whatever a lookup can reach was checked when the image was opened.
     info.check = args.check.then_some("ok");
+    info.counters = args.digest.then(|| context.counters());
     if info.partial {
         context.warn(&format!("`{}`: {PARTIAL}", info.image));
         info.warnings.push(PARTIAL.to_owned());
@@ -109,6 +112,7 @@ impl Info {
             partial: image.is_partial(),
             check: None,
             warnings: image.warnings().iter().map(ToString::to_string).collect(),
+            counters: None,
         }
     }
 

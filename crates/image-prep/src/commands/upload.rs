@@ -51,6 +51,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
             "guestDigest": summary.guest_digest.to_string(),
             "url": url.expose(),
             "expiresAt": rfc3339(url.expires_at()),
+            "counters": context.counters(),
         }))?;
     } else {
         context.output.line(url.expose())?;
