@@ -35,6 +35,8 @@ pub struct Counters {
     reads: AtomicU64,
     decodes: AtomicU64,
     bytes_decoded: AtomicU64,
+    encodes: AtomicU64,
+    bytes_encoded: AtomicU64,
 }
 
 impl Counters {
@@ -73,12 +75,27 @@ impl Counters {
         self.bytes_decoded.load(Ordering::Relaxed)
     }
 
+    /// Units encoded, whether they shrank or not.
+    pub fn encodes(&self) -> u64 {
+        self.encodes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the encoded units took.
+    pub fn bytes_encoded(&self) -> u64 {
+        self.bytes_encoded.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn part_done(&self, bytes: u64) {
         self.parts.fetch_add(1, Ordering::Relaxed);
+        self.advance(bytes);
+    }
+
+    /// For what is done before it is put.
+    pub(crate) fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -90,5 +107,10 @@ impl Counters {
     pub(crate) fn decoded(&self, bytes: u64) {
         self.decodes.fetch_add(1, Ordering::Relaxed);
         self.bytes_decoded.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn encoded(&self, units: u64, bytes: u64) {
+        self.encodes.fetch_add(units, Ordering::Relaxed);
+        self.bytes_encoded.fetch_add(bytes, Ordering::Relaxed);
     }
 }
