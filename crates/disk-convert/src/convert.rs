@@ -202,7 +202,7 @@ impl<S: Sink> PartMaker<S> {
         } else {
             let fetched = unless_stopped(&self.stop, fetch(&self.disk, reads, &self.options)).await?;
             let maker = self.clone();
-            let ready = self.options.workers.run(move || maker.work(number, &plan, fetched)).await??;
+            let ready = self.options.workers.run(move || maker.work(number, &plan, &fetched)).await??;
             if let Some(part) = ready {
                 unless_stopped(&self.stop, self.sink.put(part)).await?;
             }
@@ -215,14 +215,14 @@ impl<S: Sink> PartMaker<S> {
     }
 
     /// What a worker does: assembles the part, and puts it too if the sink does not wait for a network.
-    fn work(&self, number: u32, plan: &Plan, fetched: Fetched) -> Result<Option<Part>, ConvertError> {
+    fn work(&self, number: u32, plan: &Plan, fetched: &Fetched) -> Result<Option<Part>, ConvertError> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
-        let runs = assemble(plan, self.disk.sources(), &fetched, &self.options.counters, &mut buffer[..len])?;
+        let runs = assemble(plan, self.disk.sources(), fetched, &self.options.counters, &mut buffer[..len])?;
         if self.rules.zeroes != Zeroes::SkipRuns {
             zero_gaps(&mut buffer[..len], &runs);
         }

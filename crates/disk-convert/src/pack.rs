@@ -114,11 +114,13 @@ async fn make_parts<L: PackedLayout, S: Sink>(
         stop: spans.stop(),
     };
     let make = async {
-        let planned = maker.plan_all(span, &mut spans, give).await;
+        let planned = maker.plan_all(span, &mut spans, &give).await;
         let made = spans.finish(planned).await;
         if made.is_err() {
             stop.cancel();
         }
+        // Not before: the end of the queue means that all is in it.
+        drop(give);
         made
     };
 
@@ -133,7 +135,7 @@ async fn make_parts<L: PackedLayout, S: Sink>(
                 stage.place(&frames).await?;
                 options.counters.advance(frames.filled);
             }
-            // A half that has failed ends the queue too.
+            // A half that has failed ends the queue as well.
             if stop.is_cancelled() {
                 return Err(ConvertError::Cancelled);
             }
@@ -150,7 +152,9 @@ async fn make_parts<L: PackedLayout, S: Sink>(
         put.map(|()| len)
     };
     match tokio::join!(make, place) {
-        (Ok(()) | Err(ConvertError::Cancelled), placed) => placed,
+        (Ok(()), placed) => placed,
+        // Told to stop, by the other half.
+        (Err(ConvertError::Cancelled), Err(error)) => Err(error),
         (Err(error), _) => Err(error),
     }
 }
@@ -215,7 +219,7 @@ impl SpanMaker {
         &self,
         size: u64,
         admission: &mut Admission,
-        queue: UnboundedSender<oneshot::Receiver<(Frames, Admitted)>>,
+        queue: &UnboundedSender<oneshot::Receiver<(Frames, Admitted)>>,
     ) -> Result<(), ConvertError> {
         let map = self.disk.image().map();
         let guest = ObjectMap::raw(map.guest_len());
@@ -229,9 +233,7 @@ impl SpanMaker {
             let admitted = admission.admit(cost).await?;
             let maker = self.clone();
             let frames = admission.hand_on(admitted, async move { maker.make(plan, reads).await });
-            if queue.send(frames).is_err() {
-                return Err(ConvertError::Cancelled);
-            }
+            queue.send(frames).map_err(|_| ConvertError::Cancelled)?;
             at = span.end();
         }
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Metadata bytes go in: [`open`] turns them into an [`Image`], whose [`ExtentMap`] says for each guest byte where it is
 //! stored and how it is encoded. The other direction is a layout: an [`ObjectMap`] says for each byte of an output what
-//! fills it. [`Plan`] joins the two for one part of the output, and [`Decoder`] decodes what was stored encoded.
+//! fills it. [`Plan`] joins the two for one part of the output, and [`Decoder`] decodes what was stored encoded. Where an output is
+//! encoded, by an [`Encoder`], offsets follow from lengths: a [`PackedLayout`] gives frames their places.
 //!
 //! Nothing here reads, writes, spawns or waits; a parser that needs bytes says so ([`Open::Need`]). Every pointer, count and
 //! size is checked while opening, against [`limits`]; lookups after that cannot fail.

@@ -89,9 +89,9 @@ fn compressed_disks_of_every_content() {
         .collect();
     bench.raw("turns", 5 * MIB, &[(4096, &turns)]);
     compressed(&bench, "turns", "turns", &["4K", "64K"]);
-    bench.raw("noise", MIB, &[(0, &noise)]);
+    bench.raw("noise", 2 * MIB, &[(512, &noise)]);
     compressed(&bench, "noise", "noise", &["512", "64K"]);
-    bench.raw("ones", 4 * MIB, &[(0, &vec![0xff; 4 << 20])]);
+    bench.raw("ones", 5 * MIB, &[(512, &vec![0xff; 4 << 20])]);
     compressed(&bench, "ones", "ones", &["512", "64K", "2M"]);
     fs::File::create(bench.path("zero")).unwrap().set_len(MIB + 512).unwrap();
     fs::write(bench.path("little"), [7; 512]).unwrap();

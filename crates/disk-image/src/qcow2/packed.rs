@@ -243,11 +243,14 @@ impl PackedLayout for Packed {
     }
 }
 
+/// Guest clusters and their places.
+type Places<'a> = Box<dyn Iterator<Item = (u64, Place)> + 'a>;
+
 /// Entries of the L2 tables, one after the other: going on costs a step, beginning elsewhere a few hundred.
 struct L2Entries<'a> {
     layout: &'a Packed,
     /// Guest clusters that have a place, and it; from where the last question was.
-    next: Option<Peekable<Box<dyn Iterator<Item = (u64, Place)> + 'a>>>,
+    next: Option<Peekable<Places<'a>>>,
 }
 
 impl L2Entries<'_> {
@@ -267,7 +270,7 @@ impl L2Entries<'_> {
 }
 
 /// The guest clusters from `first` on that have a place, and their places.
-fn places<'a>(layout: &'a Packed, first: u64) -> Box<dyn Iterator<Item = (u64, Place)> + 'a> {
+fn places(layout: &Packed, first: u64) -> Places<'_> {
     let Some(start) = layout.clusters.from(first) else { return Box::new(std::iter::empty()) };
     let mut run = start;
     let guests = std::iter::from_fn(move || {

@@ -103,8 +103,10 @@ mod any {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
         #[test]
-        fn list_of_lengths(lens in proptest::collection::vec(len(), 0..700)) {
+        fn list_of_lengths(lens in proptest::collection::vec(len(), 0..600)) {
             let mut placement = Placement::new(CLUSTER, START, lens.len() as u64);
             let mut qemu = Qemu { free: START / CLUSTER, ..Qemu::default() };
             let mut spans = Vec::new();
