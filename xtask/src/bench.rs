@@ -21,7 +21,7 @@ use clap::Args;
 
 use crate::images::Size;
 use crate::repo::Repo;
-use flows::{FLOWS, Flow, GROWTHS, Growth, Input, NOT_BUILT, Rival};
+use flows::{FLOWS, Flow, GROWTHS, Growth, Input, Rival};
 use measure::{Absent, Pair, Printed, Stage, target};
 use place::Place;
 use report::{Report, Subject};
@@ -69,8 +69,7 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     let wanted = |name: &str| (args.only.is_empty() || holds(&args.only, name)) && !holds(&args.skip, name);
     let flows: Vec<Flow> = FLOWS.iter().filter(|flow| wanted(flow.name)).copied().collect();
     let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| wanted(growth.name)).copied().collect();
-    let is_empty = flows.is_empty() && growths.is_empty();
-    ensure!(!is_empty || NOT_BUILT.iter().any(|(name, _)| wanted(name)), "no flow has such a name");
+    ensure!(!(flows.is_empty() && growths.is_empty()), "no flow has such a name");
     let steps = growths.iter().flat_map(|growth| growth.steps.iter().map(|(input, ..)| *input));
     let wanted_inputs: Vec<Input> = flows.iter().map(|flow| flow.input).chain(steps).collect();
     let inputs = inputs::Inputs::prepare(repo, args.size, &wanted_inputs)?;
@@ -107,7 +106,6 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
             report.growth(growth, place, &stage.grow(place, growth));
         }
     }
-    report.not_built(wanted);
     let json = args.json.clone().unwrap_or_else(|| folder.join(format!("{size}.json")));
     let good = report.finish(&json, head.clone())?;
     if args.write_readme {

@@ -6,14 +6,14 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::ConvertError;
 
 /// The budget is counted in pages of this size, so that 32 bits of permits cover any memory.
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Parts in flight within a budget.
 pub(crate) struct Admission {
@@ -79,6 +79,24 @@ impl Admission {
             drop(permit);
             result
         });
+    }
+
+    /// Starts an admitted part whose result goes on holding its memory, until whoever takes it drops both.
+    ///
+    /// No answer comes from a part that fails: [`Admission::finish`] has its error.
+    pub(crate) fn hand_on<T: Send + 'static>(
+        &mut self,
+        admitted: Admitted,
+        part: impl Future<Output = Result<T, ConvertError>> + Send + 'static,
+    ) -> oneshot::Receiver<(T, Admitted)> {
+        let (give, take) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let result = part.await?;
+            // Nobody waits any more if what comes after has failed.
+            let _ = give.send((result, admitted));
+            Ok(())
+        });
+        take
     }
 
     /// Waits for all parts, and tells them to end if `so_far` or one of them has failed. The first failure is the result.

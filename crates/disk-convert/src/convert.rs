@@ -60,7 +60,10 @@ async fn make_parts<S: Sink>(
 ) -> Result<(), ConvertError> {
     let rules = sink.rules();
     let shape = disk.sources().shape();
-    let part_size = part_size(disk, layout, rules);
+    let part_size = match rules.size {
+        PartSize::Exactly(size) => size,
+        PartSize::AtLeast(least) => part_size(disk, least, layout.alignment()),
+    };
     let len = layout.len();
     if len.div_ceil(part_size) > u64::from(u32::MAX) {
         return Err(ConvertError::TooManyParts { len, part: part_size });
@@ -117,21 +120,16 @@ async fn make_parts<S: Sink>(
     admission.finish(planned).await
 }
 
-/// The size of the parts that suits source, layout and sink.
-fn part_size(disk: &Disk, layout: &ObjectMap, rules: PartRules) -> u64 {
-    match rules.size {
-        PartSize::Exactly(size) => size,
-        PartSize::AtLeast(least) => {
-            let unit = disk.image().map().stats().largest_unit;
-            let wanted = least.max(disk.sources().shape().part).max(unit);
-            // A part that begins inside an encoded unit or a cluster would decode it, or describe it, twice.
-            wanted.next_multiple_of(layout.alignment()).next_multiple_of(unit.max(1))
-        }
-    }
+/// The size of the parts that suits the source, from `least` on.
+pub(crate) fn part_size(disk: &Disk, least: u64, alignment: u64) -> u64 {
+    let unit = disk.image().map().stats().largest_unit;
+    let wanted = least.max(disk.sources().shape().part).max(unit);
+    // A part that begins inside an encoded unit or a cluster would decode it, or describe it, twice.
+    wanted.next_multiple_of(alignment).next_multiple_of(unit.max(1))
 }
 
 /// An upper bound of what one part costs: itself, and its reads, of which [`Plan::reads`] wastes at most half.
-fn worst_cost(disk: &Disk, part_size: u64) -> u64 {
+pub(crate) fn worst_cost(disk: &Disk, part_size: u64) -> u64 {
     let stats = disk.image().map().stats();
     let in_place = disk.sources().are_local() && stats.encoded == 0;
     part_size + if in_place { 0 } else { 2 * (part_size + stats.largest_unit) }
@@ -187,10 +185,10 @@ struct PartJob {
 }
 
 /// A part that a worker can begin.
-struct Fetch {
+struct FetchedPart {
     number: u32,
     plan: Plan,
-    fetched: Vec<(Stored, bytes::Bytes)>,
+    fetched: Fetched,
     done: u64,
 }
 
@@ -219,13 +217,13 @@ impl<S: Sink> PartMaker<S> {
                 // A write to a local disk cannot be dropped, only waited for.
                 match self.sink.blocking() {
                     Some(_) => put.await?,
-                    None => self.unless_stopped(put).await?,
+                    None => unless_stopped(&self.stop, put).await?,
                 }
                 self.options.counters.put(len, 0);
                 self.options.counters.part_done(done);
             } else {
-                let fetched = self.unless_stopped(self.fetch(reads)).await?;
-                filled.push(Fetch { number, plan, fetched, done });
+                let fetched = unless_stopped(&self.stop, fetch(&self.disk, reads, &self.options)).await?;
+                filled.push(FetchedPart { number, plan, fetched, done });
             }
         }
         if filled.is_empty() {
@@ -235,37 +233,25 @@ impl<S: Sink> PartMaker<S> {
         let work = move || filled.into_iter().map(|part| maker.work(part)).collect::<Result<Vec<_>, _>>();
         for (part, done) in self.options.workers.run(work).await??.into_iter().flatten() {
             let len = part.payload.len();
-            self.unless_stopped(self.sink.put(part)).await?;
+            unless_stopped(&self.stop, self.sink.put(part)).await?;
             self.options.counters.put(len, 0);
             self.options.counters.part_done(done);
         }
         Ok(())
     }
 
-    async fn fetch(&self, reads: Vec<Stored>) -> Result<Vec<(Stored, bytes::Bytes)>, ConvertError> {
-        let bytes = read_all(self.disk.sources(), &reads, &self.options.workers).await?;
-        for read in &reads {
-            self.options.counters.read(read.span.len);
-        }
-        Ok(reads.into_iter().zip(bytes).collect())
-    }
-
     /// What a worker does: assembles the part, and puts it too if the sink does not wait for a network. Else it is returned, with what
     /// there is to count when it has been put.
-    fn work(&self, part: Fetch) -> Result<Option<(Part, u64)>, ConvertError> {
+    fn work(&self, part: FetchedPart) -> Result<Option<(Part, u64)>, ConvertError> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
-        let Fetch { number, plan, fetched, done } = part;
-        let sources = self.disk.sources();
-        let fetched = match sources.are_local() {
-            true => Fetched::Local(sources.shape().reads),
-            false => Fetched::Here(fetched),
-        };
+        let FetchedPart { number, plan, fetched, done } = part;
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;
-        let runs = assemble(&plan, sources, &fetched, &self.options.counters, &mut buffer[..len])?;
+        let runs =
+            assemble(&plan, self.disk.sources(), &fetched, &self.options.counters, &mut buffer[..len])?;
         if self.rules.zeroes != Zeroes::SkipRuns {
             zero_gaps(&mut buffer[..len], &runs);
         }
@@ -284,14 +270,32 @@ impl<S: Sink> PartMaker<S> {
             None => Ok(Some((Part { number, offset, payload: Payload::Data(buffer.freeze(len)) }, done))),
         }
     }
+}
 
-    async fn unless_stopped<T, E: Into<ConvertError>>(
-        &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, ConvertError> {
-        match self.stop.run_until_cancelled(work).await {
-            Some(result) => result.map_err(Into::into),
-            None => Err(ConvertError::Cancelled),
-        }
+/// Reads what a part needs, unless its worker reads for itself.
+pub(crate) async fn fetch(
+    disk: &Disk,
+    reads: Vec<Stored>,
+    options: &Options,
+) -> Result<Fetched, ConvertError> {
+    let sources = disk.sources();
+    if sources.are_local() {
+        return Ok(Fetched::Local(sources.shape().reads));
+    }
+    let bytes = read_all(sources, &reads, &options.workers).await?;
+    for read in &reads {
+        options.counters.read(read.span.len);
+    }
+    Ok(Fetched::Here(reads.into_iter().zip(bytes).collect()))
+}
+
+/// The work's result, if it ends before `stop` fires.
+pub(crate) async fn unless_stopped<T, E: Into<ConvertError>>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, ConvertError> {
+    match stop.run_until_cancelled(work).await {
+        Some(result) => result.map_err(Into::into),
+        None => Err(ConvertError::Cancelled),
     }
 }

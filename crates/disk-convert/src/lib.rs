@@ -1,7 +1,7 @@
 //! Makes the parts of an output within a memory budget, from any byte source to any sink.
 //!
 //! [`open_image`] opens what a [`ByteSource`] holds; [`convert()`] makes the output that an object map describes and gives it to a
-//! [`Sink`]. [`digest`], [`scan`] and [`compare`] are the same loop with other ends. Sources never see formats, sinks neither.
+//! [`Sink`], [`pack()`] one whose offsets follow from the lengths of what was encoded. [`digest`], [`scan`] and [`compare`] are the same loop with other ends. Sources never see formats, sinks neither.
 //!
 //! Cancellation is the last argument of everything that takes long; when a function returns, nothing that it began is still
 //! running.
@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod memory;
 mod options;
+mod pack;
 mod references;
 mod scan;
 mod sink;
@@ -33,6 +34,7 @@ pub use error::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};
 pub use file::{DeviceSink, FileSink, FileSource};
 pub use memory::{MemorySink, MemorySource};
 pub use options::{Counters, DEFAULT_MEMORY, Options};
+pub use pack::{Packed, pack};
 pub use references::{ReferenceFault, ReferenceFolder, References};
 pub use scan::{SCAN_GRANULARITY, scan};
 pub use sink::{FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, Zeroes};

@@ -38,6 +38,8 @@ pub struct Counters {
     bytes_copied: AtomicU64,
     bytes_put: AtomicU64,
     zeroes_left_out: AtomicU64,
+    encodes: AtomicU64,
+    bytes_encoded: AtomicU64,
 }
 
 impl Counters {
@@ -91,12 +93,27 @@ impl Counters {
         self.zeroes_left_out.load(Ordering::Relaxed)
     }
 
+    /// Units encoded, whether they shrank or not.
+    pub fn encodes(&self) -> u64 {
+        self.encodes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the encoded units took.
+    pub fn bytes_encoded(&self) -> u64 {
+        self.bytes_encoded.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn part_done(&self, bytes: u64) {
         self.parts.fetch_add(1, Ordering::Relaxed);
+        self.advance(bytes);
+    }
+
+    /// For what is done before it is put.
+    pub(crate) fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -117,5 +134,10 @@ impl Counters {
     pub(crate) fn put(&self, given: u64, zeroes: u64) {
         self.bytes_put.fetch_add(given - zeroes, Ordering::Relaxed);
         self.zeroes_left_out.fetch_add(zeroes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn encoded(&self, units: u64, bytes: u64) {
+        self.encodes.fetch_add(units, Ordering::Relaxed);
+        self.bytes_encoded.fetch_add(bytes, Ordering::Relaxed);
     }
 }

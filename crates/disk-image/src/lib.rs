@@ -2,7 +2,8 @@
 //!
 //! Metadata bytes go in: [`open`] turns them into an [`Image`], whose [`ExtentMap`] says for each guest byte where it is
 //! stored and how it is encoded. The other direction is a layout: an [`ObjectMap`] says for each byte of an output what
-//! fills it. [`Plan`] joins the two for one part of the output, and [`Decoder`] decodes what was stored encoded.
+//! fills it. [`Plan`] joins the two for one part of the output, and [`Decoder`] decodes what was stored encoded. Where an output is
+//! encoded, by an [`Encoder`], offsets follow from lengths: a [`PackedLayout`] gives frames their places.
 //!
 //! Nothing here reads, writes, spawns or waits; a parser that needs bytes says so ([`Open::Need`]). Every pointer, count and
 //! size is checked while opening, against [`limits`]; lookups after that cannot fail.
@@ -16,6 +17,7 @@ mod bitmap;
 mod claims;
 mod crc32c;
 mod decode;
+mod encode;
 mod error;
 mod extent;
 mod fields;
@@ -26,6 +28,7 @@ mod map;
 mod object;
 mod open;
 mod ova;
+mod packed;
 mod plan;
 mod probe;
 pub mod qcow2;
@@ -41,6 +44,7 @@ pub mod vmdk;
 mod windows;
 
 pub use decode::{DecodeError, Decoder};
+pub use encode::{Codec, Encoder};
 pub use error::{Feature, Item, OpenError};
 pub use extent::{Encoding, Extent, State};
 pub use guid::Guid;
@@ -48,6 +52,7 @@ pub use image::{Details, Format, Image, Warning};
 pub use map::{ExtentMap, ExtentMapBuilder, Extents, MapStats};
 pub use object::{Fill, ObjectMap, Segment, Segments};
 pub use open::{Need, Open};
+pub use packed::{Frame, PackedLayout, Unsettled};
 pub use plan::{Encoded, Origin, Piece, Plan, ReadShape};
 pub use reference::{Refer, Reference, Referred, Role};
 pub use span::{FileId, Span, Stored};

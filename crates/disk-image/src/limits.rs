@@ -46,6 +46,10 @@ pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
 /// Memory that a QCOW2 layout may take for its clusters, bytes: 16 million runs, the worst that 64 TiB in 2 MiB clusters can be.
 pub const MAX_LAYOUT_MEMORY: usize = 128 << 20;
 
+/// Memory that the lengths of compressed QCOW2 clusters may take while a file is written, bytes: as much as a map of the same disk.
+/// Holds 4 TiB of data in clusters of 64 KiB, and 64 TiB in clusters of 1 MiB.
+pub const MAX_PACKED_MEMORY: u64 = 256 << 20;
+
 /// Largest QCOW2 snapshot table, bytes, as in QEMU.
 pub const MAX_QCOW2_SNAPSHOT_TABLE: u64 = 64 << 20;
 

@@ -20,6 +20,8 @@
 mod entries;
 mod header;
 mod layout;
+mod packed;
+mod placement;
 mod ranks;
 mod refcounts;
 mod snapshots;
@@ -37,6 +39,7 @@ use header::{Backing, Checked, Header};
 use tables::Source;
 
 pub use layout::{DEFAULT_CLUSTER_SIZE, Layout, LayoutError, LayoutOptions};
+pub use packed::{DEFAULT_PACKED_CLUSTER_SIZE, Packed, PackedOptions};
 pub use snapshots::Snapshot;
 
 /// What the header of a QCOW2 image says beyond its guest bytes.

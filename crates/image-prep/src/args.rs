@@ -291,15 +291,39 @@ pub(crate) enum ConvertTo {
 /// How an output is laid out.
 #[derive(Debug, Args)]
 pub(crate) struct LayoutArgs {
-    /// Cluster size of a qcow2 output: a power of two from 512 to 2MiB [default: 2MiB]
+    /// Compress a qcow2 output: with zlib, which every reader knows, or with zstd, which is faster [default: zlib]
+    ///
+    /// Clusters that do not shrink are stored as they are. All CPUs compress; the bytes do not depend on how many there are.
+    #[arg(short, long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "zlib")]
+    pub(crate) compress: Option<Compression>,
+
+    /// Cluster size of a qcow2 output: a power of two from 512 to 2MiB [default: 2MiB; 64KiB if compressed]
     #[arg(long, value_name = "SIZE")]
     pub(crate) cluster_size: Option<Size>,
 
     /// Do not look for zeroes in a raw image that becomes a qcow2
     ///
-    /// Saves one pass over what the file system says is stored, and stores zeroes that were written as data.
+    /// Saves one pass over what the file system says is stored, and stores zeroes that were written as data. With --compress they are
+    /// left out without such a pass.
     #[arg(long)]
     pub(crate) no_scan: bool,
+}
+
+/// How a qcow2 output is compressed; the names of qemu-img's compression_type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    Zlib,
+    Zstd,
+}
+
+impl Compression {
+    /// As typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// Compare the guest content of two images.

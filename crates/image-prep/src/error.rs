@@ -119,9 +119,14 @@ pub(crate) enum Error {
     /// The file holds more states than the one that was asked for.
     #[error("--snapshot reads one state of the disk, --to source uploads the file with all of them")]
     SnapshotOfSource,
-    /// A raw disk has no clusters.
-    #[error("--cluster-size is for a qcow2 output, this one is raw")]
-    ClusterSizeUnused,
+    /// Only a qcow2 has clusters, and compresses them.
+    #[error("{option} is for a qcow2 output, this one is {form}")]
+    OptionUnused {
+        /// What was typed.
+        option: &'static str,
+        /// The form of the output.
+        form: &'static str,
+    },
     /// The disk does not fit what was asked for.
     #[error("--min-disk-size is {found} bytes, the image needs {needed} ({})", Size(*needed))]
     MinDiskSize {
@@ -174,7 +179,7 @@ impl Error {
             | Self::SameFile { .. }
             | Self::RemoteReferences
             | Self::SnapshotOfSource
-            | Self::ClusterSizeUnused
+            | Self::OptionUnused { .. }
             | Self::Layout(_)
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })

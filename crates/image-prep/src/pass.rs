@@ -61,6 +61,8 @@ struct Work {
     bytes_decoded: u64,
     /// Placed as they are stored.
     bytes_copied: u64,
+    encodes: u64,
+    bytes_encoded: u64,
     /// Taken by the output: written, sent, or hashed.
     bytes_put: u64,
     parts: u64,
@@ -76,6 +78,8 @@ impl From<&Counters> for Work {
             decodes: counters.decodes(),
             bytes_decoded: counters.bytes_decoded(),
             bytes_copied: counters.bytes_copied(),
+            encodes: counters.encodes(),
+            bytes_encoded: counters.bytes_encoded(),
             bytes_put: counters.bytes_put(),
             parts: counters.parts(),
             zeroes_left_out: counters.zeroes_left_out(),
@@ -87,12 +91,15 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} read in {} requests, {} decoded from {} units, {} copied, {} put in {} parts, {} of zeroes left out",
+            "{} read in {} requests, {} decoded from {} units, {} copied, {} units encoded to {}, {} put in {} parts, {} of \
+             zeroes left out",
             Size(self.bytes_read),
             self.requests,
             Size(self.bytes_decoded),
             self.decodes,
             Size(self.bytes_copied),
+            self.encodes,
+            Size(self.bytes_encoded),
             Size(self.bytes_put),
             self.parts,
             Size(self.zeroes_left_out),

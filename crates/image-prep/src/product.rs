@@ -1,9 +1,10 @@
 //! What is made of a disk: the form of an output and its layout, for `convert`, `upload` and `create`.
 
-use disk_convert::{ConvertError, Disk, scan};
-use disk_image::{Format, ObjectMap, qcow2, raw};
+use disk_convert::{ConvertError, Disk, Options, Packed, Sink, convert, pack, scan};
+use disk_image::{Codec, Format, ObjectMap, PackedLayout, qcow2, raw};
+use tokio_util::sync::CancellationToken;
 
-use crate::args::{Form, LayoutArgs, OpenArgs};
+use crate::args::{Compression, Form, LayoutArgs, OpenArgs};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -12,11 +13,53 @@ pub(crate) struct Product {
     /// Where the bytes come from.
     pub(crate) disk: Disk,
     /// What fills the output.
-    pub(crate) layout: ObjectMap,
+    pub(crate) layout: Layout,
+}
+
+/// What fills an output.
+pub(crate) enum Layout {
+    /// Known byte by byte.
+    Map(ObjectMap),
+    /// Known when everything was compressed.
+    Packed(Box<qcow2::Packed>),
+}
+
+impl Layout {
+    /// Length of the output in bytes; the most that it can be, if that is not known yet.
+    pub(crate) fn max_len(&self) -> u64 {
+        match self {
+            Self::Map(map) => map.len(),
+            Self::Packed(layout) => layout.max_len(),
+        }
+    }
+
+    /// True if the length is known.
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(self, Self::Map(_))
+    }
+}
+
+impl Product {
+    /// Makes the output, and gives it to `sink`.
+    pub(crate) async fn make<S: Sink>(
+        self,
+        sink: S,
+        options: &Options,
+        cancel: &CancellationToken,
+    ) -> Result<Packed<S::Output>, Error> {
+        match self.layout {
+            Layout::Map(map) => {
+                let output = convert(&self.disk, &map, sink, options, cancel).await?;
+                Ok(Packed { output, len: map.len() })
+            }
+            Layout::Packed(layout) => Ok(pack(&self.disk, *layout, sink, options, cancel).await?),
+        }
+    }
 }
 
 /// Refuses to make an object of a file that is not, alone, what was asked for.
-pub(crate) fn check_form(disk: &Disk, form: Form, how: &OpenArgs) -> Result<(), Error> {
+pub(crate) fn check_form(disk: &Disk, form: Form, how: &OpenArgs, layout: &LayoutArgs) -> Result<(), Error> {
+    check_layout(form, layout)?;
     if form != Form::Source {
         return Ok(());
     }
@@ -33,6 +76,20 @@ pub(crate) fn check_form(disk: &Disk, form: Form, how: &OpenArgs) -> Result<(), 
     }
 }
 
+/// Refuses options that only a qcow2 has.
+pub(crate) fn check_layout(form: Form, layout: &LayoutArgs) -> Result<(), Error> {
+    match form {
+        Form::Qcow2 => Ok(()),
+        form if layout.compress.is_some() => {
+            Err(Error::OptionUnused { option: "--compress", form: form.name() })
+        }
+        form if layout.cluster_size.is_some() => {
+            Err(Error::OptionUnused { option: "--cluster-size", form: form.name() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lays out `disk` in `form`. A raw disk that becomes a qcow2 is scanned for zeroes first, unless that was declined.
 pub(crate) async fn prepare(
     context: &Context,
@@ -42,7 +99,7 @@ pub(crate) async fn prepare(
 ) -> Result<Product, Error> {
     match form {
         Form::Raw => {
-            let layout = ObjectMap::raw(disk.image().virtual_size());
+            let layout = Layout::Map(ObjectMap::raw(disk.image().virtual_size()));
             Ok(Product { disk: disk.clone(), layout })
         }
         Form::Source => {
@@ -51,29 +108,53 @@ pub(crate) async fn prepare(
             // The file's own bytes are a raw disk, whatever they mean.
             let image = raw::open(source.len(), allocation.as_deref())
                 .map_err(|error| ConvertError::Open { name: source.name().into(), source: error })?;
-            let layout = ObjectMap::raw(source.len());
+            let layout = Layout::Map(ObjectMap::raw(source.len()));
             Ok(Product { disk: Disk::new(image, source), layout })
         }
         Form::Qcow2 => {
-            let options = qcow2::LayoutOptions { cluster_size: cluster_size(how) };
+            let cluster_size = cluster_size(how);
             // Said before the disk is read: whatever the map, these clusters do not exist.
-            if !is_cluster_size(options.cluster_size) {
-                return Err(qcow2::LayoutError::ClusterSize(options.cluster_size).into());
+            if !is_cluster_size(cluster_size) {
+                return Err(qcow2::LayoutError::ClusterSize(cluster_size).into());
             }
+            if let Some(compression) = how.compress {
+                let codec = match compression {
+                    Compression::Zlib => Codec::Deflate,
+                    Compression::Zstd => Codec::Zstd,
+                };
+                // Zeroes are seen before they are compressed: no pass over the disk has to find them.
+                let options = qcow2::PackedOptions { cluster_size, codec };
+                let layout = qcow2::Packed::new(disk.image().map(), &options)?;
+                return Ok(Product { disk: disk.clone(), layout: Layout::Packed(Box::new(layout)) });
+            }
+            let options = qcow2::LayoutOptions { cluster_size };
             let disk = if disk.image().format() == Format::Raw && !how.no_scan {
                 scanned(context, disk).await?
             } else {
                 disk.clone()
             };
-            let layout = ObjectMap::qcow2(qcow2::Layout::new(disk.image().map(), &options)?);
+            let layout = Layout::Map(ObjectMap::qcow2(qcow2::Layout::new(disk.image().map(), &options)?));
             Ok(Product { disk, layout })
         }
     }
 }
 
+/// The form, and what it depends on.
+pub(crate) fn form_name(form: Form, how: &LayoutArgs) -> String {
+    match (form, how.compress) {
+        (Form::Qcow2, None) => format!("qcow2-{}", cluster_size(how)),
+        (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
+        (Form::Raw | Form::Source, _) => form.name().to_owned(),
+    }
+}
+
 /// The cluster size of a qcow2 output.
 pub(crate) fn cluster_size(how: &LayoutArgs) -> u64 {
-    how.cluster_size.map_or(qcow2::DEFAULT_CLUSTER_SIZE, |size| size.0)
+    let default = match how.compress {
+        Some(_) => qcow2::DEFAULT_PACKED_CLUSTER_SIZE,
+        None => qcow2::DEFAULT_CLUSTER_SIZE,
+    };
+    how.cluster_size.map_or(default, |size| size.0)
 }
 
 fn is_cluster_size(bytes: u64) -> bool {

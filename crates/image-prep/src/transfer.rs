@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use disk_convert::{Disk, GuestDigest, Sink, Summary, convert, digest};
+use disk_convert::{Disk, GuestDigest, Sink, Summary, digest};
 use object_io::{MultipartOptions, MultipartSink, ObjectError, ObjectUri, Store, StoreConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Form, LayoutArgs, StoreArgs};
 use crate::context::Context;
 use crate::error::Error;
-use crate::product::{cluster_size, prepare};
+use crate::product::{form_name, prepare};
 
 /// Metadata of an object: the guest digest of the disk in it.
 const GUEST_DIGEST: &str = "guest-digest";
@@ -92,10 +92,7 @@ pub(crate) async fn present(
 
 /// What is recorded with an object.
 pub(crate) fn metadata(digest: GuestDigest, form: Form, layout: &LayoutArgs) -> BTreeMap<String, String> {
-    let form = match form {
-        Form::Qcow2 => format!("qcow2-{}", cluster_size(layout)),
-        Form::Raw | Form::Source => form.name().to_owned(),
-    };
+    let form = form_name(form, layout);
     BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form)])
 }
 
@@ -110,11 +107,12 @@ pub(crate) async fn put(
     metadata: BTreeMap<String, String>,
 ) -> Result<Uploaded, Error> {
     let product = prepare(context, disk, form, layout).await?;
-    let upload = MultipartOptions { metadata, ..MultipartOptions::default() };
-    let len = product.layout.len();
+    let may_be_shorter = !product.layout.is_exact();
+    let upload = MultipartOptions { metadata, may_be_shorter, ..MultipartOptions::default() };
+    let len = product.layout.max_len();
     let sink = MultipartSink::create(store, to.bucket(), to.key(), len, upload, &context.cancel).await?;
     let pass = context.pass("uploading");
-    let uploaded = convert(&product.disk, &product.layout, sink, &pass.options, &context.cancel).await?;
+    let uploaded = product.make(sink, &pass.options, &context.cancel).await?.output;
     pass.end();
     Ok(Uploaded { size: uploaded.size, etag: uploaded.etag })
 }

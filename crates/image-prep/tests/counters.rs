@@ -62,8 +62,8 @@ fn plain_clusters_are_copied_and_nothing_else_is_read() {
     for name in ["decodes", "bytesDecoded", "zeroesLeftOut"] {
         assert_eq!(count(done, name), 0, "{name}");
     }
-    let line = "converting: 76 KiB read in 5 requests, 0 B decoded from 0 units, 76 KiB copied, 76 KiB put in 2 \
-                parts, 0 B of zeroes left out";
+    let line = "converting: 76 KiB read in 5 requests, 0 B decoded from 0 units, 76 KiB copied, 0 \
+                units encoded to 0 B, 76 KiB put in 2 parts, 0 B of zeroes left out";
     assert!(said.contains(line), "{said}");
 
     let (found, _) = counters(&bench, &["compare", plain, zlib]);

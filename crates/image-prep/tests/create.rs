@@ -70,6 +70,21 @@ fn every_format_becomes_the_same_image() {
 }
 
 #[test]
+fn a_compressed_object_becomes_the_same_image() {
+    let bench = Bench::new();
+    bench.sample();
+    let storage = bench.ok(["info", "sample.raw", "--digest", "--json"]).json()["storageSize"].to_string();
+    for compress in ["--compress", "-c=zstd"] {
+        let name = compress.trim_start_matches('-').replace('=', "-");
+        let operation =
+            bench.ok(["create", "sample.raw", "--name", &name, "--local=state", "--json", compress]).json();
+        assert_eq!(image(&operation)["storageSize"], storage);
+        assert_eq!(image(&operation)["minDiskSize"], (24 * MIB).to_string());
+    }
+    bench.fails(2, ["create", "sample.raw", "--name", "n", "--local=state", "--to", "raw", "--compress"]);
+}
+
+#[test]
 fn in_a_cloud_with_all_fields() {
     let (bench, dir) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&dir.path("cloud"));

@@ -20,12 +20,18 @@ fn the_object_is_the_disk_in_every_form() {
     let (bench, cloud) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&cloud.path("cloud"));
     bench.sample();
-    for form in ["qcow2", "raw", "source"] {
-        let run =
-            upload(&bench, &cloud, &["sample.raw", &format!("s3://{BUCKET}/{form}"), "--to", form, "--json"]);
+    for (key, form, more) in [
+        ("qcow2", "qcow2", "--no-scan"),
+        ("qcow2-zlib", "qcow2", "--compress"),
+        ("qcow2-zstd", "qcow2", "--compress=zstd"),
+        ("raw", "raw", "--quiet"),
+        ("source", "source", "--quiet"),
+    ] {
+        let to = format!("s3://{BUCKET}/{key}");
+        let run = upload(&bench, &cloud, &["sample.raw", &to, "--to", form, "--json", more]);
         assert_eq!(run.code, 0, "{run:?}");
         let json = run.json();
-        assert_eq!((&json["bucket"], &json["key"]), (&BUCKET.into(), &form.into()));
+        assert_eq!((&json["bucket"], &json["key"]), (&BUCKET.into(), &key.into()));
         assert!(json["expiresAt"].as_str().unwrap().ends_with('Z'), "{json}");
         let url = json["url"].as_str().unwrap();
         bench.ok(["compare", "sample.raw", url]);
@@ -37,7 +43,7 @@ fn the_object_is_the_disk_in_every_form() {
         assert_eq!(info["format"], if form == "qcow2" { "qcow2" } else { "raw" });
         assert!(!json["etag"].as_str().unwrap().is_empty());
     }
-    assert_eq!(cloud.objects(BUCKET), ["qcow2", "raw", "source"]);
+    assert_eq!(cloud.objects(BUCKET), ["qcow2", "qcow2-zlib", "qcow2-zstd", "raw", "source"]);
     assert!(cloud.uploads(BUCKET).is_empty());
 }
 

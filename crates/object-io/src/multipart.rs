@@ -38,11 +38,19 @@ pub struct MultipartOptions {
     pub metadata: BTreeMap<String, String>,
     /// Parts to have in flight.
     pub in_flight: usize,
+    /// The object may end before the length that [`MultipartSink::create`] is told, which then only decides the size of the parts:
+    /// its true length is known when it has been made.
+    pub may_be_shorter: bool,
 }
 
 impl Default for MultipartOptions {
     fn default() -> Self {
-        Self { if_none_match: false, metadata: BTreeMap::new(), in_flight: PARTS_IN_FLIGHT }
+        Self {
+            if_none_match: false,
+            metadata: BTreeMap::new(),
+            in_flight: PARTS_IN_FLIGHT,
+            may_be_shorter: false,
+        }
     }
 }
 
@@ -117,6 +125,13 @@ impl MultipartSink {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if no part is missing, and none but the last one is shorter than a part.
+    fn is_gapless(&self, parts: &BTreeMap<u32, PartSent>) -> bool {
+        let last = parts.len();
+        let mut numbered = (1..=last).zip(parts);
+        numbered.all(|(i, (number, part))| *number as usize == i && (i == last || part.len == self.part_len))
+    }
+
     async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
         let len = body.len() as u64;
         let OpenUpload { store, id, .. } = &self.upload;
@@ -139,8 +154,10 @@ impl MultipartSink {
         }
         let parts = self.sent().clone();
         let found = parts.values().map(|part| part.len).sum();
-        if found != len || len != self.len {
-            return Err(ObjectError::Length { place: self.name.clone(), found, expected: self.len });
+        let is_planned = len == self.len || (self.options.may_be_shorter && len < self.len);
+        if found != len || !is_planned || !self.is_gapless(&parts) {
+            let expected = if is_planned { len } else { self.len };
+            return Err(ObjectError::Length { place: self.name.clone(), found, expected });
         }
         let crc32 = crc::of_object(&parts);
         let OpenUpload { store, id, .. } = &self.upload;
@@ -226,8 +243,9 @@ impl Sink for MultipartSink {
     async fn put(&self, part: Part) -> Result<(), SinkError> {
         let offset = Some(part.offset);
         let len = part.payload.len();
-        let rest = self.len.saturating_sub(part.offset);
-        if part.offset != u64::from(part.number) * self.part_len || len != rest.min(self.part_len) {
+        let most = self.len.saturating_sub(part.offset).min(self.part_len);
+        let fits = len == most || (self.options.may_be_shorter && len < most);
+        if part.offset != u64::from(part.number) * self.part_len || !fits {
             return Err(SinkError::new(self.name.clone(), offset, SinkFault::Protocol));
         }
         let (body, crc32) = match part.payload {

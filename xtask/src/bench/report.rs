@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::flows::{Flow, Growth, MAX_CPU_RATIO, MAX_GROWTH, MAX_LEN_RATIO, NOT_BUILT, Rival};
+use super::flows::{Flow, Growth, MAX_CPU_RATIO, MAX_GROWTH, MAX_LEN_RATIO, Rival};
 use super::measure::{Absent, Miss, Pair, Side, Spread, growth, target};
 use super::place::Place;
 use super::tools::Tools;
@@ -150,14 +150,6 @@ impl Report {
     fn line(&mut self, cells: Vec<String>) {
         println!("{}", terminal(&cells));
         self.lines.push(cells);
-    }
-
-    /// Lists the targets that have no flow.
-    pub(super) fn not_built(&mut self, wanted: impl Fn(&str) -> bool) {
-        for (name, target) in NOT_BUILT.iter().filter(|(name, _)| wanted(name)) {
-            println!("{name:24} not built; target: {target}");
-            self.rows.push(json!({ "flow": name, "notBuilt": true, "target": target }));
-        }
     }
 
     /// Prints what was missed, what failed and a closing line, and writes the JSON; gives whether nothing failed.

@@ -33,7 +33,7 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// A file to be at `path`, `len` bytes long.
+    /// A file to be at `path`, `len` bytes long, as far as that is known; [`Sink::finish`] says how long it is.
     ///
     /// # Errors
     ///
@@ -94,13 +94,14 @@ impl Sink for FileSink {
         Some(self)
     }
 
-    async fn finish(&self, _len: u64) -> Result<(), SinkError> {
+    async fn finish(&self, len: u64) -> Result<(), SinkError> {
         let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
         let path = self.path.clone();
         let flusher = self.flusher.clone();
         let publish = move || -> io::Result<()> {
             let Some(temporary) = temporary else { return Ok(()) };
             flusher.stop()?;
+            temporary.as_file().set_len(len)?;
             temporary.as_file().sync_all()?;
             let file = temporary.persist(&path).map_err(|refused| refused.error)?;
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

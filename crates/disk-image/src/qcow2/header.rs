@@ -20,6 +20,12 @@ const MAGIC: [u8; 4] = *b"QFI\xfb";
 const V2_LEN: u32 = 72;
 pub(super) const V3_LEN: u32 = 104;
 
+/// Length of a header with a compression type, bytes: a multiple of 8.
+const COMPRESSION_TYPE_LEN: u32 = 112;
+
+/// Compression type: Zstandard.
+const ZSTD: u8 = 1;
+
 /// Cluster sizes: the specification's least, and QEMU's largest.
 pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 
@@ -137,9 +143,9 @@ impl Header {
         Ok(Checked { header, bitmaps, backing, data_file })
     }
 
-    /// The header as it stands at the start of a version 3 file. Fields behind byte 104 are left out.
+    /// The header as it stands at the start of a version 3 file, `header_length` bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        [
+        let mut bytes = [
             &MAGIC[..],
             &self.version.to_be_bytes(),
             &self.backing_file_offset.to_be_bytes(),
@@ -159,7 +165,20 @@ impl Header {
             &self.refcount_order.to_be_bytes(),
             &self.header_length.to_be_bytes(),
         ]
-        .concat()
+        .concat();
+        if self.header_length > V3_LEN {
+            bytes.push(self.compression_type);
+        }
+        // Behind that there is only padding.
+        bytes.resize(self.header_length as usize, 0);
+        bytes
+    }
+
+    /// Says that compressed clusters hold Zstandard frames.
+    pub(super) fn set_zstd(&mut self) {
+        self.header_length = COMPRESSION_TYPE_LEN;
+        self.compression_type = ZSTD;
+        self.incompatible_features |= incompatible::COMPRESSION_TYPE;
     }
 
     /// Bytes in a cluster.

@@ -28,10 +28,10 @@ const MIN_GAP: u64 = 4096;
 
 /// Refcounts of 16 bits, which version 2 readers expect.
 const REFCOUNT_ORDER: u32 = 4;
-const REFCOUNT: u64 = 2;
+pub(super) const REFCOUNT: u64 = 2;
 
 /// Bit 63 of an L1 or L2 entry: the refcount is 1.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 
 /// Guest disks are made of sectors of this size.
 const SECTOR: u64 = 512;
@@ -70,6 +70,9 @@ pub enum LayoutError {
     /// So many runs of allocated clusters that their list is above [`MAX_LAYOUT_MEMORY`].
     #[error("the disk is too fragmented for clusters of {0} bytes, larger ones would do")]
     Fragmented(u64),
+    /// So many clusters to compress that the list of their lengths is above [`MAX_PACKED_MEMORY`](crate::limits::MAX_PACKED_MEMORY).
+    #[error("the disk has too much data to compress in clusters of {0} bytes, larger ones would do")]
+    TooMuchData(u64),
 }
 
 /// What fills each byte of a QCOW2 file. Cheap to clone.
@@ -96,21 +99,21 @@ struct Inner {
 }
 
 /// A region of tables: its place in the file, and the entries that it has in use.
-#[derive(Debug, Clone, Copy)]
-struct Table {
-    object: Span,
-    entries: u64,
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Table {
+    pub(super) object: Span,
+    pub(super) entries: u64,
 }
 
 /// Neighbouring entries that are not zero.
-struct Entries {
+pub(super) struct Entries {
     /// Index of the first one in its region.
-    first: u64,
-    count: u64,
+    pub(super) first: u64,
+    pub(super) count: u64,
     /// What the first one holds.
-    value: u64,
+    pub(super) value: u64,
     /// How much more each next one holds.
-    step: u64,
+    pub(super) step: u64,
 }
 
 impl Layout {
@@ -121,27 +124,10 @@ impl Layout {
     /// If the cluster size is none, or too small for this disk.
     pub fn new(map: &ExtentMap, options: &LayoutOptions) -> Result<Self, LayoutError> {
         let cluster_size = options.cluster_size;
-        let cluster_bits = cluster_size.trailing_zeros();
-        if !cluster_size.is_power_of_two() || !CLUSTER_BITS.contains(&cluster_bits) {
-            return Err(LayoutError::ClusterSize(cluster_size));
-        }
-        if map.guest_len() > MAX_VIRTUAL_SIZE {
-            return Err(LayoutError::VirtualSize(map.guest_len()));
-        }
-        let virtual_size = map.guest_len().next_multiple_of(SECTOR);
+        let mut header = empty_header(map.guest_len(), cluster_size)?;
+        let (virtual_size, cluster_bits) = (header.size, header.cluster_bits);
         let too_large = LayoutError::TooLarge { virtual_size, cluster_size };
-        let mut header = Header {
-            version: 3,
-            cluster_bits,
-            size: virtual_size,
-            refcount_order: REFCOUNT_ORDER,
-            header_length: V3_LEN,
-            ..Header::default()
-        };
-        let l1_entries = header.l1_needed(header.size).max(1);
-        if l1_entries * ENTRY > MAX_L1_LEN {
-            return Err(too_large);
-        }
+        let l1_entries = u64::from(header.l1_size);
         let (clusters, tables) = allocated(map, cluster_bits, header.l2_entries())?;
 
         let l1_clusters = (l1_entries * ENTRY).div_ceil(cluster_size);
@@ -163,7 +149,6 @@ impl Layout {
         let data = region(clusters.len());
 
         let count = |n: u64| u32::try_from(n).map_err(|_| too_large);
-        header.l1_size = count(l1_entries)?;
         header.l1_table_offset = l1.object.start;
         header.refcount_table_offset = refcount_table.object.start;
         header.refcount_table_clusters = count(table_clusters)?;
@@ -213,13 +198,43 @@ impl Layout {
             Some(2) => inner.l1.segment_at(at, ENTRY, |i| inner.l1_entries(i)),
             Some(_) => inner.l2.segment_at(at, ENTRY, |i| inner.l2_entries(i)),
             None if inner.data.contains(at) => inner.data_at(at),
-            None => inner.header_at(at),
+            None => header_at(&inner.header, at),
         }
     }
 }
 
+/// The header of a disk, without places.
+pub(super) fn empty_header(guest_len: u64, cluster_size: u64) -> Result<Header, LayoutError> {
+    let cluster_bits = cluster_size.trailing_zeros();
+    if !cluster_size.is_power_of_two() || !CLUSTER_BITS.contains(&cluster_bits) {
+        return Err(LayoutError::ClusterSize(cluster_size));
+    }
+    if guest_len > MAX_VIRTUAL_SIZE {
+        return Err(LayoutError::VirtualSize(guest_len));
+    }
+    let virtual_size = guest_len.next_multiple_of(SECTOR);
+    let mut header = Header {
+        version: 3,
+        cluster_bits,
+        size: virtual_size,
+        refcount_order: REFCOUNT_ORDER,
+        header_length: V3_LEN,
+        ..Header::default()
+    };
+    let l1_entries = header.l1_needed(header.size).max(1);
+    match u32::try_from(l1_entries) {
+        Ok(entries) if l1_entries * ENTRY <= MAX_L1_LEN => header.l1_size = entries,
+        _ => return Err(LayoutError::TooLarge { virtual_size, cluster_size }),
+    }
+    Ok(header)
+}
+
 /// The guest clusters that hold stored bytes, and the L1 entries above them.
-fn allocated(map: &ExtentMap, cluster_bits: u32, l2_entries: u64) -> Result<(Ranks, Ranks), LayoutError> {
+pub(super) fn allocated(
+    map: &ExtentMap,
+    cluster_bits: u32,
+    l2_entries: u64,
+) -> Result<(Ranks, Ranks), LayoutError> {
     let mut clusters = Ranks::default();
     let mut tables = Ranks::default();
     for extent in map.iter().filter(|extent| extent.state.is_stored()) {
@@ -235,7 +250,7 @@ fn allocated(map: &ExtentMap, cluster_bits: u32, l2_entries: u64) -> Result<(Ran
 }
 
 /// Clusters of the refcount table and number of refcount blocks in a file of `other` clusters besides; they count themselves.
-fn refcounts(other: u64, cluster_size: u64) -> (u64, u64) {
+pub(super) fn refcounts(other: u64, cluster_size: u64) -> (u64, u64) {
     let (mut table, mut blocks) = (1, 1);
     loop {
         let before = (table, blocks);
@@ -250,15 +265,6 @@ fn refcounts(other: u64, cluster_size: u64) -> (u64, u64) {
 impl Inner {
     fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
-    }
-
-    /// The header, then zeroes up to the end of its cluster: the end of the header extensions is among them.
-    fn header_at(&self, at: u64) -> Segment {
-        let mut header = Bytes::from(self.header.encode());
-        match usize::try_from(at) {
-            Ok(at) if at < header.len() => segment(at as u64, Fill::Literal(header.split_off(at))),
-            _ => Segment { object: Span::between(at, self.cluster_size()), fill: Fill::Zero },
-        }
     }
 
     /// The guest bytes at `at`; zeroes where the last cluster reaches past the end of the disk.
@@ -302,17 +308,35 @@ impl Inner {
         Some(Entries { first: table.rank * in_table + slot, ..self.pointers(here, self.data, COPIED) })
     }
 
-    /// Entries that point to the clusters of `region`, by rank.
     fn pointers(&self, run: Run, region: Span, flags: u64) -> Entries {
-        let step = self.cluster_size();
-        Entries { first: run.first, count: run.len, value: (region.start + run.rank * step) | flags, step }
+        pointers(run, region, self.cluster_size(), flags)
+    }
+}
+
+/// Entries that point to the clusters of `region`, by rank.
+pub(super) fn pointers(run: Run, region: Span, cluster_size: u64, flags: u64) -> Entries {
+    let value = (region.start + run.rank * cluster_size) | flags;
+    Entries { first: run.first, count: run.len, value, step: cluster_size }
+}
+
+/// The header, then zeroes up to the end of its cluster: the end of the header extensions is among them.
+pub(super) fn header_at(header: &Header, at: u64) -> Segment {
+    let mut bytes = Bytes::from(header.encode());
+    match usize::try_from(at) {
+        Ok(at) if at < bytes.len() => segment(at as u64, Fill::Literal(bytes.split_off(at))),
+        _ => Segment { object: Span::between(at, header.cluster_size()), fill: Fill::Zero },
     }
 }
 
 impl Table {
     /// The segment at `at`: a literal that goes up to the next long stretch of zeroes, or that stretch. `entries` gives the entries
     /// that are not zero, from an index on.
-    fn segment_at(&self, at: u64, width: u64, entries: impl Fn(u64) -> Option<Entries>) -> Segment {
+    pub(super) fn segment_at(
+        &self,
+        at: u64,
+        width: u64,
+        mut entries: impl FnMut(u64) -> Option<Entries>,
+    ) -> Segment {
         let zero = |end| Segment { object: Span::between(at, end), fill: Fill::Zero };
         let offset_of = |index: u64| self.object.start + index * width;
         let first = (at - self.object.start) / width;

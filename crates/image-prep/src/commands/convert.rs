@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use disk_convert::{DeviceSink, FileSink, Sink, convert};
+use disk_convert::{DeviceSink, FileSink, Sink};
 use serde_json::json;
 
 use crate::args::{ConvertArgs, ConvertTo, Form};
@@ -12,16 +12,16 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::open;
-use crate::product::{Product, prepare};
+use crate::product::{Product, check_layout, prepare};
 use crate::url_policy;
 
 /// Converts; says nothing unless asked for JSON.
 pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, Error> {
     let form = match args.to {
         ConvertTo::Qcow2 => Form::Qcow2,
-        ConvertTo::Raw if args.layout.cluster_size.is_some() => return Err(Error::ClusterSizeUnused),
         ConvertTo::Raw => Form::Raw,
     };
+    check_layout(form, &args.layout)?;
     if !url_policy::is_url(&args.image) && is_same_file(Path::new(&args.image), &args.out) {
         return Err(Error::SameFile { path: args.out.clone() });
     }
@@ -31,12 +31,13 @@ pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, E
         return Err(Error::SameFile { path: args.out.clone() });
     }
     let product = prepare(context, &disk, form, &args.layout).await?;
-    let len = product.layout.len();
-    if DeviceSink::is_device(&args.out) {
-        make(context, &product, DeviceSink::open(&args.out, len)?).await?;
+    // What is not known yet is checked as it is written.
+    let known = if product.layout.is_exact() { product.layout.max_len() } else { 0 };
+    let len = if DeviceSink::is_device(&args.out) {
+        make(context, product, DeviceSink::open(&args.out, known)?).await?
     } else {
-        make(context, &product, FileSink::create(&args.out, len)?).await?;
-    }
+        make(context, product, FileSink::create(&args.out, known)?).await?
+    };
     if context.output.is_json() {
         context.output.json(&json!({
             "output": args.out.to_string_lossy(),
@@ -49,11 +50,12 @@ pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, E
     Ok(Exit::Done)
 }
 
-async fn make<S: Sink>(context: &Context, product: &Product, sink: S) -> Result<S::Output, Error> {
+/// Makes the output, and tells its length.
+async fn make<S: Sink>(context: &Context, product: Product, sink: S) -> Result<u64, Error> {
     let pass = context.pass("converting");
-    let made = convert(&product.disk, &product.layout, sink, &pass.options, &context.cancel).await?;
+    let made = product.make(sink, &pass.options, &context.cancel).await?;
     pass.end();
-    Ok(made)
+    Ok(made.len)
 }
 
 /// True if both names lead to one file or one device, through links too.

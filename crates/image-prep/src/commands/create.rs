@@ -100,7 +100,7 @@ impl Source {
             (None, image) => image.as_deref().unwrap_or_default(),
         };
         let disk = open(context, image, &args.open).await?;
-        check_form(&disk, args.upload.to, &args.open)?;
+        check_form(&disk, args.upload.to, &args.open, &args.layout)?;
         let needed = min_disk_size(disk.image().virtual_size());
         match args.fields.min_disk_size.filter(|size| size.0 < needed) {
             Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),

@@ -20,7 +20,7 @@ use crate::transfer;
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
-    check_form(&disk, args.upload.to, &args.open)?;
+    check_form(&disk, args.upload.to, &args.open, &args.layout)?;
     match &args.local.local {
         None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {

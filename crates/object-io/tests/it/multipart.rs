@@ -55,6 +55,42 @@ async fn parts_in_any_order_make_the_object() {
 }
 
 #[tokio::test]
+async fn an_object_may_end_before_the_length_that_was_told() {
+    let local = Local::start().await;
+    let object = Bytes::from(noise(20_000_003));
+    let begin = |may_be_shorter| {
+        let options = MultipartOptions { may_be_shorter, ..MultipartOptions::default() };
+        MultipartSink::create(&local.store, BUCKET, "disk", 160_000 << 20, options, &local.never)
+    };
+    let sink = begin(true).await.unwrap();
+    // The length that is told decides the size of the parts: 10,000 of them are enough for all of it.
+    assert_eq!(sink.rules().size, PartSize::Exactly(PART));
+    for part in parts(&object).into_iter().rev() {
+        sink.put(part).await.unwrap();
+    }
+    let done = sink.finish(object.len() as u64).await.unwrap();
+    assert_eq!((done.size, done.crc32), (object.len() as u64, crc32fast::hash(&object)));
+    assert_eq!(local.store.get(BUCKET, "disk", None, &local.never).await.unwrap(), object);
+
+    // A part that is missing, one that is short in the middle, and a length that was to be kept.
+    let [first, second] = <[Part; 2]>::try_from(parts(&object)).unwrap();
+    let missing = begin(true).await.unwrap();
+    missing.put(second.clone()).await.unwrap();
+    assert_eq!(missing.finish(second.payload.len()).await.unwrap_err().fault, SinkFault::Protocol);
+    let short = begin(true).await.unwrap();
+    let cut = Part { payload: Payload::Data(object.slice(..1 << 20)), ..first.clone() };
+    short.put(cut).await.unwrap();
+    short.put(second.clone()).await.unwrap();
+    assert_eq!(short.finish((1 << 20) + second.payload.len()).await.unwrap_err().fault, SinkFault::Protocol);
+    let exact = begin(false).await.unwrap();
+    exact.put(first).await.unwrap();
+    assert_eq!(exact.put(second).await.unwrap_err().fault, SinkFault::Protocol);
+    assert_eq!(exact.finish(PART).await.unwrap_err().fault, SinkFault::Protocol);
+    assert_eq!(uploads(&local.store).await, 0);
+    local.stop().await;
+}
+
+#[tokio::test]
 async fn an_object_without_bytes_is_one_empty_part() {
     let local = Local::start().await;
     let sink = create(&local, 0).await;
