@@ -3,6 +3,7 @@
 //! Help texts are doc comments: the first line is what `-h` shows, all of it is what `--help` shows. Sizes and durations are
 //! parsed here ([`values`]), so that a wrong one is a usage error.
 
+mod cleanup;
 mod create;
 pub(crate) mod values;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use disk_image::Format;
 
+pub(crate) use cleanup::CleanupArgs;
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
 use object_io::ObjectUri;
 use values::{Lifetime, Size};
@@ -34,6 +36,7 @@ Move it into a cloud:
   create       Upload an image and create a cloud Image from it
   upload       Upload an image and print a pre-signed URL
   operation    Show, wait for, or cancel an operation
+  cleanup      Remove what uploads that broke off left in a store
 
 Set up the shell:
   completions  Print a completion script
@@ -140,6 +143,7 @@ pub(crate) enum Command {
     Upload(UploadArgs),
     Create(Box<CreateArgs>),
     Operation(OperationArgs),
+    Cleanup(CleanupArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -332,6 +336,10 @@ pub(crate) struct CompareArgs {
 /// The image is read twice: first to prove that all of it can be decoded and to compute its guest digest, which is recorded as
 /// the object's metadata, then to make the object, part by part as it is sent. The URL gives anyone who holds it access to the
 /// object until it expires.
+///
+/// An upload that broke off, killed or cut off from the store, is continued by the same command: parts that the store has, and
+/// that are made with the same bytes again, are not sent again. Ctrl-C takes it back. What is never continued, `image-prep cleanup`
+/// removes.
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
     /// Path, block device, or https URL
@@ -342,6 +350,13 @@ pub(crate) struct UploadArgs {
     pub(crate) to_url: ObjectUri,
     #[command(flatten)]
     pub(crate) upload: UploadOptions,
+    /// What to do if the object exists already [default: replace]
+    ///
+    /// An object is reused if it says of itself that it holds a disk of the same guest digest in the same form; else `reuse` fails.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) if_exists: Option<IfExists>,
+    #[command(flatten)]
+    pub(crate) resume: ResumeArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
@@ -350,6 +365,32 @@ pub(crate) struct UploadArgs {
     pub(crate) local: LocalArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+/// Whether an upload is done at all, and whether it may be continued.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// Show what would be made and sent, and send nothing
+    ///
+    /// The image is opened, checked and read as it would be. Neither store nor image service is asked anything. JSON: object, form,
+    /// guestDigest, objectSize, partSize, parts, dataParts and dataSize (of the parts that are not zero throughout), zeroParts,
+    /// zeroSize, and of `create` the request, with the object's name in the place of its URL. Sizes are in bytes.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Neither continue an upload that broke off, nor keep this one if it does
+    #[arg(long)]
+    pub(crate) no_resume: bool,
+}
+
+/// What becomes of what has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IfExists {
+    /// Leave it, and fail
+    Fail,
+    /// Use it if it is the same
+    Reuse,
+    /// Put another in its place
+    Replace,
 }
 
 /// What is uploaded, and for how long its URL lives.

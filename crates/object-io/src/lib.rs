@@ -24,7 +24,10 @@ pub use error::{Answer, ObjectError, Verb};
 pub use http::{
     AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
 };
-pub use multipart::{MultipartOptions, MultipartSink, UploadedObject};
+pub use multipart::{
+    Begun, Done, Journal, JournalError, MultipartOptions, MultipartSink, PartPlan, Progress, Restart,
+    Resumed, SourceIdentity, UploadOf, UploadedObject,
+};
 pub use presign::{PresignedUrl, without_signature};
 pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};
 pub use uri::{BucketUri, ObjectUri, UriError};

@@ -17,6 +17,9 @@ pub const PART_LEN_STEP: u64 = 4 * MIB;
 /// Parts worth having in flight: six of 16 MiB fill a 1 Gbit/s link at 100 ms, and two of them fit any sensible memory budget.
 pub const PARTS_IN_FLIGHT: usize = 6;
 
+/// The longest journal of an upload that is read: 10,000 parts with the longest ETags that stores give stay below 4 MiB.
+pub(crate) const MAX_JOURNAL_LEN: u64 = 16 * MIB;
+
 /// The longest that a pre-signed URL lives. Amazon S3 API, `X-Amz-Expires`.
 pub const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The same on Yandex Object Storage ("Pre-signed URLs": 2,592,000 seconds).

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use image_api::compute::ListImagesRequest;
 use image_api::{Client, Image, Token};
 use image_server::{Config, Running, Server};
-use object_io::{Credentials, Store, StoreConfig};
+use object_io::{Credentials, PutOptions, Store, StoreConfig};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,42 @@ impl Cloud {
             .env("AWS_SECRET_ACCESS_KEY", key("secretKey"));
     }
 
+    /// Tells a command where the store is, by way of a proxy.
+    pub(crate) fn tell_store_behind(&self, proxy: &str, command: &mut Command) {
+        self.tell_store(command);
+        command.env("AWS_ENDPOINT_URL", proxy);
+    }
+
+    /// Where the store listens.
+    pub(crate) fn store_address(&self) -> SocketAddr {
+        self.keys["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The bytes of an object.
+    pub(crate) fn object(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let never = CancellationToken::new();
+        self.runtime.block_on(self.store.get(bucket, key, None, &never)).unwrap().to_vec()
+    }
+
+    /// Writes an object.
+    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: &'static [u8]) {
+        let (never, how) = (CancellationToken::new(), PutOptions::default());
+        self.runtime.block_on(self.store.put(bucket, key, bytes.into(), &how, &never)).unwrap();
+    }
+
+    /// Removes an object.
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        self.runtime.block_on(self.store.delete(bucket, key, &CancellationToken::new())).unwrap();
+    }
+
+    /// Aborts all uploads to a bucket.
+    pub(crate) fn abort_uploads(&self, bucket: &str) {
+        let never = CancellationToken::new();
+        for upload in self.runtime.block_on(self.store.list_uploads(bucket, "", &never)).unwrap() {
+            self.runtime.block_on(self.store.abort_upload(bucket, &upload.key, &upload.id, &never)).unwrap();
+        }
+    }
+
     /// Keys in a bucket.
     pub(crate) fn objects(&self, bucket: &str) -> Vec<String> {
         let never = CancellationToken::new();
@@ -114,7 +150,7 @@ async fn connect(keys: &Value) -> Store {
 }
 
 /// Waits until something is true.
-pub(crate) fn until(what: &str, is_true: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_true() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
