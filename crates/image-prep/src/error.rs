@@ -39,7 +39,7 @@ pub(crate) enum Error {
         /// Length of the object in bytes.
         len: u64,
         /// What happened.
-        source: ConvertError,
+        source: Box<ConvertError>,
     },
     /// There is an object, and there should be none.
     #[error("`{place}` exists already")]

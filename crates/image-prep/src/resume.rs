@@ -87,7 +87,7 @@ pub(crate) async fn after_failure(store: &Store, journal: &Journal, error: Conve
     let Some(begun) = journal.begun() else { return error.into() };
     if may_go_on(&error) {
         let place = format!("s3://{}/{}", begun.bucket, begun.key);
-        return Error::Kept { place, sent: journal.bytes_sent(), len: begun.len, source: error };
+        return Error::Kept { place, sent: journal.bytes_sent(), len: begun.len, source: error.into() };
     }
     journal.give_up(store).await;
     error.into()

@@ -114,9 +114,10 @@ pub(crate) struct Prepared {
     pub(crate) plan: PartPlan,
 }
 
-/// Lays the disk out, and finds out whether the object fits an upload, and two of its parts the memory.
+/// Lays the disk out, and finds out whether the object fits an upload, to `store` if it is known, and two of its parts the memory.
 pub(crate) async fn lay_out(
     context: &Context,
+    store: Option<&Store>,
     disk: &Disk,
     place: &str,
     form: Form,
@@ -130,7 +131,8 @@ pub(crate) async fn lay_out(
     // Before anything is read for it: no part is smaller.
     check(disk, PART_LEN)?;
     let product = prepare(context, disk, form, layout).await?;
-    let plan = PartPlan::new(place, product.layout.len())?;
+    let len = product.layout.len();
+    let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
     check(&product.disk, plan.part_len)?;
     Ok(Prepared { product, plan })
 }

@@ -98,7 +98,7 @@ impl MultipartSink {
         cancel: &CancellationToken,
     ) -> Result<Self, ObjectError> {
         let name: Box<str> = place(bucket, key).into();
-        let plan = PartPlan::new(&name, len)?;
+        let plan = store.plan(&name, len)?;
         if options.if_none_match {
             match store.head(bucket, key, cancel).await {
                 Ok(_) => return Err(ObjectError::PreconditionFailed { place: name }),

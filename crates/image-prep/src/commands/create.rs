@@ -184,7 +184,8 @@ impl Create<'_> {
         let Self { args, context, .. } = *self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
         transfer::check(context, store, bucket(args), lifetime).await?;
-        let prepared = transfer::lay_out(context, disk, bucket(args), form, &args.layout).await?;
+        let prepared =
+            transfer::lay_out(context, Some(store), disk, bucket(args), form, &args.layout).await?;
         let digest = transfer::read(context, disk).await?.guest_digest;
         if let Some(operation) = self.existing_image(Some(digest)).await? {
             return Ok(operation);

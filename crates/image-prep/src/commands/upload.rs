@@ -45,7 +45,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     };
     let existing = Existing::typed(args.if_exists, Existing::Replace);
     transfer::refuse_existing(context, store, to, existing, journal.as_ref()).await?;
-    let prepared = transfer::lay_out(context, disk, &to.to_string(), form, &args.layout).await?;
+    let prepared = transfer::lay_out(context, Some(store), disk, &to.to_string(), form, &args.layout).await?;
     let summary = transfer::read(context, disk).await?;
     let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
     let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
@@ -73,7 +73,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
 /// What would be uploaded.
 async fn forecast(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<Exit, Error> {
     let (to, form) = (args.to_url.to_string(), args.upload.to);
-    let prepared = transfer::lay_out(context, disk, &to, form, &args.layout).await?;
+    let prepared = transfer::lay_out(context, None, disk, &to, form, &args.layout).await?;
     let digest = transfer::read(context, disk).await?.guest_digest;
     let form = transfer::form(form, &args.layout);
     Forecast::new(to, &form, digest.to_string(), &prepared).print(context)?;

@@ -216,6 +216,13 @@ impl Journal {
         }
     }
 
+    /// Forgets what was known, and goes on as a journal of nothing.
+    pub(crate) fn forget(&self) {
+        let mut known = self.lock();
+        *known = Known::default();
+        self.keep(|file| file.set_len(0));
+    }
+
     /// Notes that the object is whole; durable when this returns, as far as the disk allows.
     pub(crate) fn done(&self, etag: &str) {
         let done = Done { etag: etag.to_owned() };

@@ -1,7 +1,8 @@
 //! Into which parts an object of a known length is cut.
 
-use crate::ObjectError;
-use crate::limits::{MAX_OBJECT_LEN, MAX_PARTS, PART_LEN, PART_LEN_STEP};
+use crate::config::is_yandex;
+use crate::limits::{MAX_OBJECT_LEN, MAX_OBJECT_LEN_YANDEX, MAX_PARTS, PART_LEN, PART_LEN_STEP};
+use crate::{ObjectError, Store};
 
 /// How an object is cut: parts of one size, the last one as long as it is.
 ///
@@ -22,8 +23,12 @@ impl PartPlan {
     ///
     /// [`ObjectError::TooLong`] above the largest object.
     pub fn new(place: &str, len: u64) -> Result<Self, ObjectError> {
-        if len > MAX_OBJECT_LEN {
-            return Err(ObjectError::TooLong { place: place.into(), found: len, limit: MAX_OBJECT_LEN });
+        Self::within(MAX_OBJECT_LEN, place, len)
+    }
+
+    fn within(limit: u64, place: &str, len: u64) -> Result<Self, ObjectError> {
+        if len > limit {
+            return Err(ObjectError::TooLong { place: place.into(), found: len, limit });
         }
         let part_len = len.div_ceil(MAX_PARTS).next_multiple_of(PART_LEN_STEP).max(PART_LEN);
         Ok(Self { len, part_len })
@@ -32,6 +37,21 @@ impl PartPlan {
     /// How many parts there are; an object without bytes is one empty part.
     pub fn parts(&self) -> u64 {
         self.len.div_ceil(self.part_len).max(1)
+    }
+}
+
+impl Store {
+    /// As [`PartPlan::new`], within the limits of this store.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::TooLong`] above the largest object.
+    pub fn plan(&self, place: &str, len: u64) -> Result<PartPlan, ObjectError> {
+        let limit = match &self.0.endpoint {
+            Some(url) if is_yandex(url) => MAX_OBJECT_LEN_YANDEX,
+            _ => MAX_OBJECT_LEN,
+        };
+        PartPlan::within(limit, place, len)
     }
 }
 
@@ -63,5 +83,10 @@ mod tests {
         assert_eq!(part_len(MAX_PARTS * PART_LEN + 1), Some(PART_LEN + PART_LEN_STEP));
         assert_eq!(part_len(MAX_OBJECT_LEN), Some(MAX_PART_LEN));
         assert_eq!(part_len(MAX_OBJECT_LEN + 1), None);
+        let yandex = PartPlan::within(MAX_OBJECT_LEN_YANDEX, "s3://b/k", MAX_OBJECT_LEN_YANDEX + 1);
+        assert_eq!(
+            yandex.unwrap_err().to_string(),
+            "`s3://b/k` has 5000000000001 bytes, the limit is 5000000000000"
+        );
     }
 }

@@ -75,7 +75,7 @@ impl MultipartSink {
         of: UploadOf,
         cancel: &CancellationToken,
     ) -> Result<Resumed, ObjectError> {
-        let plan = PartPlan::new(&place(bucket, key), len)?;
+        let plan = store.plan(&place(bucket, key), len)?;
         let known = journal.known();
         let mut progress = Progress::Begun;
         if let Some(begun) = known.begun.as_ref() {
@@ -105,8 +105,9 @@ impl MultipartSink {
                     Err(error) => return Err(error),
                 },
             };
-            if restart != Restart::Forgotten {
-                abort_now(store, &id).await;
+            // Known until it is gone: what follows may fail.
+            if restart == Restart::Forgotten || abort_now(store, &id).await {
+                journal.forget();
             }
             progress = Progress::Restarted(restart);
         }

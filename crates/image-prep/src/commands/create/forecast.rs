@@ -33,7 +33,7 @@ pub(super) async fn run(
         }
         Source::Disk(disk) => {
             let (form, layout) = (args.upload.to, &args.layout);
-            let prepared = transfer::lay_out(context, disk, super::bucket(args), form, layout).await?;
+            let prepared = transfer::lay_out(context, None, disk, super::bucket(args), form, layout).await?;
             let digest = transfer::read(context, disk).await?.guest_digest;
             let object = object(args, fields, &content(digest, form), disk)?.to_string();
             let request = json(&object)?;
