@@ -72,6 +72,11 @@ fn of_a_named_bucket_unknown_uploads_are_removed_beneath_the_prefix() {
     for key in ["image-prep/a", "other/b"] {
         killed(&bench, &cloud, key);
     }
+    // Journals of other places are left alone.
+    for place in ["s3://test-uploads/image-prep/b", "s3://another-bucket"] {
+        run(&bench, &cloud, &[&ALL[..], &[place]].concat());
+        assert_eq!((cloud.uploads(BUCKET).len(), bench.journals().len()), (2, 2), "{place}");
+    }
     std::fs::remove_dir_all(bench.path("data/state")).unwrap();
     let none = run(&bench, &cloud, &ALL);
     assert_eq!((none.code, cloud.uploads(BUCKET).len()), (0, 2), "{none:?}");

@@ -31,7 +31,7 @@ struct Line {
 impl Line {
     fn new() -> Self {
         let (bench, dir) = (Bench::new(), Bench::new());
-        let cloud = Cloud::start(&dir.path("cloud"));
+        let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
         let proxy = Proxy::start(cloud.store_address());
         let data = noise(LEN - 8192, 21);
         bench.raw("disk", LEN, &[(4096, &data)]);
@@ -262,4 +262,42 @@ fn no_resume_makes_no_journal() {
     assert_eq!((run.stderr.as_str(), line.proxy.parts().len()), ("", PARTS as usize));
     line.cloud.abort_uploads(BUCKET);
     line.is_done("k", &run);
+}
+
+#[test]
+fn create_goes_on_too_and_leaves_nothing() {
+    let line = Line::new();
+    let create = || {
+        let args = ["create", "disk", "--name", "n", "--bucket", BUCKET, "--to", "raw", "--memory", "32MiB"];
+        let mut command = line.bench.command(args);
+        line.cloud.tell(&mut command);
+        line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
+        command.spawn().unwrap()
+    };
+    let kill_at = |bytes| {
+        line.proxy.reset();
+        let mut child = create();
+        until("bytes are sent", || line.proxy.bytes() >= bytes);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        line.proxy.parts()
+    };
+    let first = kill_at(LEN / 2);
+    line.proxy.reset();
+    let run = finish(create());
+    assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
+    assert!(repeated(&first, &line.proxy.parts()) <= IN_FLIGHT);
+    assert!(line.cloud.objects(BUCKET).is_empty() && line.cloud.uploads(BUCKET).is_empty());
+    assert!(line.bench.journals().is_empty());
+
+    // Ctrl-C takes back what an earlier run began, too.
+    kill_at(LEN / 2);
+    line.proxy.reset();
+    let child = create();
+    until("it goes on", || !line.proxy.parts().is_empty());
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let run = finish(child);
+    assert_eq!(run.code, 130, "{run:?}");
+    assert!(line.cloud.uploads(BUCKET).is_empty() && line.cloud.objects(BUCKET).is_empty());
+    assert!(line.bench.journals().is_empty());
 }

@@ -39,12 +39,10 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
     }
 }
 
-/// The bucket that was named, and what keys begin with there.
-fn place(args: &CleanupArgs) -> Option<(String, String)> {
+/// The bucket that was named, and what keys begin with there; nothing, if that was not said.
+fn place(args: &CleanupArgs) -> Option<(&str, &str)> {
     let typed = args.place.as_ref().map(|place| (place.bucket(), place.prefix()));
-    let (bucket, prefix) = typed.or_else(|| args.bucket.as_deref().map(|bucket| (bucket, "")))?;
-    let prefix = if prefix.is_empty() { KEY_PREFIX } else { prefix };
-    Some((bucket.to_owned(), prefix.to_owned()))
+    typed.or_else(|| args.bucket.as_deref().map(|bucket| (bucket, "")))
 }
 
 fn journals(folder: Option<&PathBuf>) -> Result<Vec<Arc<Journal>>, Error> {
@@ -58,7 +56,7 @@ struct Cleanup<'a> {
     context: &'a Context,
     store: &'a Store,
     folder: Option<PathBuf>,
-    place: Option<(String, String)>,
+    place: Option<(&'a str, &'a str)>,
 }
 
 /// Something to remove.
@@ -112,10 +110,8 @@ impl Cleanup<'_> {
         for journal in journals(self.folder.as_ref())? {
             let Some(begun) = journal.begun() else { continue };
             let (bucket, key) = (begun.bucket.clone(), begun.key.clone());
-            let asked = |(named, prefix): &(String, String)| {
-                *named == bucket && (key.starts_with(prefix) || self.args.bucket.is_some())
-            };
-            if !self.place.as_ref().is_none_or(asked) {
+            let asked = |(named, prefix): (&str, &str)| named == bucket && key.starts_with(prefix);
+            if !self.place.is_none_or(asked) {
                 continue;
             }
             if begun.endpoint != self.store.endpoint() {
@@ -155,7 +151,9 @@ impl Cleanup<'_> {
 
     /// What only the store knows of.
     async fn listed(&self, known: &[Item]) -> Result<Vec<Item>, Error> {
-        let Some((bucket, prefix)) = &self.place else { return Ok(Vec::new()) };
+        let Some((bucket, prefix)) = self.place else { return Ok(Vec::new()) };
+        // Of uploads that no journal knows, only the key says whose they are.
+        let prefix = if prefix.is_empty() { KEY_PREFIX } else { prefix };
         let journalled = self.folder.as_ref().map(|folder| Journal::upload_ids(folder)).unwrap_or_default();
         let uploads = self.store.list_uploads(bucket, prefix, &self.context.cancel).await?;
         let is_known = |id: &str| {
@@ -169,7 +167,7 @@ impl Cleanup<'_> {
             .filter(|upload| !self.is_young(upload.initiated))
             .map(|upload| Item {
                 what: What::Listed(upload.id),
-                bucket: bucket.clone(),
+                bucket: bucket.to_owned(),
                 key: upload.key,
                 changed: upload.initiated,
             })

@@ -35,6 +35,13 @@ impl Cloud {
         Self::start_as(Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir), None)
     }
 
+    /// The same, with a server that reads images from wherever it is told.
+    pub(crate) fn start_for_any_host(dir: &Path) -> Self {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.any_uri_host = true;
+        Self::start_as(config, None)
+    }
+
     /// The same, open to whoever has a token.
     pub(crate) fn start_with_token(dir: &Path, token: &str) -> Self {
         let token = Token::new(token).unwrap();
