@@ -1,7 +1,8 @@
 //! `cargo xtask kills`: uploads that are killed at seeded places, each continued by the same command.
 //!
 //! It is the test of `crates/image-prep/tests/resume.rs`, with more kills than a test run has patience for: what is uploaded is
-//! compared byte for byte, the requests are counted at a proxy before the store, and `cleanup` must find nothing left.
+//! compared byte for byte, the requests are counted at a proxy before the store, and `cleanup` must leave nothing. The store is
+//! local-store, or the one that `KILLS_STORE` names as the test says.
 
 use std::process::ExitCode;
 

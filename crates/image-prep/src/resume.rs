@@ -65,7 +65,7 @@ pub(crate) fn sources(disk: &Disk) -> Vec<SourceIdentity> {
 /// Tells what an upload goes on from.
 pub(crate) fn tell(context: &Context, progress: Progress, image: &str, to: &ObjectUri) {
     match progress {
-        Progress::Begun => {}
+        Progress::Begun | Progress::Continued { parts: 0, .. } => {}
         Progress::Continued { parts, bytes } => {
             context.note(&format!("continuing the upload to {to}: {parts} parts, {} are there", Size(bytes)));
         }

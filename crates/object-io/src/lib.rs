@@ -1,7 +1,7 @@
 //! Speaks to object stores: a bucket's verbs, ranged GET of a pre-signed URL, multipart upload, pre-signing.
 //!
 //! - [`Store`]: the verbs of one S3-compatible store, configured by the conventions of the AWS tools ([`StoreConfig`]).
-//! - [`MultipartSink`]: one object, uploaded in parts as they are made.
+//! - [`MultipartSink`]: one object, uploaded in parts as they are made; with a [`Journal`], by one process after the other.
 //! - [`HttpSource`]: the bytes behind a URL, read by ranges, pinned to the object that was opened.
 //! - [`PresignedUrl`]: permission to GET one object for a while; a secret.
 //!

@@ -50,10 +50,10 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
     let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
     let uploaded = transfer::put(context, store, &prepared, put).await?;
+    let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
     if let Some(journal) = &journal {
         journal.remove();
     }
-    let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
     if context.output.is_json() {
         context.output.json(&json!({
             "bucket": to.bucket(),

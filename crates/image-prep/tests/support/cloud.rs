@@ -50,9 +50,17 @@ impl Cloud {
         Self::start_as(config, Some(token))
     }
 
+    /// Only a store, which runs elsewhere and has the bucket; `keys` are what this one has in its `store.json`.
+    pub(crate) fn of_store(keys: Value) -> Self {
+        let runtime = runtime();
+        let store = runtime.block_on(connect(&keys));
+        // Port 1 of this machine: nobody listens, and nobody asks.
+        let client = Client::new("http://127.0.0.1:1", None).unwrap();
+        Self { runtime, running: None, store, client, keys }
+    }
+
     fn start_as(config: Config, token: Option<Token>) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         let dir = config.data_dir.clone();
         let running = runtime.block_on(Server::start(config)).unwrap();
         let keys: Value = serde_json::from_slice(&std::fs::read(dir.join("store.json")).unwrap()).unwrap();
@@ -143,6 +151,10 @@ impl Drop for Cloud {
                 .block_on(async { tokio::time::timeout(Duration::from_secs(20), running.shutdown()).await });
         }
     }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 async fn connect(keys: &Value) -> Store {
