@@ -7,6 +7,7 @@
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `bench` measures image-prep beside its peers.
+//! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -23,6 +24,7 @@ mod fuzz;
 mod garage;
 mod hostile;
 mod images;
+mod kills;
 mod kinds;
 mod repo;
 mod seed;
@@ -63,6 +65,8 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
+    /// Kill uploads at seeded places, and have the same command go on
+    Kills(kills::KillsArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
+        Command::Kills(args) => kills::kills(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -68,7 +68,7 @@ async fn make_parts<S: Sink>(
     if len.div_ceil(part_size) > u64::from(u32::MAX) {
         return Err(ConvertError::TooManyParts { len, part: part_size });
     }
-    let needed = 2 * worst_cost(disk, part_size);
+    let needed = least_memory(disk, part_size);
     if options.memory < needed {
         return Err(ConvertError::Budget { memory: options.memory, needed });
     }
@@ -126,6 +126,11 @@ pub(crate) fn part_size(disk: &Disk, least: u64, alignment: u64) -> u64 {
     let wanted = least.max(disk.sources().shape().part).max(unit);
     // A part that begins inside an encoded unit or a cluster would decode it, or describe it, twice.
     wanted.next_multiple_of(alignment).next_multiple_of(unit.max(1))
+}
+
+/// The smallest memory that a conversion of `disk` into parts of `part` bytes accepts, bytes: what two of them cost.
+pub fn least_memory(disk: &Disk, part: u64) -> u64 {
+    2 * worst_cost(disk, part)
 }
 
 /// An upper bound of what one part costs: itself, and its reads, of which [`Plan::reads`] wastes at most half.

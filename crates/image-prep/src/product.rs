@@ -8,6 +8,9 @@ use crate::args::{Compression, Form, LayoutArgs, OpenArgs};
 use crate::context::Context;
 use crate::error::Error;
 
+/// Changes whenever the bytes of a form do: what a version of this program sent that made others is not continued.
+pub(crate) const LAYOUT: u32 = 1;
+
 /// A disk, and the output that is made of it.
 pub(crate) struct Product {
     /// Where the bytes come from.
@@ -46,13 +49,13 @@ impl Product {
         sink: S,
         options: &Options,
         cancel: &CancellationToken,
-    ) -> Result<Packed<S::Output>, Error> {
+    ) -> Result<Packed<S::Output>, ConvertError> {
         match self.layout {
             Layout::Map(map) => {
                 let output = convert(&self.disk, &map, sink, options, cancel).await?;
                 Ok(Packed { output, len: map.len() })
             }
-            Layout::Packed(layout) => Ok(pack(&self.disk, *layout, sink, options, cancel).await?),
+            Layout::Packed(layout) => pack(&self.disk, *layout, sink, options, cancel).await,
         }
     }
 }

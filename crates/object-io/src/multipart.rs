@@ -6,17 +6,20 @@
 //!
 //! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
 //! inside a runtime. An object that a cancel finds being completed is removed. What a kill leaves behind,
-//! [`Store::list_uploads`] finds.
+//! [`Store::list_uploads`] finds. With a [`Journal`] ([`MultipartSink::resume`]) an upload outlives a failure and a kill: only
+//! a cancel ends it.
 //!
 //! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
 //! 100 bytes for each part that was sent.
 
 mod crc;
+mod journal;
 mod plan;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,9 +28,13 @@ use md5::{Digest as _, Md5};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ABORT_TIMEOUT, MAX_OBJECT_LEN, PARTS_IN_FLIGHT};
+use crate::limits::{ABORT_TIMEOUT, PARTS_IN_FLIGHT};
 use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place, protocol};
 use crate::{ObjectError, ObjectInfo, Verb};
+
+pub use journal::{Begun, Done, Journal, JournalError, SourceIdentity, UploadOf};
+pub use plan::PartPlan;
+pub use resume::{Progress, Restart, Resumed};
 
 /// How to upload.
 #[derive(Debug, Clone)]
@@ -78,6 +85,10 @@ pub struct MultipartSink {
     parts: Mutex<BTreeMap<u32, PartSent>>,
     zeroes: OnceLock<Bytes>,
     cancel: CancellationToken,
+    /// What an earlier process sent of this object, for parts whose bytes are still the same.
+    resumed: BTreeMap<u32, PartSent>,
+    /// Where parts are noted that were sent.
+    journal: Option<Arc<Journal>>,
 }
 
 impl MultipartSink {
@@ -95,9 +106,7 @@ impl MultipartSink {
         cancel: &CancellationToken,
     ) -> Result<Self, ObjectError> {
         let name: Box<str> = place(bucket, key).into();
-        let part_len = plan::part_len(len);
-        let too_long = || ObjectError::TooLong { place: name.clone(), found: len, limit: MAX_OBJECT_LEN };
-        let part_len = part_len.ok_or_else(too_long)?;
+        let plan = store.plan(&name, len)?;
         if options.if_none_match {
             match store.head(bucket, key, cancel).await {
                 Ok(_) => return Err(ObjectError::PreconditionFailed { place: name }),
@@ -108,17 +117,46 @@ impl MultipartSink {
         let metadata = options.metadata.clone();
         let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata, checksummed: true };
         let (upload, checksummed) = begin(store, new, cancel).await?;
-        Ok(Self {
+        Ok(Self::new(upload, name, plan, checksummed, options, cancel))
+    }
+
+    fn new(
+        upload: OpenUpload,
+        name: Box<str>,
+        plan: PartPlan,
+        checksummed: bool,
+        options: MultipartOptions,
+        cancel: &CancellationToken,
+    ) -> Self {
+        Self {
             upload,
             name,
-            len,
-            part_len,
+            len: plan.len,
+            part_len: plan.part_len,
             options,
             checksummed: AtomicBool::new(checksummed),
             parts: Mutex::default(),
             zeroes: OnceLock::new(),
             cancel: cancel.clone(),
-        })
+            resumed: BTreeMap::new(),
+            journal: None,
+        }
+    }
+
+    /// True if a failure leaves the upload for another process to go on with.
+    fn is_kept(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_usable()) && !self.cancel.is_cancelled()
+    }
+
+    /// Aborts the upload, unless it is for another process.
+    async fn end(&self) {
+        if self.is_kept() {
+            self.upload.close();
+        } else if self.upload.abort().await
+            && let Some(journal) = &self.journal
+        {
+            journal.remove();
+        }
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<u32, PartSent>> {
@@ -134,6 +172,10 @@ impl MultipartSink {
 
     async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
         let len = body.len() as u64;
+        if let Some(sent) = self.resumed.get(&number).filter(|sent| (sent.crc32, sent.len) == (crc32, len)) {
+            self.sent().insert(number, sent.clone());
+            return Ok(());
+        }
         let OpenUpload { store, id, .. } = &self.upload;
         let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
         let etag = match store.send_part(id, number, body.clone(), with, &self.cancel).await {
@@ -143,7 +185,11 @@ impl MultipartSink {
             }
             answer => answer?,
         };
-        self.sent().insert(number, PartSent { etag: etag.into(), crc32, len });
+        let sent = PartSent { etag: etag.into(), crc32, len };
+        if let Some(journal) = &self.journal {
+            journal.part(number, &sent);
+        }
+        self.sent().insert(number, sent);
         Ok(())
     }
 
@@ -204,8 +250,10 @@ impl MultipartSink {
             }
             Err(error) => error,
         };
-        // The object is there already, and who hears of a failure takes it for absent.
-        self.upload.remove_object().await;
+        // The object is there already, and who hears of a failure takes it for absent; unless the next process will look.
+        if !(self.is_kept() && failure.is_retryable()) {
+            self.upload.remove_object().await;
+        }
         Err(failure)
     }
 
@@ -268,14 +316,16 @@ impl Sink for MultipartSink {
 
     async fn finish(&self, len: u64) -> Result<UploadedObject, SinkError> {
         let done = self.complete(len).await;
-        if done.is_err() {
-            self.upload.abort().await;
+        match (&done, &self.journal) {
+            (Ok(object), Some(journal)) => journal.done(&object.etag),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.end().await,
         }
         done.map_err(|error| error.into_sink_error(None))
     }
 
     async fn abort(&self) {
-        self.upload.abort().await;
+        self.end().await;
     }
 }
 
@@ -302,11 +352,10 @@ async fn begin(
             }
             answer => answer,
         };
-        let upload =
-            id.map(|id| (OpenUpload { store: task_store, id, open: AtomicBool::new(true) }, new.checksummed));
+        let upload = id.map(|id| (OpenUpload::new(task_store, id), new.checksummed));
         // Nobody waits any more: it is ours to abort.
         if let Err(Ok((upload, _))) = give.send(upload) {
-            upload.abort().await;
+            let _ = upload.abort().await;
         }
     });
     tokio::select! {
@@ -318,7 +367,7 @@ async fn begin(
     // that nothing is left.
     take.close();
     match take.try_recv() {
-        Ok(Ok((upload, _))) => upload.abort().await,
+        Ok(Ok((upload, _))) => drop(upload.abort().await),
         Ok(Err(_)) => {}
         Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
     }
@@ -351,17 +400,24 @@ struct OpenUpload {
 }
 
 impl OpenUpload {
+    fn new(store: Store, id: UploadId) -> Self {
+        Self { store, id, open: AtomicBool::new(true) }
+    }
+
     /// It has come to its end: there is nothing left to abort.
     fn close(&self) {
         self.open.store(false, Ordering::Release);
     }
 
-    async fn abort(&self) {
+    /// False if it may still be there.
+    async fn abort(&self) -> bool {
+        let mut gone = true;
         if self.open.load(Ordering::Acquire) {
-            abort_now(&self.store, &self.id).await;
+            gone = abort_now(&self.store, &self.id).await;
             // Not before: where this future is dropped, the upload is still open.
             self.close();
         }
+        gone
     }
 
     /// Removes what the upload has become.
@@ -388,15 +444,16 @@ impl Drop for OpenUpload {
     }
 }
 
-/// Works after a cancellation too, and never for long.
-async fn abort_now(store: &Store, id: &UploadId) {
+/// Works after a cancellation too, and never for long. False if the upload may still be there.
+async fn abort_now(store: &Store, id: &UploadId) -> bool {
     let never = CancellationToken::new();
     let abort = store.abort_upload(&id.bucket, &id.key, &id.id, &never);
     match tokio::time::timeout(ABORT_TIMEOUT, abort).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => {
-            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room")
+            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room");
         }
         Err(_) => tracing::warn!(upload = %id.place(), "upload not aborted in time; its parts take room"),
     }
+    false
 }

@@ -25,7 +25,7 @@ use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, MAX_ATTEMPTS, MAX_GET_LEN,
 use crate::{ObjectError, Verb};
 
 pub use uploads::Upload;
-pub(crate) use uploads::{CompleteUpload, NewUpload, PartSent, UploadId};
+pub(crate) use uploads::{CompleteUpload, NewUpload, PartSent, UploadId, base64_crc32};
 
 /// One S3-compatible store, with the credentials to speak to it. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]

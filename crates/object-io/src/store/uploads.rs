@@ -200,6 +200,6 @@ impl Store {
 }
 
 /// As `x-amz-checksum-crc32` has it: big endian, base64.
-fn base64_crc32(crc32: u32) -> String {
+pub(crate) fn base64_crc32(crc32: u32) -> String {
     BASE64_STANDARD.encode(crc32.to_be_bytes())
 }
