@@ -1,8 +1,8 @@
 //! One object, uploaded in parts as they are made.
 //!
 //! "Uploading and copying objects using multipart upload", Amazon S3 User Guide. The CRC32 of every part travels as a header, and
-//! the CRC32 of the whole object, combined from them, with the last request; a store that refuses them gets the same upload
-//! without, guarded by TLS, by the parts' ETags, and by the length that is asked for at the end.
+//! the CRC32 of the whole object, combined from them, with the last request; a store that does not know them gets a Content-MD5 with
+//! every part. What the store holds is asked for before the last request and after it ([`complete`]).
 //!
 //! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
 //! inside a runtime. An object that a cancel finds being completed is removed. What a kill leaves behind,
@@ -11,6 +11,7 @@
 //! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
 //! 100 bytes for each part that was sent.
 
+mod complete;
 mod crc;
 mod plan;
 
@@ -21,13 +22,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::{Part, PartRules, PartSize, Payload, Sink, SinkError, SinkFault, Zeroes};
-use md5::{Digest as _, Md5};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{ABORT_TIMEOUT, MAX_OBJECT_LEN, PARTS_IN_FLIGHT};
-use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place, protocol};
-use crate::{ObjectError, ObjectInfo, Verb};
+use crate::link::Link;
+use crate::store::{NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::{ObjectError, Verb};
 
 /// How to upload.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ pub struct MultipartOptions {
     pub if_none_match: bool,
     /// What the object says about itself; keys in lower case, values in ASCII.
     pub metadata: BTreeMap<String, String>,
-    /// Parts to have in flight.
+    /// Parts to have in flight at most; how many are, the line decides.
     pub in_flight: usize,
 }
 
@@ -65,8 +66,7 @@ pub struct MultipartSink {
     len: u64,
     part_len: u64,
     options: MultipartOptions,
-    /// Cleared when the store turns out to refuse checksums.
-    checksummed: AtomicBool,
+    link: Link,
     parts: Mutex<BTreeMap<u32, PartSent>>,
     zeroes: OnceLock<Bytes>,
     cancel: CancellationToken,
@@ -98,15 +98,16 @@ impl MultipartSink {
             }
         }
         let metadata = options.metadata.clone();
-        let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata, checksummed: true };
-        let (upload, checksummed) = begin(store, new, cancel).await?;
+        let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata };
+        let upload = begin(store, new, cancel).await?;
+        let link = Link::new(store.0.retry.clone(), part_len, options.in_flight, store.0.limit.clone());
         Ok(Self {
             upload,
             name,
             len,
             part_len,
             options,
-            checksummed: AtomicBool::new(checksummed),
+            link,
             parts: Mutex::default(),
             zeroes: OnceLock::new(),
             cancel: cancel.clone(),
@@ -118,96 +119,10 @@ impl MultipartSink {
     }
 
     async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
-        let len = body.len() as u64;
         let OpenUpload { store, id, .. } = &self.upload;
-        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
-        let etag = match store.send_part(id, number, body.clone(), with, &self.cancel).await {
-            Err(error) if with.is_some() && refuses_checksums(&error) => {
-                self.checksummed.store(false, Ordering::Relaxed);
-                store.send_part(id, number, body, None, &self.cancel).await?
-            }
-            answer => answer?,
-        };
-        self.sent().insert(number, PartSent { etag: etag.into(), crc32, len });
+        let sent = store.send_part(id, number, body, crc32, &self.link, &self.cancel).await?;
+        self.sent().insert(number, sent);
         Ok(())
-    }
-
-    async fn complete(&self, len: u64) -> Result<UploadedObject, ObjectError> {
-        // An upload has at least one part, an empty object too.
-        if len == 0 {
-            self.send(1, Bytes::new(), 0).await?;
-        }
-        let parts = self.sent().clone();
-        let found = parts.values().map(|part| part.len).sum();
-        if found != len || len != self.len {
-            return Err(ObjectError::Length { place: self.name.clone(), found, expected: self.len });
-        }
-        let crc32 = crc::of_object(&parts);
-        let OpenUpload { store, id, .. } = &self.upload;
-        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
-        let mut complete =
-            CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
-        let completed = match self.ask_to_complete(&complete).await {
-            Err(error) if with.is_some() && refuses_checksums(&error) => {
-                complete.crc32 = None;
-                self.ask_to_complete(&complete).await
-            }
-            answer => answer,
-        };
-        // Where the answer to an attempt before the last was lost, the upload is gone and the object is there.
-        let lost = match completed {
-            Ok(()) => {
-                self.upload.close();
-                None
-            }
-            Err(error @ (ObjectError::NoSuchUpload { .. } | ObjectError::PreconditionFailed { .. })) => {
-                Some(error)
-            }
-            Err(error) => return Err(error),
-        };
-        let stored = store.head(&id.bucket, &id.key, &self.cancel).await;
-        if let Some(error) = lost {
-            let ours = |stored: &ObjectInfo| stored.etag.is_some() && stored.etag == etag_of_object(&parts);
-            if !stored.as_ref().is_ok_and(ours) {
-                return Err(error);
-            }
-            self.upload.close();
-        }
-        let failure = match stored {
-            Ok(stored) if stored.size == len => {
-                return Ok(UploadedObject {
-                    etag: stored.etag.unwrap_or_default(),
-                    size: stored.size,
-                    crc32,
-                });
-            }
-            // Some gateways report success before, or without, having all parts.
-            Ok(ObjectInfo { size: found, .. }) => {
-                ObjectError::Length { place: self.name.clone(), found, expected: len }
-            }
-            Err(error) => error,
-        };
-        // The object is there already, and who hears of a failure takes it for absent.
-        self.upload.remove_object().await;
-        Err(failure)
-    }
-
-    /// Asks the store to make the object. A cancel waits for the answer, though not for long: only who knows it can tell whether
-    /// there is an object to remove.
-    async fn ask_to_complete(&self, complete: &CompleteUpload<'_>) -> Result<(), ObjectError> {
-        if self.cancel.is_cancelled() {
-            return Err(ObjectError::Cancelled);
-        }
-        let OpenUpload { store, id, .. } = &self.upload;
-        let (cancel, never) = (&self.cancel, CancellationToken::new());
-        let late = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(ABORT_TIMEOUT).await;
-        };
-        tokio::select! {
-            answer = store.complete_upload(id, complete, &never) => answer,
-            () = late => Err(ObjectError::Cancelled),
-        }
     }
 }
 
@@ -261,14 +176,10 @@ impl Sink for MultipartSink {
     }
 }
 
-/// Begins an upload; with checksums, or without if the store refuses them.
+/// Begins an upload.
 ///
 /// The request runs in a task of its own: were it dropped in the middle, an upload might remain whose name nobody knows.
-async fn begin(
-    store: &Store,
-    mut new: NewUpload,
-    cancel: &CancellationToken,
-) -> Result<(OpenUpload, bool), ObjectError> {
+async fn begin(store: &Store, new: NewUpload, cancel: &CancellationToken) -> Result<OpenUpload, ObjectError> {
     if cancel.is_cancelled() {
         return Err(ObjectError::Cancelled);
     }
@@ -277,17 +188,10 @@ async fn begin(
     let task_store = store.clone();
     let task = tokio::spawn(async move {
         let never = CancellationToken::new();
-        let id = match task_store.create_upload(&new, &never).await {
-            Err(error) if refuses_checksums(&error) => {
-                new.checksummed = false;
-                task_store.create_upload(&new, &never).await
-            }
-            answer => answer,
-        };
-        let upload =
-            id.map(|id| (OpenUpload { store: task_store, id, open: AtomicBool::new(true) }, new.checksummed));
+        let id = task_store.create_upload(&new, &never).await;
+        let upload = id.map(|id| OpenUpload { store: task_store, id, open: AtomicBool::new(true) });
         // Nobody waits any more: it is ours to abort.
-        if let Err(Ok((upload, _))) = give.send(upload) {
+        if let Err(Ok(upload)) = give.send(upload) {
             upload.abort().await;
         }
     });
@@ -300,28 +204,11 @@ async fn begin(
     // that nothing is left.
     take.close();
     match take.try_recv() {
-        Ok(Ok((upload, _))) => upload.abort().await,
+        Ok(Ok(upload)) => upload.abort().await,
         Ok(Err(_)) => {}
         Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
     }
     Err(ObjectError::Cancelled)
-}
-
-/// True if a store's refusal may be about checksums: codes that stores without them are known to answer.
-fn refuses_checksums(error: &ObjectError) -> bool {
-    let Some(answer) = error.answer() else { return false };
-    let codes = ["", "NotImplemented", "InvalidRequest", "InvalidArgument", "UnsupportedArgument"];
-    matches!(answer.status, 400 | 501) && codes.contains(&answer.code.as_deref().unwrap_or_default())
-}
-
-/// The ETag that most stores give an object of these parts: the MD5 of their MD5s, and their number. `None` where the parts' ETags are no MD5s.
-fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
-    let mut sums = Md5::new();
-    for part in parts.values() {
-        let sum = hex::decode(part.etag.trim_matches('"')).ok().filter(|sum| sum.len() == 16)?;
-        sums.update(&sum);
-    }
-    Some(format!("\"{}-{}\"", hex::encode(sums.finalize()), parts.len()))
 }
 
 /// An upload that is aborted unless it is completed.
@@ -343,17 +230,6 @@ impl OpenUpload {
             abort_now(&self.store, &self.id).await;
             // Not before: where this future is dropped, the upload is still open.
             self.close();
-        }
-    }
-
-    /// Removes what the upload has become.
-    async fn remove_object(&self) {
-        let never = CancellationToken::new();
-        let removal = self.store.delete(&self.id.bucket, &self.id.key, &never);
-        match tokio::time::timeout(ABORT_TIMEOUT, removal).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(object = %self.id.place(), %error, "object not removed"),
-            Err(_) => tracing::warn!(object = %self.id.place(), "object not removed in time"),
         }
     }
 }

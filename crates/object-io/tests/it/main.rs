@@ -8,4 +8,5 @@ mod local;
 mod multipart;
 mod presigned;
 mod ranges;
+mod suite;
 mod verbs;

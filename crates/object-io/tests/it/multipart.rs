@@ -13,7 +13,7 @@ use crate::local::{BUCKET, Local, config_for, metadata, noise};
 const PART: u64 = 16 << 20;
 
 /// Cuts `object` into parts as an engine would; parts that are zero throughout are sent as such.
-fn parts(object: &Bytes) -> Vec<Part> {
+pub(crate) fn parts(object: &Bytes) -> Vec<Part> {
     let mut parts = Vec::new();
     for offset in (0..object.len()).step_by(usize::try_from(PART).unwrap()) {
         let bytes = object.slice(offset..object.len().min(offset + usize::try_from(PART).unwrap()));
@@ -30,7 +30,7 @@ async fn create(local: &Local, len: u64) -> MultipartSink {
     MultipartSink::create(&local.store, BUCKET, "disk", len, options, &local.never).await.unwrap()
 }
 
-async fn uploads(store: &Store) -> usize {
+pub(crate) async fn uploads(store: &Store) -> usize {
     store.list_uploads(BUCKET, "", &CancellationToken::new()).await.unwrap().len()
 }
 
@@ -324,7 +324,10 @@ async fn a_part_is_sent_again_after_503_and_aborted_after_403() {
     let server = Hostile::start(|request, seen| match (request.method(), request.target()) {
         ("POST", target) if target.contains("uploads") => Answer::new(200).body(CREATED),
         ("PUT", target) if target.contains("partNumber=1&") && seen < 3 => s3_error(503, "SlowDown"),
-        ("PUT", target) if target.contains("partNumber=1&") => Answer::new(200).header("ETag", "\"p\""),
+        ("PUT", target) if target.contains("partNumber=1&") => {
+            let crc32 = request.header("x-amz-checksum-crc32").unwrap();
+            Answer::new(200).header("ETag", "\"p\"").header("x-amz-checksum-crc32", crc32)
+        }
         ("PUT", _) => s3_error(403, "AccessDenied"),
         _ => Answer::new(204),
     })
