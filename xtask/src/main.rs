@@ -8,6 +8,7 @@
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `bench` measures image-prep beside its peers.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
+//! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
 
@@ -26,6 +27,7 @@ mod kinds;
 mod repo;
 mod seed;
 mod sparse;
+mod stores;
 mod testdata;
 mod tidy;
 mod watch;
@@ -62,6 +64,8 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
+    /// Run the upload suite on every object store that can be started here
+    Stores(stores::StoresArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
+        Command::Stores(args) => stores::run_stores(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

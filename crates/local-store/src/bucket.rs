@@ -392,7 +392,6 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::time::Duration;
 
     use super::*;
@@ -420,11 +419,7 @@ mod tests {
         let path = folder.buckets().join("images");
         let bucket = Bucket::create(&folder, path.clone(), "images".into(), record).unwrap();
         let id = FileId::fresh();
-        std::io::Write::write_all(
-            &mut File::create_new(bucket.data().path().join(id.to_string())).unwrap(),
-            b"data",
-        )
-        .unwrap();
+        fs::write(bucket.data().path().join(id.to_string()), b"data").unwrap();
         let file = DataFile::recorded(bucket.data(), id);
 
         folder.fail_next_sync();

@@ -91,6 +91,11 @@ impl<'a> Patience<'a> {
         Self { backoff: Backoff::of(options, options.attempts), link: None }
     }
 
+    /// Of a verb that removes what would be left otherwise: more attempts, for whoever bounds their time.
+    pub(crate) fn of_removal(options: &RetryOptions) -> Self {
+        Self { backoff: Backoff::of(options, options.attempts.saturating_mul(3)), link: None }
+    }
+
     /// Of a verb that an upload cannot do without.
     pub(crate) fn of_upload(link: &'a Link) -> Self {
         // The link counts for all of them together.

@@ -288,7 +288,10 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<(), ObjectError> {
         let request = self.0.client.delete_object().bucket(bucket).key(key);
-        match self.ask(Verb::Delete, &place(bucket, key), cancel, || request.clone().send()).await {
+        let place = place(bucket, key);
+        let question =
+            Question { verb: Verb::Delete, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
+        match ask(question, Patience::of_removal(&self.0.retry), || request.clone().send()).await {
             Ok(_) | Err(ObjectError::NoSuchKey { .. }) => Ok(()),
             Err(error) => Err(error),
         }

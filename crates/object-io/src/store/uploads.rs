@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use tokio_util::sync::CancellationToken;
 
 use super::{PartSent, Store, base64_crc32, place, protocol, system_time};
-use crate::limits::COMPLETE_TIMEOUT;
+use crate::limits::{ABORT_TIMEOUT, COMPLETE_TIMEOUT};
 use crate::link::Link;
 use crate::profile::Checksum;
 use crate::retry::{Patience, Question, ask};
@@ -68,13 +68,25 @@ impl Store {
         prefix: &str,
         cancel: &CancellationToken,
     ) -> Result<Vec<Upload>, ObjectError> {
+        self.list_uploads_within(|| Patience::of_verb(&self.0.retry), bucket, prefix, cancel).await
+    }
+
+    async fn list_uploads_within<'a>(
+        &self,
+        patience: impl Fn() -> Patience<'a>,
+        bucket: &str,
+        prefix: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Upload>, ObjectError> {
         let place = place(bucket, prefix);
+        let question =
+            Question { verb: Verb::List, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         let mut uploads = Vec::new();
         let (mut key, mut id) = (None, None);
         loop {
             let request = self.0.client.list_multipart_uploads().bucket(bucket).prefix(prefix);
             let request = request.set_key_marker(key.clone()).set_upload_id_marker(id.clone());
-            let answer = self.ask(Verb::List, &place, cancel, || request.clone().send()).await?;
+            let answer = ask(question, patience(), || request.clone().send()).await?;
             for upload in answer.uploads.unwrap_or_default() {
                 let initiated = upload.initiated.and_then(system_time);
                 let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
@@ -119,7 +131,9 @@ impl Store {
     ) -> Result<bool, ObjectError> {
         let request = self.0.client.abort_multipart_upload().bucket(bucket).key(key).upload_id(upload_id);
         let place = place(bucket, key);
-        match self.ask(Verb::AbortUpload, &place, cancel, || request.clone().send()).await {
+        let timeout = self.0.retry.attempt_timeout;
+        let question = Question { verb: Verb::AbortUpload, place: &place, timeout, cancel };
+        match ask(question, Patience::of_removal(&self.0.retry), || request.clone().send()).await {
             Ok(_) => Ok(true),
             Err(ObjectError::NoSuchUpload { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -184,7 +198,8 @@ impl Store {
         // Stores tell the second, and round it as they like.
         let time = time + Duration::from_secs(2);
         let aborted = async {
-            let mut begun = self.list_uploads(&new.bucket, &new.key, cancel).await?;
+            let patience = || Patience::of_removal(&self.0.retry);
+            let mut begun = self.list_uploads_within(patience, &new.bucket, &new.key, cancel).await?;
             begun.retain(|upload| upload.key == *new.key);
             let end = match ours {
                 Some(id) => begun.iter().find(|upload| upload.id == id).and_then(|upload| upload.initiated),
@@ -202,8 +217,13 @@ impl Store {
             }
             Ok::<(), ObjectError>(())
         };
-        if let Err(error) = aborted.await {
-            tracing::warn!(object = %place(&new.bucket, &new.key), %error, "an upload that was begun twice may be left");
+        let object = place(&new.bucket, &new.key);
+        match tokio::time::timeout(ABORT_TIMEOUT, aborted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%object, %error, "an upload that was begun twice may be left"),
+            Err(_) => {
+                tracing::warn!(%object, "an upload that was begun twice may be left: no answer in time")
+            }
         }
     }
 

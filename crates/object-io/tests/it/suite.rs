@@ -105,7 +105,14 @@ async fn faulty_uploads_end_in_the_right_object_or_in_nothing() {
         let checksum = (seed % 8 > 3).then_some(Checksum::Md5);
         let store = through(&local, &proxy, StoreProfile { checksum, ..StoreProfile::default() }).await;
         let key = format!("disk-{seed}");
-        match upload(&store, &key, &object).await {
+        let done = upload(&store, &key, &object).await;
+        assert_eq!(
+            uploads(&local.store).await,
+            0,
+            "{seed}: an upload is left after {done:?}, {:?}",
+            proxy.happened()
+        );
+        match done {
             Ok(done) => {
                 assert_eq!(done.crc32, crc32fast::hash(&object), "{seed}");
                 let stored = local.store.get(BUCKET, &key, None, &local.never).await.unwrap();
@@ -119,8 +126,10 @@ async fn faulty_uploads_end_in_the_right_object_or_in_nothing() {
                 *errors.entry(error.replace(&key, "disk")).or_default() += 1;
             }
         }
-        assert_eq!(uploads(&local.store).await, 0, "{seed}: an upload is left");
         local.store.delete(BUCKET, &key, &local.never).await.unwrap();
+        for (fault, count) in proxy.happened() {
+            *happened.entry(fault).or_insert(0) += count;
+        }
     }
     println!("{count} uploads: {whole} whole, {} refused with nothing left", count - whole);
     println!("faults: {happened:?}");
@@ -184,5 +193,15 @@ async fn bytes_go_no_faster_than_they_may() {
     upload(&store, "disk", &object).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
     assert!(local.store.get(BUCKET, "disk", None, &local.never).await.unwrap() == object);
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn copies_of_nothing_are_noticed() {
+    let local = Local::under_test().await;
+    let proxy = FaultProxy::start(local.address(), plan(1, 1000, &[Fault::EmptyCopy])).await.unwrap();
+    let store = through(&local, &proxy, StoreProfile::default()).await;
+    let profile = store.probe(BUCKET, "probe", &local.never).await.unwrap();
+    assert_eq!(profile.part_copy, Some(false));
     local.stop().await;
 }
