@@ -101,6 +101,7 @@ fn suite(repo: &Repo, args: &StoresArgs) -> Command {
     let mut cargo = repo.cargo();
     cargo.args(["test", "--quiet", "--package", "object-io", "--test", "it"]);
     cargo.env("FAULTY_UPLOADS", args.uploads.to_string()).env_remove("UPLOAD_SUITE_ENDPOINT");
+    cargo.env("RUST_BACKTRACE", "0");
     cargo
 }
 

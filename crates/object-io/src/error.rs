@@ -326,9 +326,11 @@ impl ObjectError {
             (_, "NoSuchBucket") => Self::NoSuchBucket { place, source },
             (_, "NoSuchKey") => Self::NoSuchKey { place, source },
             (_, "NoSuchUpload") => Self::NoSuchUpload { place, source },
-            (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch") => {
-                Self::Checksum { place, source: Some(source) }
-            }
+            // The last is garage's word for it.
+            (
+                _,
+                "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "InvalidDigest",
+            ) => Self::Checksum { place, source: Some(source) },
             // Whatever the status: RequestTimeout comes with 400, and a Complete that fails late with 200.
             (_, code) if TRY_AGAIN.contains(&code) => Self::Failed { verb, place, source },
             (_, "BucketAlreadyExists") => Self::BucketTaken { place },

@@ -52,7 +52,7 @@ impl Ceph {
         fs::write(
             &config,
             format!(
-                "[global]\nfsid = {cluster}\nmon host = {monitor}\npublic addr = 127.0.0.1\ncluster addr = 127.0.0.1\n\
+                "[global]\nfsid = {cluster}\nmonmap = {folder}/monmap\npublic addr = 127.0.0.1\ncluster addr = 127.0.0.1\n\
                  auth cluster required = none\nauth service required = none\nauth client required = none\n\
                  mon allow pool size one = true\nosd pool default size = 1\nosd pool default min size = 1\n\
                  osd pool default pg num = 1\nosd crush chooseleaf type = 0\nosd objectstore = memstore\n\
@@ -62,6 +62,7 @@ impl Ceph {
                  rgw frontends = beast endpoint={s3}\n"
             ),
         )?;
+        // With only the monitor's address, who is quicker than its first answer names no cluster and is refused.
         let ceph = Tools { config, scratch };
         let map = scratch.join("monmap");
         let mut create = ceph.command("monmaptool");
@@ -77,8 +78,9 @@ impl Ceph {
         }
         output(ceph.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", &store]))?;
         let osd = ceph.daemon("ceph-osd", &["-i", "0"])?;
-        let mut user = ceph.command("radosgw-admin");
-        user.args(["user", "create", "--uid=suite", "--display-name=suite"]);
+        // It waits for a store daemon that does not come for ever.
+        let mut user = ceph.command("timeout");
+        user.args(["120", "radosgw-admin"]).args(["user", "create", "--uid=suite", "--display-name=suite"]);
         user.args([format!("--access-key={access_key}"), format!("--secret={secret_key}")]);
         output(&mut user)?;
         let gateway = ceph.daemon("radosgw", &["-n", "client.rgw"])?;

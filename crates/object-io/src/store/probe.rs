@@ -18,7 +18,8 @@ use crate::profile::{Checksum, Etag, Payload};
 use crate::retry::{Question, ask_once};
 use crate::{ObjectError, StoreProfile, Verb};
 
-const CONTENT: &[u8] = b"what can this store do?\n";
+/// Garage copies no parts from objects that it keeps beside their metadata: those of up to 3 KiB.
+static CONTENT: [u8; 4096] = [b'?'; 4096];
 
 impl Store {
     /// Finds out what the store can do, by writing `key` in `bucket` and removing it again; remembers it. What the caller has set is
@@ -34,7 +35,7 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<StoreProfile, ObjectError> {
         let mut found = StoreProfile::default();
-        let body = Bytes::from_static(CONTENT);
+        let body = Bytes::from_static(&CONTENT);
         let once = PutOptions { if_none_match: true, ..PutOptions::default() };
         match self.put(bucket, key, body.clone(), &PutOptions::default(), cancel).await {
             Err(error) if self.unsigned() && self.refuses_unsigned(&error) => {
@@ -114,7 +115,12 @@ impl Store {
         let etag = |result: Option<&CopyPartResult>| result.and_then(|result| etag_md5(result.e_tag()?));
         // Some stores want a range (Yandex), others none of a small source (AWS).
         for range in [Some(format!("bytes=0-{}", len - 1)), None] {
-            match ask_once(question, request.clone().set_copy_source_range(range).send()).await {
+            // Ceph wants to be told that there is no body, which the SDK does not say of itself.
+            let request = request.clone().set_copy_source_range(range).customize();
+            let request = request.mutate_request(|request| {
+                request.headers_mut().insert("content-length", "0");
+            });
+            match ask_once(question, request.send()).await {
                 Ok(copied) if etag(copied.copy_part_result()) == Some(md5) => return Ok(true),
                 Ok(_) | Err(ObjectError::Refused { .. }) => {}
                 Err(error) => return Err(error),
