@@ -7,6 +7,7 @@
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `bench` measures image-prep beside its peers.
+//! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
@@ -23,6 +24,7 @@ mod fuzz;
 mod garage;
 mod hostile;
 mod images;
+mod kills;
 mod kinds;
 mod repo;
 mod seed;
@@ -66,6 +68,8 @@ enum Command {
     Garage(garage::GarageArgs),
     /// Run the upload suite on every object store that can be started here
     Stores(stores::StoresArgs),
+    /// Kill uploads at seeded places, and have the same command go on
+    Kills(kills::KillsArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Stores(args) => stores::run_stores(&repo, &args),
+        Command::Kills(args) => kills::kills(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -62,7 +62,7 @@ async fn make_parts<S: Sink>(
     if len.div_ceil(part_size) > u64::from(u32::MAX) {
         return Err(ConvertError::TooManyParts { len, part: part_size });
     }
-    let needed = 2 * worst_cost(disk, part_size);
+    let needed = least_memory(disk, part_size);
     if options.memory < needed {
         return Err(ConvertError::Budget { memory: options.memory, needed });
     }
@@ -119,6 +119,11 @@ fn part_size(disk: &Disk, layout: &ObjectMap, rules: PartRules) -> u64 {
             wanted.next_multiple_of(layout.alignment()).next_multiple_of(unit.max(1))
         }
     }
+}
+
+/// The smallest memory that a conversion of `disk` into parts of `part` bytes accepts, bytes: what two of them cost.
+pub fn least_memory(disk: &Disk, part: u64) -> u64 {
+    2 * worst_cost(disk, part)
 }
 
 /// An upper bound of what one part costs: itself, and its reads, of which [`Plan::reads`] wastes at most half.

@@ -26,7 +26,7 @@ mod workers;
 mod zero;
 
 pub use compare::{Comparison, compare};
-pub use convert::convert;
+pub use convert::{convert, least_memory};
 pub use digest::{BLOCK_SIZE, BlockId, GuestDigest, Summary, block_id, digest};
 pub use disk::{Disk, open_image};
 pub use error::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};

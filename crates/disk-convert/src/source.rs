@@ -48,6 +48,12 @@ pub trait ByteSource: Send + Sync {
         Ok(())
     }
 
+    /// What tells this content from what was there before or comes after, as far as the source knows without reading it. Text to
+    /// compare, not to understand; never a secret.
+    fn version(&self) -> String {
+        String::new()
+    }
+
     /// This source for CPU workers, if its reads never wait for a network.
     fn blocking(&self) -> Option<&dyn ReadAt> {
         None

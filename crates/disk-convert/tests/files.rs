@@ -208,3 +208,32 @@ async fn what_is_open_for_information_only_is_not_converted() {
     let error = digest(&disk, &options, &cancel).await.unwrap_err();
     assert!(matches!(error, ConvertError::Partial { .. }), "{error}");
 }
+
+#[test]
+fn a_version_is_the_file_and_not_its_name() {
+    let folder = TempDir::new().unwrap();
+    let path = make_disk(folder.path());
+    let version = || FileSource::open(&path).unwrap().version();
+    let first = version();
+    assert_eq!(version(), first);
+    fs::hard_link(&path, folder.path().join("link")).unwrap();
+    assert_eq!(FileSource::open(&folder.path().join("link")).unwrap().version(), first);
+    // Another time, another length, another file of the same length and time.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(time + std::time::Duration::from_nanos(1)).unwrap();
+    let second = version();
+    file.set_len(65 * MIB).unwrap();
+    file.set_modified(time).unwrap();
+    let third = version();
+    file.set_len(64 * MIB).unwrap();
+    file.set_modified(time).unwrap();
+    assert_eq!(version(), first);
+    let copy = folder.path().join("copy");
+    fs::copy(&path, &copy).unwrap();
+    fs::File::options().write(true).open(&copy).unwrap().set_modified(time).unwrap();
+    fs::rename(&copy, &path).unwrap();
+    for (a, b) in [(&first, &second), (&first, &third), (&second, &third), (&first, &version())] {
+        assert_ne!(a, b);
+    }
+}

@@ -3,7 +3,9 @@
 //! Help texts are doc comments: the first line is what `-h` shows, all of it is what `--help` shows. Sizes and durations are
 //! parsed here ([`values`]), so that a wrong one is a usage error.
 
+mod cleanup;
 mod create;
+mod resume;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -12,8 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use disk_image::Format;
 
+pub(crate) use cleanup::CleanupArgs;
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
 use object_io::{ObjectUri, StoreProfile};
+pub(crate) use resume::{IfExists, ResumeArgs};
 use values::{Lifetime, Size};
 
 /// Commands by task. Written by hand, because clap lists subcommands in one block; a test holds it against the real list.
@@ -34,6 +38,7 @@ Move it into a cloud:
   create       Upload an image and create a cloud Image from it
   upload       Upload an image and print a pre-signed URL
   operation    Show, wait for, or cancel an operation
+  cleanup      Remove what uploads that broke off left in a store
 
 Set up the shell:
   completions  Print a completion script
@@ -140,6 +145,7 @@ pub(crate) enum Command {
     Upload(UploadArgs),
     Create(Box<CreateArgs>),
     Operation(OperationArgs),
+    Cleanup(CleanupArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -332,6 +338,10 @@ pub(crate) struct CompareArgs {
 /// The image is read twice: first to prove that all of it can be decoded and to compute its guest digest, which is recorded as
 /// the object's metadata, then to make the object, part by part as it is sent. The URL gives anyone who holds it access to the
 /// object until it expires.
+///
+/// An upload that broke off, killed or cut off from the store, is continued by the same command: parts that the store has, and
+/// that are made with the same bytes again, are not sent again. Ctrl-C takes it back. What is never continued, `image-prep cleanup`
+/// removes.
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
     /// Path, block device, or https URL
@@ -342,6 +352,13 @@ pub(crate) struct UploadArgs {
     pub(crate) to_url: ObjectUri,
     #[command(flatten)]
     pub(crate) upload: UploadOptions,
+    /// What to do if the object exists already [default: replace]
+    ///
+    /// An object is reused if it says of itself that it holds a disk of the same guest digest in the same form; else `reuse` fails.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) if_exists: Option<IfExists>,
+    #[command(flatten)]
+    pub(crate) resume: ResumeArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]

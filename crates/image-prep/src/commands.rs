@@ -1,5 +1,6 @@
 //! What each command means; one file for each.
 
+mod cleanup;
 mod compare;
 mod completions;
 mod convert;
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Err
         Command::Compare(args) => compare::run(&args, context).await,
         Command::Upload(args) => upload::run(&args, context).await,
         Command::Create(args) => create::run(&args, context).await,
+        Command::Cleanup(args) => cleanup::run(&args, context).await,
         Command::Operation(args) => operation::run(&args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),

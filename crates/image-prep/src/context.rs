@@ -61,6 +61,13 @@ impl Context {
         }
     }
 
+    /// Tells what is going on, where a user might wonder.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            report::note(text);
+        }
+    }
+
     /// Tells what is odd about an image.
     pub(crate) fn warn_of(&self, disk: &Disk) {
         for warning in disk.image().warnings() {

@@ -9,7 +9,7 @@ use disk_image::Role;
 use disk_image::qcow2::LayoutError;
 use image_api::{ApiError, Code, JsonError, Violations};
 use image_server::ServerError;
-use object_io::ObjectError;
+use object_io::{JournalError, ObjectError};
 
 use crate::args::values::Size;
 use crate::exit::Exit;
@@ -26,6 +26,62 @@ pub(crate) enum Error {
     /// The object store refused, or did not answer.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// The journal of an upload is in use.
+    #[error(transparent)]
+    Journal(JournalError),
+    /// An upload that can be continued.
+    #[error("the upload to `{place}` broke off; {} of {} are in the store", Size(*sent), Size(*len))]
+    Kept {
+        /// Where to.
+        place: String,
+        /// Bytes that are known to be there.
+        sent: u64,
+        /// Length of the object in bytes.
+        len: u64,
+        /// What happened.
+        source: Box<ConvertError>,
+    },
+    /// There is an object, and there should be none.
+    #[error("`{place}` exists already")]
+    Exists {
+        /// The object.
+        place: String,
+    },
+    /// There is an object, and not the one that was expected.
+    #[error("`{place}` exists already, and does not say that it holds this disk in this form")]
+    ExistsOther {
+        /// The object.
+        place: String,
+    },
+    /// There is an Image of the name.
+    #[error("the Image `{name}` exists already: {id}")]
+    ImageExists {
+        /// Its name.
+        name: String,
+        /// Its identifier.
+        id: String,
+    },
+    /// There is an Image of the name that cannot be taken for the one that is wanted.
+    #[error("the Image `{name}` exists already, {id}, and cannot be reused: {why}")]
+    ImageOther {
+        /// Its name.
+        name: String,
+        /// Its identifier.
+        id: String,
+        /// What speaks against it.
+        why: String,
+    },
+    /// `cleanup` without leave.
+    #[error("nothing was removed: --yes was not given, and there is no terminal to ask on")]
+    NotConfirmed,
+    /// `cleanup` could not remove everything.
+    #[error("{left} of {all} could not be removed")]
+    CleanupLeft {
+        /// How many are left.
+        left: usize,
+        /// How many there were.
+        all: usize,
+    },
     /// The cloud of `--local` does not start.
     #[error("cannot start the local cloud")]
     Local {
@@ -179,6 +235,7 @@ impl Error {
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })
             | Self::MinDiskSize { .. } => Exit::Usage,
+            Self::NotConfirmed => Exit::Usage,
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -189,6 +246,19 @@ impl Error {
         match self {
             Self::Convert(error) => error.hint(),
             Self::Object(error) => error.hint(),
+            Self::Journal(_) => Some("wait until the other command is done, or choose another key"),
+            Self::Kept { .. } => {
+                Some("run the same command again to continue; `image-prep cleanup` gives the upload up")
+            }
+            Self::Exists { .. } => {
+                Some("choose another key, or say --if-exists reuse or --if-exists replace")
+            }
+            Self::ExistsOther { .. } => Some("choose another key, or say --if-exists replace"),
+            Self::ImageExists { .. } | Self::ImageOther { .. } => {
+                Some("choose another --name, or delete the Image that has it")
+            }
+            Self::NotConfirmed => Some("--yes removes, --dry-run only shows"),
+            Self::CleanupLeft { .. } => Some("run it again when the store can be reached"),
             Self::Local { source: ServerError::Locked { .. } } => {
                 Some("wait until the other command is done, or use another folder with --local=DIR")
             }

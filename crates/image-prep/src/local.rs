@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use image_api::{Client, Token, Uuid};
 use image_server::{Config, Running, Server};
-use object_io::Store;
+use object_io::{Journal, Store};
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::resume;
 
 /// For the servers to end what they are busy with, above all the removal of what was deleted. The next start takes up the rest.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -57,11 +58,15 @@ impl Local {
         &self.running.store
     }
 
-    /// Makes a bucket where it is missing, and removes what uploads to it left behind that a kill interrupted: nobody else
-    /// uploads, the folder is locked.
+    /// Makes a bucket where it is missing, and removes what uploads to it left behind that a kill interrupted and no journal
+    /// knows: nobody else uploads, the folder is locked.
     pub(crate) async fn bucket(&self, bucket: &str, context: &Context) -> Result<(), Error> {
         self.running.store.create_bucket_if_missing(bucket, &context.cancel).await?;
+        let journalled = resume::folder().map(|folder| Journal::upload_ids(&folder)).unwrap_or_default();
         for upload in self.running.store.list_uploads(bucket, "", &context.cancel).await? {
+            if journalled.contains(&upload.id) {
+                continue;
+            }
             self.running.store.abort_upload(bucket, &upload.key, &upload.id, &context.cancel).await?;
         }
         Ok(())

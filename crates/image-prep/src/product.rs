@@ -7,6 +7,9 @@ use crate::args::{Form, LayoutArgs, OpenArgs};
 use crate::context::Context;
 use crate::error::Error;
 
+/// Changes whenever the bytes of a form do: what a version of this program sent that made others is not continued.
+pub(crate) const LAYOUT: u32 = 1;
+
 /// A disk, and the output that is made of it.
 pub(crate) struct Product {
     /// Where the bytes come from.

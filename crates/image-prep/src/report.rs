@@ -19,6 +19,11 @@ pub(crate) fn warning(text: &str) {
     print(&format!("warning: {}\n", without_queries(text)));
 }
 
+/// Prints what is going on, where a user might wonder.
+pub(crate) fn note(text: &str) {
+    print(&format!("{}\n", without_queries(text)));
+}
+
 fn print(text: &str) {
     // Where even this fails there is nobody to tell.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());

@@ -22,7 +22,10 @@ pub(crate) fn operation(context: &Context, operation: &Operation) -> Result<(), 
     {
         fields.push(("image", image_id));
     }
-    fields.push(("operation", operation.id.clone()));
+    // What was there already came of no operation that is known here.
+    if !operation.id.is_empty() {
+        fields.push(("operation", operation.id.clone()));
+    }
     match operation.outcome() {
         OperationOutcome::Running if operation.result.is_some() => {
             fields.push(("state", "failed, being rolled back".to_owned()));

@@ -3,21 +3,30 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use disk_convert::{Disk, GuestDigest, Sink, Summary, convert, digest};
-use object_io::{MultipartOptions, MultipartSink, ObjectError, ObjectUri, Store, StoreConfig};
+use disk_convert::{ConvertError, Disk, GuestDigest, Sink, Summary, convert, digest, least_memory};
+use object_io::limits::PART_LEN;
+use object_io::{
+    Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Store,
+    StoreConfig, UploadOf, UploadedObject,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Form, LayoutArgs, StoreArgs};
+use crate::args::{Form, IfExists, LayoutArgs, StoreArgs};
 use crate::context::Context;
 use crate::error::Error;
-use crate::product::{cluster_size, prepare};
+use crate::product::{LAYOUT, Product, cluster_size, prepare};
+use crate::resume;
 
 /// Metadata of an object: the guest digest of the disk in it.
 const GUEST_DIGEST: &str = "guest-digest";
 /// Metadata of an object: its form, and what the form depends on.
 const FORM: &str = "form";
+
+/// What the keys begin with that are made here.
+pub(crate) const KEY_PREFIX: &str = "image-prep/";
 
 /// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
 const PROBE: &str = "image-prep/probe";
@@ -32,6 +41,8 @@ pub(crate) struct Uploaded {
     pub(crate) size: u64,
     /// Its ETag.
     pub(crate) etag: String,
+    /// This command made it, now or in a run before.
+    pub(crate) ours: bool,
 }
 
 /// Connects to the store that the command line and the environment name.
@@ -82,18 +93,114 @@ pub(crate) async fn read(context: &Context, disk: &Disk) -> Result<Summary, Erro
     Ok(digest(disk, &options, &context.cancel).await?)
 }
 
-/// The object at `to`, if it is what an upload would make: nothing has to be sent then.
-pub(crate) async fn present(
+/// What becomes of an object that has the key already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and that is an error.
+    Fail,
+    /// It will do if it is what an upload would make; else that is an error.
+    Reuse,
+    /// It will do if it is what an upload would make; else it is replaced.
+    ReuseOrReplace,
+    /// It is replaced, whatever it is.
+    Replace,
+}
+
+impl Existing {
+    /// As typed.
+    pub(crate) fn typed(what: Option<IfExists>, default: Self) -> Self {
+        match what {
+            None => default,
+            Some(IfExists::Fail) => Self::Fail,
+            Some(IfExists::Reuse) => Self::Reuse,
+            Some(IfExists::Replace) => Self::Replace,
+        }
+    }
+}
+
+/// A disk that was laid out as an object, and how the object will be cut.
+pub(crate) struct Prepared {
+    /// The disk and the layout.
+    pub(crate) product: Product,
+    /// The parts.
+    pub(crate) plan: PartPlan,
+}
+
+/// Lays the disk out, and finds out whether the object fits an upload, to `store` if it is known, and two of its parts the memory.
+pub(crate) async fn lay_out(
+    context: &Context,
+    store: Option<&Store>,
+    disk: &Disk,
+    place: &str,
+    form: Form,
+    layout: &LayoutArgs,
+) -> Result<Prepared, Error> {
+    let memory = context.memory();
+    let check = |disk: &Disk, part: u64| match least_memory(disk, part) {
+        needed if memory < needed => Err(ConvertError::Budget { memory, needed }),
+        _ => Ok(()),
+    };
+    // Before anything is read for it: no part is smaller.
+    check(disk, PART_LEN)?;
+    let product = prepare(context, disk, form, layout).await?;
+    let len = product.layout.len();
+    let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
+    check(&product.disk, plan.part_len)?;
+    Ok(Prepared { product, plan })
+}
+
+/// An upload.
+pub(crate) struct Put<'a> {
+    /// Where to.
+    pub(crate) to: &'a ObjectUri,
+    /// What is recorded with the object.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// What becomes of an object that is there.
+    pub(crate) existing: Existing,
+    /// Where the upload is noted, if it may be continued.
+    pub(crate) journal: Option<&'a Arc<Journal>>,
+    /// The object is removed when it has served its purpose.
+    pub(crate) temporary: bool,
+}
+
+impl Put<'_> {
+    fn of(&self, disk: &Disk) -> UploadOf {
+        UploadOf {
+            form: self.metadata.get(FORM).cloned().unwrap_or_default(),
+            layout: LAYOUT,
+            guest_digest: self.metadata.get(GUEST_DIGEST).cloned(),
+            sources: resume::sources(disk),
+            temporary: self.temporary,
+        }
+    }
+
+    /// True if an object is what this upload would make.
+    fn is_made(&self, found: &ObjectInfo) -> bool {
+        self.metadata.iter().all(|(name, value)| found.metadata.get(name) == Some(value))
+    }
+}
+
+/// Fails if there is an object that was not made here, and there should be none.
+pub(crate) async fn refuse_existing(
     context: &Context,
     store: &Store,
     to: &ObjectUri,
-    wanted: &BTreeMap<String, String>,
-) -> Result<Option<Uploaded>, Error> {
+    existing: Existing,
+    journal: Option<&Arc<Journal>>,
+) -> Result<(), Error> {
+    match existing {
+        Existing::Fail => match find(context, store, to).await? {
+            Some(found) if !made_here(journal, &found) => Err(Error::Exists { place: to.to_string() }),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The object at `to`.
+async fn find(context: &Context, store: &Store, to: &ObjectUri) -> Result<Option<ObjectInfo>, Error> {
     match store.head(to.bucket(), to.key(), &context.cancel).await {
-        Ok(found) if wanted.iter().all(|(name, value)| found.metadata.get(name) == Some(value)) => {
-            Ok(Some(Uploaded { size: found.size, etag: found.etag.unwrap_or_default() }))
-        }
-        Ok(_) => Ok(None),
+        Ok(found) => Ok(Some(found)),
         // A store may hide what is not there from whoever may not list the bucket.
         Err(ObjectError::AccessDenied { .. }) => Ok(None),
         Err(error) if error.is_not_found() => Ok(None),
@@ -101,37 +208,92 @@ pub(crate) async fn present(
     }
 }
 
-/// What is recorded with an object.
-pub(crate) fn metadata(digest: GuestDigest, form: Form, layout: &LayoutArgs) -> BTreeMap<String, String> {
-    let form = match form {
-        Form::Qcow2 => format!("qcow2-{}", cluster_size(layout)),
-        Form::Raw | Form::Source => form.name().to_owned(),
-    };
-    BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form)])
+fn made_here(journal: Option<&Arc<Journal>>, found: &ObjectInfo) -> bool {
+    journal.zip(found.etag.as_deref()).is_some_and(|(journal, etag)| journal.made(etag))
 }
 
-/// Uploads the disk. After an error or a cancellation no part of it is left in the store.
+/// The form of an object, and what the form depends on.
+pub(crate) fn form(form: Form, layout: &LayoutArgs) -> String {
+    match form {
+        Form::Qcow2 => format!("qcow2-{}", cluster_size(layout)),
+        Form::Raw | Form::Source => form.name().to_owned(),
+    }
+}
+
+/// What is recorded with an object.
+pub(crate) fn metadata(digest: GuestDigest, of: Form, layout: &LayoutArgs) -> BTreeMap<String, String> {
+    BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form(of, layout))])
+}
+
+/// Uploads the disk, or what is missing of it. After a cancellation no part of it is left in the store; after a failure that
+/// may pass, upload and journal are, if there is a journal.
 pub(crate) async fn put(
     context: &Context,
     store: &Store,
-    disk: &Disk,
-    to: &ObjectUri,
-    form: Form,
-    layout: &LayoutArgs,
-    metadata: BTreeMap<String, String>,
+    prepared: &Prepared,
+    put: Put<'_>,
 ) -> Result<Uploaded, Error> {
-    let product = prepare(context, disk, form, layout).await?;
+    let Prepared { product, plan } = prepared;
+    let (to, journal) = (put.to, put.journal);
+    let found = find(context, store, to).await?;
+    let ours = found.as_ref().is_some_and(|found| made_here(journal, found));
+    if let Some(found) = found {
+        let place = || to.to_string();
+        match (put.existing, put.is_made(&found)) {
+            (Existing::Reuse | Existing::ReuseOrReplace, true) => {
+                tracing::info!("{to} holds this disk already");
+                // What was begun in its place is of no more use.
+                if let Some(journal) = journal.filter(|_| !ours) {
+                    journal.give_up(store).await;
+                }
+                return Ok(Uploaded { size: found.size, etag: found.etag.unwrap_or_default(), ours });
+            }
+            (Existing::Fail, _) if !ours => return Err(Error::Exists { place: place() }),
+            (Existing::Reuse, false) if !ours => return Err(Error::ExistsOther { place: place() }),
+            _ => {}
+        }
+    }
+    let if_none_match = matches!(put.existing, Existing::Fail | Existing::Reuse) && !ours;
+    let of = put.of(&product.disk);
+    let upload = MultipartOptions { metadata: put.metadata, if_none_match, ..MultipartOptions::default() };
+    let (bucket, key, len) = (to.bucket(), to.key(), plan.len);
+    let sink = match journal {
+        None => MultipartSink::create(store, bucket, key, len, upload, &context.cancel).await?,
+        Some(journal) => {
+            let resumed =
+                MultipartSink::resume(store, bucket, key, len, upload, journal, of, &context.cancel).await?;
+            match resumed {
+                Resumed::Sink(sink, progress) => {
+                    resume::tell(context, progress, product.disk.source().name(), to);
+                    resume::warn_of_failure(context, journal);
+                    *sink
+                }
+                Resumed::Done(UploadedObject { size, etag, .. }) => {
+                    context.note(&format!("{to} was whole already"));
+                    return Ok(Uploaded { size, etag, ours: true });
+                }
+            }
+        }
+    };
     let options = context.options();
-    let upload = MultipartOptions { metadata, ..MultipartOptions::default() };
-    let len = product.layout.len();
-    let sink = MultipartSink::create(store, to.bucket(), to.key(), len, upload, &context.cancel).await?;
     let _shown = context.progress.bytes("uploading", options.counters.clone());
-    let uploaded = convert(&product.disk, &product.layout, sink, &options, &context.cancel).await?;
-    Ok(Uploaded { size: uploaded.size, etag: uploaded.etag })
+    let told = journal.is_some_and(|journal| journal.failure().is_some());
+    let result = convert(&product.disk, &product.layout, sink, &options, &context.cancel).await;
+    if let Some(journal) = journal.filter(|_| !told) {
+        resume::warn_of_failure(context, journal);
+    }
+    match (result, journal) {
+        (Ok(UploadedObject { size, etag, .. }), _) => Ok(Uploaded { size, etag, ours: true }),
+        (Err(error), Some(journal)) if !context.cancel.is_cancelled() => {
+            Err(resume::after_failure(store, journal, error).await)
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
-/// Removes an uploaded object. A failure is told, not returned: what the command was for has succeeded or failed already.
-pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri) {
+/// Removes an uploaded object. A failure is told, not returned as an error: what the command was for has succeeded or failed
+/// already. False if the object may still be there.
+pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri) -> bool {
     let forever = CancellationToken::new();
     let removal = store.delete(object.bucket(), object.key(), &forever);
     let removed = tokio::select! {
@@ -140,7 +302,9 @@ pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri)
     };
     if let Err(error) = removed {
         context.warn(&format!("{object} is left in the store: {error}"));
+        return false;
     }
+    true
 }
 
 async fn late(cancel: &CancellationToken) {

@@ -49,7 +49,7 @@ fn during_the_upload() {
         signal(&child, how);
         ends_soon(child, from);
         assert!(cloud.uploads(BUCKET).is_empty() && cloud.objects(BUCKET).is_empty());
-        assert!(cloud.images(FOLDER).is_empty());
+        assert!(cloud.images(FOLDER).is_empty() && bench.journals().is_empty());
     }
 }
 
@@ -65,7 +65,7 @@ fn during_the_ingest() {
     let run = finish(child);
     assert_eq!(run.code, 130, "{run:?}");
     assert!(from.elapsed() < SOON, "it took {:?}", from.elapsed());
-    assert!(cloud.objects(BUCKET).is_empty());
+    assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty());
 
     let (_, id) = run.stderr.split_once("operation ").unwrap();
     let id = id.split_whitespace().next().unwrap();
@@ -112,4 +112,5 @@ fn local_at_any_moment_and_then_again() {
     let cloud = Cloud::start(&bench.path("state"));
     assert_eq!(cloud.images("local").len(), 1);
     assert!(cloud.objects("uploads").is_empty() && cloud.uploads("uploads").is_empty());
+    assert!(bench.journals().is_empty());
 }

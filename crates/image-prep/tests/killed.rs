@@ -31,5 +31,5 @@ fn the_same_command_again_ends_ready() {
     assert_eq!(images.len(), 1, "{images:?}");
     assert_eq!(images[0].storage_size.to_string(), digest["storageSize"].to_string());
     assert!(cloud.objects("uploads").is_empty(), "{:?}", cloud.objects("uploads"));
-    assert!(cloud.uploads("uploads").is_empty());
+    assert!(cloud.uploads("uploads").is_empty() && bench.journals().is_empty());
 }

@@ -170,6 +170,10 @@ impl ByteSource for HttpSource {
         Ok(all.freeze())
     }
 
+    fn version(&self) -> String {
+        self.identity.version()
+    }
+
     fn shape(&self) -> SourceShape {
         let options = &self.client.options;
         SourceShape {

@@ -1,7 +1,7 @@
 //! Speaks to object stores: a bucket's verbs, ranged GET of a pre-signed URL, multipart upload, pre-signing.
 //!
 //! - [`Store`]: the verbs of one S3-compatible store, configured by the conventions of the AWS tools ([`StoreConfig`]).
-//! - [`MultipartSink`]: one object, uploaded in parts as they are made.
+//! - [`MultipartSink`]: one object, uploaded in parts as they are made; with a [`Journal`], by one process after the other.
 //! - [`HttpSource`]: the bytes behind a URL, read by ranges, pinned to the object that was opened.
 //! - [`PresignedUrl`]: permission to GET one object for a while; a secret.
 //!
@@ -27,7 +27,10 @@ pub use error::{Answer, ObjectError, Verb};
 pub use http::{
     AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
 };
-pub use multipart::{MultipartOptions, MultipartSink, UploadedObject};
+pub use multipart::{
+    Begun, Done, Journal, JournalError, MultipartOptions, MultipartSink, PartPlan, Progress, Restart,
+    Resumed, SourceIdentity, UploadOf, UploadedObject,
+};
 pub use presign::{PresignedUrl, without_signature};
 pub use profile::{Address, Checksum, Etag, Payload, StoreKind, StoreProfile, StoreProfileError};
 pub use retry::RetryOptions;

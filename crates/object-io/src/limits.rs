@@ -10,6 +10,8 @@ pub const MAX_PARTS: u64 = 10_000;
 pub const MAX_PART_LEN: u64 = 5 << 30;
 /// The largest object: as many of the largest parts as an upload may have, 48.8 TiB.
 pub const MAX_OBJECT_LEN: u64 = MAX_PARTS * MAX_PART_LEN;
+/// The same on Yandex Object Storage ("Quotas and limits in Object Storage": 5 TB), taken as powers of 1000.
+pub const MAX_OBJECT_LEN_YANDEX: u64 = 5_000_000_000_000;
 /// The part size that uploads begin with: the largest that is still fast (`benches`), so that few requests are made.
 pub const PART_LEN: u64 = 16 * MIB;
 /// Larger part sizes are multiples of this: parts stay aligned to clusters and blocks.
@@ -18,6 +20,9 @@ pub const PART_LEN_STEP: u64 = 4 * MIB;
 pub const PARTS_IN_FLIGHT: usize = 16;
 /// Parts in flight at first: six of 16 MiB fill 1 Gbit/s at 100 ms, and two cores on loopback.
 pub(crate) const FIRST_IN_FLIGHT: usize = 6;
+
+/// The longest journal of an upload that is read: 10,000 parts with the longest ETags that stores give stay below 4 MiB.
+pub(crate) const MAX_JOURNAL_LEN: u64 = 16 * MIB;
 
 /// The longest that a pre-signed URL lives. Amazon S3 API, `X-Amz-Expires`.
 pub const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);

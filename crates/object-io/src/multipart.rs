@@ -6,18 +6,21 @@
 //!
 //! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
 //! inside a runtime. An object that a cancel finds being completed is removed. What a kill leaves behind,
-//! [`Store::list_uploads`] finds.
+//! [`Store::list_uploads`] finds. With a [`Journal`] ([`MultipartSink::resume`]) an upload outlives a failure and a kill: only
+//! a cancel ends it.
 //!
 //! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
 //! 100 bytes for each part that was sent.
 
 mod complete;
 mod crc;
+mod journal;
 mod plan;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,10 +28,15 @@ use disk_convert::{Part, PartRules, PartSize, Payload, Sink, SinkError, SinkFaul
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ABORT_TIMEOUT, MAX_OBJECT_LEN, PARTS_IN_FLIGHT};
+use crate::limits::{ABORT_TIMEOUT, PARTS_IN_FLIGHT};
 use crate::link::Link;
-use crate::store::{NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::store::{Inner, NewUpload, PartSent, Store, UploadId, place, protocol};
 use crate::{ObjectError, Verb};
+
+use complete::etag_of_object;
+pub use journal::{Begun, Done, Journal, JournalError, SourceIdentity, UploadOf};
+pub use plan::PartPlan;
+pub use resume::{Progress, Restart, Resumed};
 
 /// How to upload.
 #[derive(Debug, Clone)]
@@ -70,6 +78,10 @@ pub struct MultipartSink {
     parts: Mutex<BTreeMap<u32, PartSent>>,
     zeroes: OnceLock<Bytes>,
     cancel: CancellationToken,
+    /// What an earlier process sent of this object, for parts whose bytes are still the same.
+    resumed: BTreeMap<u32, PartSent>,
+    /// Where parts are noted that were sent.
+    journal: Option<Arc<Journal>>,
 }
 
 impl MultipartSink {
@@ -87,9 +99,7 @@ impl MultipartSink {
         cancel: &CancellationToken,
     ) -> Result<Self, ObjectError> {
         let name: Box<str> = place(bucket, key).into();
-        let part_len = plan::part_len(len);
-        let too_long = || ObjectError::TooLong { place: name.clone(), found: len, limit: MAX_OBJECT_LEN };
-        let part_len = part_len.ok_or_else(too_long)?;
+        let plan = store.plan(&name, len)?;
         if options.if_none_match {
             match store.head(bucket, key, cancel).await {
                 Ok(_) => return Err(ObjectError::PreconditionFailed { place: name }),
@@ -100,18 +110,47 @@ impl MultipartSink {
         let metadata = options.metadata.clone();
         let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata };
         let upload = begin(store, new, cancel).await?;
-        let link = Link::new(store.0.retry.clone(), part_len, options.in_flight, store.0.limit.clone());
-        Ok(Self {
+        Ok(Self::new(upload, name, plan, options, cancel))
+    }
+
+    fn new(
+        upload: OpenUpload,
+        name: Box<str>,
+        plan: PartPlan,
+        options: MultipartOptions,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let Inner { retry, limit, .. } = &*upload.store.0;
+        let link = Link::new(retry.clone(), plan.part_len, options.in_flight, limit.clone());
+        Self {
             upload,
             name,
-            len,
-            part_len,
+            len: plan.len,
+            part_len: plan.part_len,
             options,
             link,
             parts: Mutex::default(),
             zeroes: OnceLock::new(),
             cancel: cancel.clone(),
-        })
+            resumed: BTreeMap::new(),
+            journal: None,
+        }
+    }
+
+    /// True if a failure leaves the upload for another process to go on with.
+    fn is_kept(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_usable()) && !self.cancel.is_cancelled()
+    }
+
+    /// Aborts the upload, unless it is for another process.
+    async fn end(&self) {
+        if self.is_kept() {
+            self.upload.close();
+        } else if self.upload.abort().await
+            && let Some(journal) = &self.journal
+        {
+            journal.remove();
+        }
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<u32, PartSent>> {
@@ -119,8 +158,16 @@ impl MultipartSink {
     }
 
     async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
+        let len = body.len() as u64;
+        if let Some(sent) = self.resumed.get(&number).filter(|sent| (sent.crc32, sent.len) == (crc32, len)) {
+            self.sent().insert(number, sent.clone());
+            return Ok(());
+        }
         let OpenUpload { store, id, .. } = &self.upload;
         let sent = store.send_part(id, number, body, crc32, &self.link, &self.cancel).await?;
+        if let Some(journal) = &self.journal {
+            journal.part(number, &sent);
+        }
         self.sent().insert(number, sent);
         Ok(())
     }
@@ -165,14 +212,16 @@ impl Sink for MultipartSink {
 
     async fn finish(&self, len: u64) -> Result<UploadedObject, SinkError> {
         let done = self.complete(len).await;
-        if done.is_err() {
-            self.upload.abort().await;
+        match (&done, &self.journal) {
+            (Ok(object), Some(journal)) => journal.done(&object.etag),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.end().await,
         }
         done.map_err(|error| error.into_sink_error(None))
     }
 
     async fn abort(&self) {
-        self.upload.abort().await;
+        self.end().await;
     }
 }
 
@@ -189,10 +238,10 @@ async fn begin(store: &Store, new: NewUpload, cancel: &CancellationToken) -> Res
     let task = tokio::spawn(async move {
         let never = CancellationToken::new();
         let id = task_store.create_upload(&new, &never).await;
-        let upload = id.map(|id| OpenUpload { store: task_store, id, open: AtomicBool::new(true) });
+        let upload = id.map(|id| OpenUpload::new(task_store, id));
         // Nobody waits any more: it is ours to abort.
         if let Err(Ok(upload)) = give.send(upload) {
-            upload.abort().await;
+            let _ = upload.abort().await;
         }
     });
     tokio::select! {
@@ -204,7 +253,7 @@ async fn begin(store: &Store, new: NewUpload, cancel: &CancellationToken) -> Res
     // that nothing is left.
     take.close();
     match take.try_recv() {
-        Ok(Ok(upload)) => upload.abort().await,
+        Ok(Ok(upload)) => drop(upload.abort().await),
         Ok(Err(_)) => {}
         Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
     }
@@ -220,17 +269,24 @@ struct OpenUpload {
 }
 
 impl OpenUpload {
+    fn new(store: Store, id: UploadId) -> Self {
+        Self { store, id, open: AtomicBool::new(true) }
+    }
+
     /// It has come to its end: there is nothing left to abort.
     fn close(&self) {
         self.open.store(false, Ordering::Release);
     }
 
-    async fn abort(&self) {
+    /// False if it may still be there.
+    async fn abort(&self) -> bool {
+        let mut gone = true;
         if self.open.load(Ordering::Acquire) {
-            abort_now(&self.store, &self.id).await;
+            gone = abort_now(&self.store, &self.id).await;
             // Not before: where this future is dropped, the upload is still open.
             self.close();
         }
+        gone
     }
 }
 
@@ -246,15 +302,16 @@ impl Drop for OpenUpload {
     }
 }
 
-/// Works after a cancellation too, and never for long.
-async fn abort_now(store: &Store, id: &UploadId) {
+/// Works after a cancellation too, and never for long. False if the upload may still be there.
+async fn abort_now(store: &Store, id: &UploadId) -> bool {
     let never = CancellationToken::new();
     let abort = store.abort_upload(&id.bucket, &id.key, &id.id, &never);
     match tokio::time::timeout(ABORT_TIMEOUT, abort).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => {
-            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room")
+            tracing::warn!(upload = %id.place(), %error, "upload not aborted; its parts take room");
         }
         Err(_) => tracing::warn!(upload = %id.place(), "upload not aborted in time; its parts take room"),
     }
+    false
 }

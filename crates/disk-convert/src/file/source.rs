@@ -26,6 +26,7 @@ struct Inner {
     name: Box<str>,
     len: u64,
     opened: Identity,
+    version: String,
 }
 
 /// What tells that a file is still the one that was opened. Devices have no such thing.
@@ -62,7 +63,14 @@ impl FileSource {
             false => seek(&file, SeekFrom::End(0)).map_err(|e| failed(e.into()))?,
         };
         let opened = identity(&file).map_err(failed)?;
-        Ok(Self { inner: Arc::new(Inner { file, name, len, opened }) })
+        let Identity { modified: (seconds, nanos), .. } = opened;
+        // The number of a device, which has no times; the inode otherwise, so that a file put in the place of another differs.
+        let (device, inode) = match metadata.is_file() {
+            true => (metadata.dev(), metadata.ino()),
+            false => (metadata.rdev(), 0),
+        };
+        let version = format!("{len} bytes, {seconds}.{nanos:09}, {device:x}:{inode:x}");
+        Ok(Self { inner: Arc::new(Inner { file, name, len, opened, version }) })
     }
 }
 
@@ -98,6 +106,10 @@ impl ByteSource for FileSource {
             return Ok(());
         }
         Err(SourceError::new(self.name(), Span::new(0, self.len()), SourceFault::Changed))
+    }
+
+    fn version(&self) -> String {
+        self.inner.version.clone()
     }
 
     fn blocking(&self) -> Option<&dyn ReadAt> {

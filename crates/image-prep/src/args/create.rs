@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::values::{Label, Size};
-use super::{ApiArgs, LayoutArgs, LocalArgs, OpenArgs, StoreArgs, UploadOptions};
+use super::{ApiArgs, IfExists, LayoutArgs, LocalArgs, OpenArgs, ResumeArgs, StoreArgs, UploadOptions};
 
 /// Upload an image and create a cloud Image from it.
 ///
@@ -21,7 +21,7 @@ pub(crate) struct CreateArgs {
     /// Create from this URL; nothing is read or uploaded here
     ///
     /// The URL is a secret if it is signed: with `@FILE` it is read from a file, with `@-` from standard input.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "to", "bucket", "key", "keep_object", "snapshot", "allow_references", "backing_format"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "to", "bucket", "key", "keep_object", "no_resume", "snapshot", "allow_references", "backing_format"])]
     pub(crate) uri: Option<String>,
 
     #[command(flatten)]
@@ -35,6 +35,15 @@ pub(crate) struct CreateArgs {
     pub(crate) keep_object: bool,
     #[command(flatten)]
     pub(crate) upload: UploadOptions,
+    /// What to do if the object or the Image exists already [default: reuse or replace the object, fail at the Image]
+    ///
+    /// `reuse` takes an object that says of itself that it holds a disk of the same guest digest in the same form, and an Image of
+    /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` sets. `replace` is for the
+    /// object alone. An object that was there before is not deleted.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) if_exists: Option<IfExists>,
+    #[command(flatten)]
+    pub(crate) resume: ResumeArgs,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]

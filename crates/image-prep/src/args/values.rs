@@ -66,19 +66,41 @@ impl FromStr for Lifetime {
     type Err = InvalidLifetime;
 
     fn from_str(text: &str) -> Result<Self, InvalidLifetime> {
-        let unit = text.chars().last().filter(char::is_ascii).ok_or(InvalidLifetime)?;
-        let seconds = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            _ => return Err(InvalidLifetime),
-        };
-        let number: u64 = text[..text.len() - 1].parse().map_err(|_| InvalidLifetime)?;
-        let time = number.checked_mul(seconds).map(Duration::from_secs).ok_or(InvalidLifetime)?;
+        let time = duration(text).ok_or(InvalidLifetime)?;
         if time.is_zero() || time > LONGEST { Err(InvalidLifetime) } else { Ok(Self(time)) }
     }
 }
+
+/// A number with a unit.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().last().filter(char::is_ascii)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let number: u64 = text[..text.len() - 1].parse().ok()?;
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// How old something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age(pub(crate) Duration);
+
+impl FromStr for Age {
+    type Err = InvalidAge;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAge> {
+        duration(text).map(Self).ok_or(InvalidAge)
+    }
+}
+
+/// Text that is no age.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number with s, m, h or d")]
+pub(crate) struct InvalidAge;
 
 /// Text that is no time for a URL to live.
 #[derive(Debug, thiserror::Error)]
@@ -152,5 +174,8 @@ mod tests {
         for wrong in ["", "h", "24", "0s", "31d", "1y", "24é", "99999999999999999999d"] {
             assert!(wrong.parse::<Lifetime>().is_err(), "{wrong}");
         }
+        assert_eq!("0s".parse::<Age>().unwrap(), Age(Duration::ZERO));
+        assert_eq!("90d".parse::<Age>().unwrap(), Age(Duration::from_secs(90 * 86_400)));
+        assert!("1".parse::<Age>().is_err());
     }
 }

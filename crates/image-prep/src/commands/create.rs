@@ -2,15 +2,17 @@
 //!
 //! In this order: the fields, the image's metadata, credentials and bucket, one pass over the image
 //! that decodes all of it and gives its digest, the upload, the Create call, the operation. What Ctrl-C finds done is taken back:
-//! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the object by
-//! its metadata and the operation by its idempotency key, and goes on from there.
+//! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the upload by its
+//! journal, the object by its metadata and the operation by its idempotency key, and goes on from there.
 
+mod forecast;
+mod images;
 mod request;
 
 use std::io::Read;
 use std::time::Duration;
 
-use disk_convert::Disk;
+use disk_convert::{Disk, GuestDigest};
 use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
 use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +26,8 @@ use crate::local::Local;
 use crate::open::open;
 use crate::product::check_form;
 use crate::sizes::min_disk_size;
-use crate::{service, show, transfer, url_policy};
+use crate::transfer::{Existing, KEY_PREFIX, Put};
+use crate::{resume, service, show, transfer, url_policy};
 
 /// Where `--local` puts objects.
 const LOCAL_BUCKET: &str = "uploads";
@@ -42,11 +45,14 @@ const URI_MAX: u64 = 64 << 10;
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
     let fields = request::fields(&args.fields)?;
     let source = Source::of(args, context).await?;
+    if args.resume.dry_run {
+        return forecast::run(args, context, &fields, &source).await;
+    }
     let operation = match &args.local.local {
         None => {
             let client = service::connect(&args.api, args.open.allow_http)?;
             service::check(context, &client, &fields.folder_id).await?;
-            let create = Create { args, context, fields, client: &client };
+            let mut create = Create { args, context, fields, client: &client };
             match &source {
                 Source::Uri(uri) => create.of_url(uri).await,
                 Source::Disk(disk) => create.of_disk(&transfer::connect(&args.store).await?, disk).await,
@@ -73,7 +79,7 @@ async fn locally(
     source: &Source,
     local: &Local,
 ) -> Result<Operation, Error> {
-    let create = Create { args, context, fields, client: local.client() };
+    let mut create = Create { args, context, fields, client: local.client() };
     match source {
         Source::Uri(uri) => create.of_url(uri).await,
         Source::Disk(disk) => {
@@ -129,6 +135,33 @@ fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
     })
 }
 
+/// What an idempotency key stands for, beside the fields: the disk, and the form that it is given in.
+fn content(digest: GuestDigest, form: Form) -> String {
+    format!("{digest} {}", form.name())
+}
+
+/// The object, by what it is for: the same command again finds it, and no other command deletes it.
+fn object(
+    args: &CreateArgs,
+    fields: &CreateImageRequest,
+    content: &str,
+    disk: &Disk,
+) -> Result<ObjectUri, Error> {
+    let key = match &args.key {
+        Some(key) => key.clone(),
+        None => {
+            let (digest, request) = (&content[..16], request::key(fields, content, 0)?.simple().to_string());
+            let suffix = match args.upload.to {
+                Form::Qcow2 => "qcow2".to_owned(),
+                Form::Raw => "raw".to_owned(),
+                Form::Source => disk.image().format().to_string(),
+            };
+            format!("{KEY_PREFIX}{digest}-{}.{suffix}", &request[..8])
+        }
+    };
+    Ok(ObjectUri::new(bucket(args), key).map_err(object_io::ObjectError::from)?)
+}
+
 /// One run of the command.
 struct Create<'a> {
     args: &'a CreateArgs,
@@ -139,25 +172,41 @@ struct Create<'a> {
 
 impl Create<'_> {
     async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
+        if let Some(operation) = self.existing_image(None).await? {
+            return Ok(operation);
+        }
         // A new signature is the same object.
         let content = without_signature(uri);
         self.create(content.as_str(), uri.as_str()).await
     }
 
-    async fn of_disk(&self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
-        let Self { args, context, .. } = self;
+    async fn of_disk(&mut self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
+        let Self { args, context, .. } = *self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
         transfer::check(context, store, bucket(args), lifetime).await?;
+        let prepared =
+            transfer::lay_out(context, Some(store), disk, bucket(args), form, &args.layout).await?;
         let digest = transfer::read(context, disk).await?.guest_digest;
-        let content = format!("{digest} {}", form.name());
-        let object = ObjectUri::new(bucket(args), self.object_key(&content, disk.image().format())?)
-            .map_err(object_io::ObjectError::from)?;
-        let metadata = transfer::metadata(digest, form, &args.layout);
-        if transfer::present(context, store, &object, &metadata).await?.is_some() {
-            tracing::info!("{object} holds this disk already");
-        } else {
-            transfer::put(context, store, disk, &object, form, &args.layout, metadata).await?;
+        if let Some(operation) = self.existing_image(Some(digest)).await? {
+            return Ok(operation);
         }
+        self.label(digest);
+        let content = content(digest, form);
+        let object = object(args, &self.fields, &content, disk)?;
+        let journal = match args.resume.no_resume {
+            true => None,
+            false => resume::journal(context, store, &object)?,
+        };
+        let put = Put {
+            to: &object,
+            metadata: transfer::metadata(digest, form, &args.layout),
+            existing: Existing::typed(args.if_exists, Existing::ReuseOrReplace),
+            journal: journal.as_ref(),
+            temporary: !args.keep_object,
+        };
+        let uploaded = transfer::put(context, store, &prepared, put).await?;
+        // A key that was not typed is of this command alone, and so is what has it.
+        let ours = uploaded.ours || args.key.is_none();
         let result = match store.presign_get(object.bucket(), object.key(), lifetime, &context.cancel).await {
             Ok(url) => self.create(&content, url.expose()).await,
             Err(error) => Err(error.into()),
@@ -166,29 +215,19 @@ impl Create<'_> {
             Ok(operation) => !operation.done,
             Err(error) => error.may_go_on(),
         };
-        if is_needed || args.keep_object {
+        let is_gone = if is_needed {
             if result.is_err() {
                 context.warn(&format!("{object} is kept: the operation may still read it"));
             }
+            false
         } else {
-            transfer::remove(context, store, &object).await;
+            args.keep_object || !ours || transfer::remove(context, store, &object).await
+        };
+        // As long as the object is there and should not be, `cleanup` has to know of it.
+        if let Some(journal) = journal.filter(|_| is_gone || args.keep_object) {
+            journal.remove();
         }
         result
-    }
-
-    /// The key of the object, from what it is for: the same command again finds it, and no other command deletes it.
-    fn object_key(&self, content: &str, source: disk_image::Format) -> Result<String, Error> {
-        if let Some(key) = &self.args.key {
-            return Ok(key.clone());
-        }
-        let (digest, request) =
-            (&content[..16], request::key(&self.fields, content, 0)?.simple().to_string());
-        let suffix = match self.args.upload.to {
-            Form::Qcow2 => "qcow2".to_owned(),
-            Form::Raw => "raw".to_owned(),
-            Form::Source => source.to_string(),
-        };
-        Ok(format!("image-prep/{digest}-{}.{suffix}", &request[..8]))
     }
 
     /// Asks for the Image and, unless that was declined, waits for it.

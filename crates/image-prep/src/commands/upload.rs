@@ -1,26 +1,27 @@
 //! `upload`: an image into an object store, and a URL to read it by.
 
-use std::time::SystemTime;
-
 use disk_convert::Disk;
 use object_io::Store;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::args::UploadArgs;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::forecast::Forecast;
 use crate::local::Local;
 use crate::open::open;
 use crate::product::check_form;
-use crate::transfer;
+use crate::transfer::{Existing, Put};
+use crate::{resume, times, transfer};
 
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
     check_form(&disk, args.upload.to, &args.open)?;
+    if args.resume.dry_run {
+        return forecast(args, &disk, context).await;
+    }
     match &args.local.local {
         None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {
@@ -38,10 +39,21 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
 async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context) -> Result<Exit, Error> {
     let (to, form, lifetime) = (&args.to_url, args.upload.to, args.upload.expires.0);
     transfer::check(context, store, to.bucket(), lifetime).await?;
+    let journal = match args.resume.no_resume {
+        true => None,
+        false => resume::journal(context, store, to)?,
+    };
+    let existing = Existing::typed(args.if_exists, Existing::Replace);
+    transfer::refuse_existing(context, store, to, existing, journal.as_ref()).await?;
+    let prepared = transfer::lay_out(context, Some(store), disk, &to.to_string(), form, &args.layout).await?;
     let summary = transfer::read(context, disk).await?;
     let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
-    let uploaded = transfer::put(context, store, disk, to, form, &args.layout, metadata).await?;
+    let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
+    let uploaded = transfer::put(context, store, &prepared, put).await?;
     let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
+    if let Some(journal) = &journal {
+        journal.remove();
+    }
     if context.output.is_json() {
         context.output.json(&json!({
             "bucket": to.bucket(),
@@ -50,7 +62,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
             "etag": uploaded.etag,
             "guestDigest": summary.guest_digest.to_string(),
             "url": url.expose(),
-            "expiresAt": rfc3339(url.expires_at()),
+            "expiresAt": times::rfc3339(url.expires_at()),
         }))?;
     } else {
         context.output.line(url.expose())?;
@@ -58,9 +70,12 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     Ok(Exit::Done)
 }
 
-/// In UTC, to the second.
-fn rfc3339(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    // Only years past 9999 have no such text, and URLs live 30 days.
-    time.replace_nanosecond(0).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+/// What would be uploaded.
+async fn forecast(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<Exit, Error> {
+    let (to, form) = (args.to_url.to_string(), args.upload.to);
+    let prepared = transfer::lay_out(context, None, disk, &to, form, &args.layout).await?;
+    let digest = transfer::read(context, disk).await?.guest_digest;
+    let form = transfer::form(form, &args.layout);
+    Forecast::new(to, &form, digest.to_string(), &prepared).print(context)?;
+    Ok(Exit::Done)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use image_api::compute::ListImagesRequest;
 use image_api::{Client, Image, Token};
 use image_server::{Config, Running, Server};
-use object_io::{Credentials, Store, StoreConfig};
+use object_io::{Credentials, PutOptions, Store, StoreConfig};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,13 @@ impl Cloud {
         Self::start_as(Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir), None)
     }
 
+    /// The same, with a server that reads images from wherever it is told.
+    pub(crate) fn start_for_any_host(dir: &Path) -> Self {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.any_uri_host = true;
+        Self::start_as(config, None)
+    }
+
     /// The same, open to whoever has a token.
     pub(crate) fn start_with_token(dir: &Path, token: &str) -> Self {
         let token = Token::new(token).unwrap();
@@ -43,9 +50,17 @@ impl Cloud {
         Self::start_as(config, Some(token))
     }
 
+    /// Only a store, which runs elsewhere and has the bucket; `keys` are what this one has in its `store.json`.
+    pub(crate) fn of_store(keys: Value) -> Self {
+        let runtime = runtime();
+        let store = runtime.block_on(connect(&keys));
+        // Port 1 of this machine: nobody listens, and nobody asks.
+        let client = Client::new("http://127.0.0.1:1", None).unwrap();
+        Self { runtime, running: None, store, client, keys }
+    }
+
     fn start_as(config: Config, token: Option<Token>) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = runtime();
         let dir = config.data_dir.clone();
         let running = runtime.block_on(Server::start(config)).unwrap();
         let keys: Value = serde_json::from_slice(&std::fs::read(dir.join("store.json")).unwrap()).unwrap();
@@ -69,6 +84,42 @@ impl Cloud {
             .env("AWS_REGION", key("region"))
             .env("AWS_ACCESS_KEY_ID", key("accessKey"))
             .env("AWS_SECRET_ACCESS_KEY", key("secretKey"));
+    }
+
+    /// Tells a command where the store is, by way of a proxy.
+    pub(crate) fn tell_store_behind(&self, proxy: &str, command: &mut Command) {
+        self.tell_store(command);
+        command.env("AWS_ENDPOINT_URL", proxy);
+    }
+
+    /// Where the store listens.
+    pub(crate) fn store_address(&self) -> SocketAddr {
+        self.keys["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The bytes of an object.
+    pub(crate) fn object(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let never = CancellationToken::new();
+        self.runtime.block_on(self.store.get(bucket, key, None, &never)).unwrap().to_vec()
+    }
+
+    /// Writes an object.
+    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: &'static [u8]) {
+        let (never, how) = (CancellationToken::new(), PutOptions::default());
+        self.runtime.block_on(self.store.put(bucket, key, bytes.into(), &how, &never)).unwrap();
+    }
+
+    /// Removes an object.
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        self.runtime.block_on(self.store.delete(bucket, key, &CancellationToken::new())).unwrap();
+    }
+
+    /// Aborts all uploads to a bucket.
+    pub(crate) fn abort_uploads(&self, bucket: &str) {
+        let never = CancellationToken::new();
+        for upload in self.runtime.block_on(self.store.list_uploads(bucket, "", &never)).unwrap() {
+            self.runtime.block_on(self.store.abort_upload(bucket, &upload.key, &upload.id, &never)).unwrap();
+        }
     }
 
     /// Keys in a bucket.
@@ -102,6 +153,10 @@ impl Drop for Cloud {
     }
 }
 
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
 async fn connect(keys: &Value) -> Store {
     let key = |name: &str| keys[name].as_str().unwrap().to_owned();
     let config = StoreConfig {
@@ -114,7 +169,7 @@ async fn connect(keys: &Value) -> Store {
 }
 
 /// Waits until something is true.
-pub(crate) fn until(what: &str, is_true: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_true() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");

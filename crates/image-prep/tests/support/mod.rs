@@ -48,6 +48,7 @@ impl Bench {
             .env("HOME", self.dir.path())
             .env("XDG_DATA_HOME", self.path("data"))
             .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_STATE_HOME", self.path("data/state"))
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", "/nonexistent")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
@@ -76,6 +77,12 @@ impl Bench {
         assert_eq!(run.stderr.matches("error: ").count(), 1, "{run:?}");
         assert!(run.stderr.starts_with("error: ") || run.stderr.starts_with("warning: "), "{run:?}");
         run
+    }
+
+    /// The journals of uploads, where tests put them.
+    pub(crate) fn journals(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.path("data/state/image-prep/uploads")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// Names in the folder, sorted.

@@ -30,6 +30,12 @@ impl Identity {
         Self { len, etag: text(headers, ETAG), last_modified: text(headers, LAST_MODIFIED) }
     }
 
+    /// As text to compare with that of another time.
+    pub(super) fn version(&self) -> String {
+        let version = self.etag.as_deref().or(self.last_modified.as_deref()).unwrap_or_default();
+        format!("{} bytes, {version}", self.len)
+    }
+
     /// For `If-Match`: a strong ETag, since a weak one never matches there.
     pub(super) fn if_match(&self) -> Option<&str> {
         self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))

@@ -119,6 +119,10 @@ impl MultipartSink {
             },
             Err(error) => error,
         };
+        // The next process will look for it.
+        if self.is_kept() && failure.is_retryable() {
+            return Err(failure);
+        }
         if self.remove_object().await { Err(failure) } else { Err(self.unknown(failure)) }
     }
 
@@ -137,11 +141,15 @@ impl MultipartSink {
                 self.upload.close();
             } else {
                 // If it was another that made the same object, ours is still there.
-                self.upload.abort().await;
+                let _ = self.upload.abort().await;
             }
             return Ok(expected.uploaded(stored));
         }
         if lost {
+            return Err(error);
+        }
+        // The next process will look for it, and go on with the parts if it is not there.
+        if self.is_kept() {
             return Err(error);
         }
         let OpenUpload { store, id, .. } = &self.upload;
@@ -272,7 +280,7 @@ fn compare(parts: &mut BTreeMap<u32, PartSent>, listed: &[ListedPart]) -> Result
 }
 
 /// The ETag that most stores give an object of these parts: the MD5 of their MD5s, and their number. `None` where the parts' ETags are no MD5s.
-fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
+pub(super) fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
     let mut sums = Md5::new();
     for part in parts.values() {
         sums.update(etag_md5(&part.etag)?);

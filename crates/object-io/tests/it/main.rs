@@ -8,5 +8,6 @@ mod local;
 mod multipart;
 mod presigned;
 mod ranges;
+mod resume;
 mod suite;
 mod verbs;

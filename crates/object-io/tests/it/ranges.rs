@@ -402,3 +402,11 @@ async fn a_url_that_is_none_shows_no_secret() {
     assert_eq!(error.fault, SourceFault::Forbidden);
     assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_version_is_length_and_etag_and_no_secret() {
+    let object = noise(LEN);
+    let server = Hostile::start(move |request, _| right(request, &object)).await;
+    let source = open(&server, &options()).await.unwrap();
+    assert_eq!(source.version(), format!("{LEN} bytes, {ETAG}"));
+}

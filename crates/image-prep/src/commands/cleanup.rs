@@ -1,0 +1,267 @@
+//! `cleanup`: removes what uploads that broke off left in a store.
+//!
+//! Journals say what is ours: an upload that was begun, and the object that `create` made of it. An object is deleted only if
+//! its ETag is the one that was uploaded. What is in use by another process is left alone; its journal is locked.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use object_io::{Begun, Journal, ObjectError, Store};
+use serde_json::json;
+
+use crate::args::CleanupArgs;
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::local::Local;
+use crate::transfer::KEY_PREFIX;
+use crate::{resume, times, transfer};
+
+/// Cleans up, and prints what was removed.
+pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, Error> {
+    let folder = resume::folder();
+    let place = place(args);
+    match &args.local.local {
+        Some(dir) => {
+            let local = Local::start(dir.as_deref(), context).await?;
+            let result = Cleanup { args, context, store: local.store(), folder, place }.run().await;
+            local.stop(context).await;
+            result
+        }
+        // Where there is nothing to ask a store, none has to be known.
+        None if place.is_none() && journals(folder.as_ref())?.is_empty() => Ok(Exit::Done),
+        None => {
+            let store = transfer::connect(&args.store).await?;
+            Cleanup { args, context, store: &store, folder, place }.run().await
+        }
+    }
+}
+
+/// The bucket that was named, and what keys begin with there; nothing, if that was not said.
+fn place(args: &CleanupArgs) -> Option<(&str, &str)> {
+    let typed = args.place.as_ref().map(|place| (place.bucket(), place.prefix()));
+    typed.or_else(|| args.bucket.as_deref().map(|bucket| (bucket, "")))
+}
+
+fn journals(folder: Option<&PathBuf>) -> Result<Vec<Arc<Journal>>, Error> {
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    Journal::list(folder).map_err(|source| Error::File { action: "read", path: folder.clone(), source })
+}
+
+/// One run of the command.
+struct Cleanup<'a> {
+    args: &'a CleanupArgs,
+    context: &'a Context,
+    store: &'a Store,
+    folder: Option<PathBuf>,
+    place: Option<(&'a str, &'a str)>,
+}
+
+/// Something to remove.
+struct Item {
+    what: What,
+    bucket: String,
+    key: String,
+    changed: Option<SystemTime>,
+}
+
+enum What {
+    /// An upload with a journal, and the object that it may have become.
+    Journalled(Arc<Journal>, Box<Begun>, Option<String>),
+    /// An upload that only the store knows.
+    Listed(String),
+}
+
+impl Cleanup<'_> {
+    async fn run(&self) -> Result<Exit, Error> {
+        let mut items = self.journalled().await?;
+        items.extend(self.listed(&items).await?);
+        if items.is_empty() {
+            return Ok(Exit::Done);
+        }
+        if !self.args.dry_run && !self.args.yes {
+            for item in &items {
+                self.context.note(&self.text(item, "would be removed"));
+            }
+            if !ask(items.len())? {
+                return Ok(Exit::Done);
+            }
+        }
+        let (all, mut left) = (items.len(), 0);
+        for item in items {
+            let removed = !self.args.dry_run && self.remove(&item).await;
+            left += usize::from(!removed && !self.args.dry_run);
+            self.print(&item, removed)?;
+            if self.context.cancel.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+        }
+        match left {
+            0 => Ok(Exit::Done),
+            left => Err(Error::CleanupLeft { left, all }),
+        }
+    }
+
+    /// What journals know of in this store.
+    async fn journalled(&self) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        for journal in journals(self.folder.as_ref())? {
+            let Some(begun) = journal.begun() else { continue };
+            let (bucket, key) = (begun.bucket.clone(), begun.key.clone());
+            let asked = |(named, prefix): (&str, &str)| named == bucket && key.starts_with(prefix);
+            if !self.place.is_none_or(asked) {
+                continue;
+            }
+            if begun.endpoint != self.store.endpoint() {
+                let at = &begun.endpoint;
+                self.context.warn(&format!(
+                    "s3://{bucket}/{key} is of another store, {at}: name it with --endpoint-url"
+                ));
+                continue;
+            }
+            let changed = journal.changed().ok();
+            if self.is_young(changed) {
+                continue;
+            }
+            let object = match begun.of.temporary {
+                true => self.object_of(&journal, &begun).await?,
+                false => None,
+            };
+            items.push(Item {
+                what: What::Journalled(journal, Box::new(begun), object),
+                bucket,
+                key,
+                changed,
+            });
+        }
+        Ok(items)
+    }
+
+    /// The ETag of the object that an upload has become, if it is still there.
+    async fn object_of(&self, journal: &Journal, begun: &Begun) -> Result<Option<String>, Error> {
+        match self.store.head(&begun.bucket, &begun.key, &self.context.cancel).await {
+            Ok(found) => Ok(found.etag.filter(|etag| journal.made(etag))),
+            Err(ObjectError::AccessDenied { .. }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What only the store knows of.
+    async fn listed(&self, known: &[Item]) -> Result<Vec<Item>, Error> {
+        let Some((bucket, prefix)) = self.place else { return Ok(Vec::new()) };
+        // Of uploads that no journal knows, only the key says whose they are.
+        let prefix = if prefix.is_empty() { KEY_PREFIX } else { prefix };
+        let journalled = self.folder.as_ref().map(|folder| Journal::upload_ids(folder)).unwrap_or_default();
+        let uploads = self.store.list_uploads(bucket, prefix, &self.context.cancel).await?;
+        let is_known = |id: &str| {
+            known
+                .iter()
+                .any(|item| matches!(&item.what, What::Journalled(_, begun, _) if begun.upload_id == id))
+        };
+        Ok(uploads
+            .into_iter()
+            .filter(|upload| !is_known(&upload.id) && !journalled.contains(&upload.id))
+            .filter(|upload| !self.is_young(upload.initiated))
+            .map(|upload| Item {
+                what: What::Listed(upload.id),
+                bucket: bucket.to_owned(),
+                key: upload.key,
+                changed: upload.initiated,
+            })
+            .collect())
+    }
+
+    /// True if it is younger than what is to be removed. What is from the future, where clocks disagree, is young.
+    fn is_young(&self, changed: Option<SystemTime>) -> bool {
+        let wanted = self.args.older_than.0;
+        changed
+            .is_some_and(|changed| wanted > Duration::ZERO && changed.elapsed().unwrap_or_default() < wanted)
+    }
+
+    /// False, and told, if something of it may be left.
+    async fn remove(&self, item: &Item) -> bool {
+        let cancel = &self.context.cancel;
+        let removed = match &item.what {
+            What::Listed(id) => self.store.abort_upload(&item.bucket, &item.key, id, cancel).await,
+            What::Journalled(journal, begun, object) => {
+                let deleted = match object {
+                    Some(_) => self.store.delete(&item.bucket, &item.key, cancel).await,
+                    None => Ok(()),
+                };
+                match deleted {
+                    Ok(()) => {
+                        let id = &begun.upload_id;
+                        let aborted = self.store.abort_upload(&item.bucket, &item.key, id, cancel).await;
+                        aborted.map(|()| journal.remove())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match removed {
+            Ok(()) => true,
+            // The bucket has gone, and what was in it.
+            Err(ObjectError::NoSuchBucket { .. }) => {
+                if let What::Journalled(journal, ..) = &item.what {
+                    journal.remove();
+                }
+                true
+            }
+            Err(error) => {
+                self.context.warn(&format!("s3://{}/{}: {error}", item.bucket, item.key));
+                false
+            }
+        }
+    }
+
+    fn print(&self, item: &Item, removed: bool) -> Result<(), Error> {
+        if self.context.output.is_json() {
+            let id = match &item.what {
+                What::Journalled(_, begun, _) => &begun.upload_id,
+                What::Listed(id) => id,
+            };
+            return self.context.output.json(&json!({
+                "kind": kind(item),
+                "bucket": item.bucket,
+                "key": item.key,
+                "uploadId": id,
+                "changedAt": item.changed.map(times::rfc3339),
+                "removed": removed,
+            }));
+        }
+        let done = match (removed, self.args.dry_run) {
+            (true, _) => "removed",
+            (false, true) => "would be removed",
+            (false, false) => "left",
+        };
+        self.context.output.line(&self.text(item, done))
+    }
+
+    fn text(&self, item: &Item, done: &str) -> String {
+        let since = item.changed.map_or_else(String::new, |time| format!(" of {}", times::rfc3339(time)));
+        format!("{}{since} at s3://{}/{}: {done}", kind(item), item.bucket, item.key)
+    }
+}
+
+fn kind(item: &Item) -> &'static str {
+    match &item.what {
+        What::Journalled(_, _, Some(_)) => "object",
+        What::Journalled(..) | What::Listed(_) => "upload",
+    }
+}
+
+/// Asks a person.
+fn ask(count: usize) -> Result<bool, Error> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::NotConfirmed);
+    }
+    // Where the question cannot be asked, nothing is removed.
+    let mut err = io::stderr().lock();
+    let mut answer = String::new();
+    let asked = write!(err, "remove {count}? [y/N] ").and_then(|()| err.flush());
+    let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    Ok(answered.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,47 @@
+//! `create --dry-run`: the object and the request, and nothing sent.
+
+use image_api::{CreateImageRequest, to_json_value};
+use object_io::without_signature;
+
+use super::{Source, content, object, request};
+use crate::args::CreateArgs;
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::forecast::Forecast;
+use crate::transfer;
+
+/// Prints what would be done.
+pub(super) async fn run(
+    args: &CreateArgs,
+    context: &Context,
+    fields: &CreateImageRequest,
+    source: &Source,
+) -> Result<Exit, Error> {
+    let json =
+        |uri: &str| to_json_value(&request::with_uri(fields, uri)).map_err(|source| Error::Json { source });
+    match source {
+        Source::Uri(uri) => {
+            // What a signature may stand in is a secret.
+            let mut shown = without_signature(uri);
+            shown.set_query(None);
+            let request = json(shown.as_str())?;
+            match context.output.is_json() {
+                true => context.output.json(&serde_json::json!({ "request": request }))?,
+                false => context.output.fields(&[("request", request.to_string())])?,
+            }
+        }
+        Source::Disk(disk) => {
+            let (form, layout) = (args.upload.to, &args.layout);
+            let prepared = transfer::lay_out(context, None, disk, super::bucket(args), form, layout).await?;
+            let digest = transfer::read(context, disk).await?.guest_digest;
+            let object = object(args, fields, &content(digest, form), disk)?.to_string();
+            let request = json(&object)?;
+            let form = transfer::form(form, layout);
+            Forecast::new(object, &form, digest.to_string(), &prepared)
+                .with_request(request)
+                .print(context)?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,162 @@
+//! `--if-exists` and `--dry-run`: what becomes of what has the name already, and what would become of the disk.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+mod support;
+use cloud::{BUCKET, Cloud, FOLDER};
+use support::{Bench, MIB, Run, finish};
+
+fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
+    let mut command = bench.command(args);
+    cloud.tell(&mut command);
+    finish(command.spawn().unwrap())
+}
+
+#[test]
+fn an_object_that_exists_is_refused_reused_or_replaced() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    bench.raw("other", MIB, &[]);
+    let to = format!("s3://{BUCKET}/k");
+    let upload = |image: &str, more: &[&str]| {
+        run(&bench, &cloud, &[&["upload", image, &to, "--json", "-v"], more].concat())
+    };
+    let first = upload("sample.raw", &["--if-exists", "reuse"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let failed = upload("sample.raw", &["--if-exists", "fail"]);
+    assert!(failed.code == 1 && failed.stderr.contains("`s3://test-uploads/k` exists already"), "{failed:?}");
+    let reused = upload("sample.raw", &["--if-exists", "reuse"]);
+    assert!(reused.code == 0 && reused.stderr.contains("holds this disk already"), "{reused:?}");
+    assert_eq!(reused.json()["etag"], first.json()["etag"]);
+    // Another form, another disk.
+    for (image, form) in [("sample.raw", "raw"), ("other", "qcow2")] {
+        let other = upload(image, &["--if-exists", "reuse", "--to", form]);
+        assert!(other.code == 1 && other.stderr.contains("does not say that it holds"), "{other:?}");
+    }
+    let replaced = upload("other", &["--if-exists", "replace"]);
+    assert_ne!(replaced.json()["etag"], first.json()["etag"]);
+    assert_eq!(upload("sample.raw", &[]).json()["etag"], first.json()["etag"], "replaced by default");
+    assert!(bench.journals().is_empty() && cloud.uploads(BUCKET).is_empty());
+}
+
+#[test]
+fn create_does_not_delete_what_was_there_before() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    assert_eq!(run(&bench, &cloud, &["upload", "sample.raw", &format!("s3://{BUCKET}/k")]).code, 0);
+    let create = |name: &str, more: &[&str]| {
+        let args = ["create", "sample.raw", "--name", name, "--bucket", BUCKET, "--key", "k"];
+        run(&bench, &cloud, &[&args[..], more].concat())
+    };
+    assert_eq!(create("one", &[]).code, 0);
+    assert_eq!(cloud.objects(BUCKET), ["k"], "it was there before");
+    let failed = create("two", &["--if-exists", "fail"]);
+    assert!(failed.code == 1 && failed.stderr.contains("exists already"), "{failed:?}");
+    assert_eq!(cloud.images(FOLDER).len(), 1);
+    // What it makes itself it deletes.
+    assert_eq!(create("three", &["--if-exists", "replace"]).code, 0);
+    assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty());
+}
+
+#[test]
+fn an_image_that_exists_is_refused_or_reused() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    bench.raw("other", MIB, &[]);
+    let create = |image: &str, name: &str, more: &[&str]| {
+        let args = ["create", image, "--name", name, "--bucket", BUCKET, "--json"];
+        run(&bench, &cloud, &[&args[..], more].concat())
+    };
+    let first = create("sample.raw", "n", &["--if-exists", "reuse"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let again = create("sample.raw", "n", &["--if-exists", "reuse", "--description", "another request"]);
+    assert_eq!(again.code, 0, "{again:?}");
+    let (first, again) = (first.json(), again.json());
+    assert_eq!((&again["done"], &again["response"]["id"]), (&true.into(), &first["response"]["id"]));
+    assert_eq!(again["metadata"]["imageId"], first["response"]["id"]);
+
+    let other = create("other", "n", &["--if-exists", "reuse"]);
+    assert!(other.code == 1 && other.stderr.contains("it holds another disk"), "{other:?}");
+    let failed = create("sample.raw", "n", &["--if-exists", "fail"]);
+    assert!(failed.code == 1 && failed.stderr.contains("the Image `n` exists already"), "{failed:?}");
+    assert_eq!(create("sample.raw", "bare", &[]).code, 0);
+    let bare = create("sample.raw", "bare", &["--if-exists", "reuse"]);
+    assert!(bare.code == 1 && bare.stderr.contains("no label"), "{bare:?}");
+    assert_eq!(cloud.images(FOLDER).len(), 2);
+    assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty());
+}
+
+#[test]
+fn a_dry_run_tells_and_sends_nothing() {
+    let bench = Bench::new();
+    // Two parts of five hold data.
+    bench.raw("disk", 70 * MIB, &[(50 * MIB, b"data")]);
+    // Neither credentials nor a token are there.
+    let raw = bench.ok(["upload", "disk", "s3://bucket/k", "--to", "raw", "--dry-run", "--json"]).json();
+    assert_eq!((&raw["object"], &raw["form"]), (&"s3://bucket/k".into(), &"raw".into()));
+    assert_eq!(raw["objectSize"], 70 * MIB);
+    assert_eq!((&raw["parts"], &raw["partSize"]), (&5.into(), &(16 * MIB).into()));
+    assert_eq!((&raw["dataParts"], &raw["dataSize"]), (&2.into(), &(32 * MIB).into()));
+    assert_eq!((&raw["zeroParts"], &raw["zeroSize"]), (&3.into(), &(38 * MIB).into()));
+    let digest = bench.ok(["info", "disk", "--digest", "--json"]).json()["guestDigest"].clone();
+    assert_eq!(raw["guestDigest"], digest);
+    let text = bench.ok(["upload", "disk", "s3://bucket/k", "--dry-run"]).stdout;
+    assert!(
+        text.contains("form          qcow2-2097152\n") && text.contains("parts         1 of 16 MiB\n"),
+        "{text}"
+    );
+
+    let create =
+        ["create", "disk", "--name", "n", "--folder-id", "f", "--bucket", "bucket", "--dry-run", "--json"];
+    let json = bench.ok(create).json();
+    let object = json["object"].as_str().unwrap();
+    assert!(object.starts_with("s3://bucket/image-prep/") && object.ends_with(".qcow2"), "{json}");
+    let request = &json["request"];
+    assert_eq!(
+        (&request["name"], &request["folderId"], &request["uri"]),
+        (&"n".into(), &"f".into(), &object.into())
+    );
+    let of_url = bench.ok([
+        "create",
+        "--uri",
+        "https://h/k?X-Amz-Signature=SECRET",
+        "--name",
+        "n",
+        "--folder-id",
+        "f",
+        "--dry-run",
+    ]);
+    assert!(of_url.stdout.contains("https://h/k") && !of_url.stdout.contains("SECRET"), "{of_url:?}");
+    assert_eq!(bench.names(), ["disk"]);
+}
+
+#[test]
+fn the_forecast_is_what_is_sent() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let to = format!("s3://{BUCKET}/k");
+    let args = ["upload", "sample.raw", &to, "--json"];
+    let forecast = bench.ok([&args[..], &["--dry-run"]].concat()).json();
+    let sent = run(&bench, &cloud, &args).json();
+    assert_eq!((&forecast["objectSize"], &forecast["guestDigest"]), (&sent["size"], &sent["guestDigest"]));
+}
+
+#[test]
+fn a_budget_that_holds_no_two_parts_is_refused_before_anything_is_read() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let found = run(
+        &bench,
+        &cloud,
+        &["upload", "sample.raw", &format!("s3://{BUCKET}/k"), "--memory", "31MiB", "-vv"],
+    );
+    assert_eq!(found.code, 2, "{found:?}");
+    assert!(found.stderr.contains("cannot hold two parts") && found.stderr.contains("33554432"), "{found:?}");
+    assert!(cloud.uploads(BUCKET).is_empty() && bench.journals().is_empty());
+}

@@ -1,0 +1,147 @@
+//! Stands between a command and a store: counts what goes to the store, and breaks when it is told to.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A running proxy; loopback, two threads a connection, until dropped. It passes on what it gets, byte for byte: the store
+/// checks signatures against the host that the command named.
+pub(crate) struct Proxy {
+    state: Arc<State>,
+    address: SocketAddr,
+}
+
+struct State {
+    to: SocketAddr,
+    stopped: AtomicBool,
+    broken: AtomicBool,
+    /// Bytes that went to the store.
+    bytes: AtomicU64,
+    /// The part numbers that were sent, repeated ones too.
+    parts: Mutex<Vec<u32>>,
+    connections: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    pub(crate) fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            to,
+            stopped: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            parts: Mutex::default(),
+            connections: Mutex::default(),
+        });
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                // What is broken accepts and hangs up, as a gateway does.
+                if !shared.broken.load(Ordering::Relaxed) {
+                    let _ = connect(&shared, stream);
+                }
+            }
+        });
+        Self { state, address }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Bytes that went to the store since the last reset.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Numbers of the parts that were sent since the last reset, sorted, repeated ones too.
+    pub(crate) fn parts(&self) -> Vec<u32> {
+        let mut parts = self.state.parts.lock().unwrap().clone();
+        parts.sort_unstable();
+        parts
+    }
+
+    /// Counts from the beginning.
+    pub(crate) fn reset(&self) {
+        self.state.bytes.store(0, Ordering::Relaxed);
+        self.state.parts.lock().unwrap().clear();
+    }
+
+    /// From now on nobody gets through, and who was getting through is cut off; or everybody does again.
+    pub(crate) fn set_broken(&self, broken: bool) {
+        self.state.broken.store(broken, Ordering::Relaxed);
+        if broken {
+            for stream in self.state.connections.lock().unwrap().drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.stopped.store(true, Ordering::Relaxed);
+        self.set_broken(true);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn connect(state: &Arc<State>, client: TcpStream) -> std::io::Result<()> {
+    let server = TcpStream::connect(state.to)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    state.connections.lock().unwrap().extend([client.try_clone()?, server.try_clone()?]);
+    let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut answers, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    let state = state.clone();
+    std::thread::spawn(move || {
+        let _ = pass(&state, &client, &server);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+    Ok(())
+}
+
+/// Passes requests on and reads their heads.
+fn pass(state: &State, mut client: &TcpStream, mut server: &TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let (mut head, mut body) = (Vec::new(), 0_u64);
+    loop {
+        let len = client.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(());
+        }
+        server.write_all(&buffer[..len])?;
+        state.bytes.fetch_add(len as u64, Ordering::Relaxed);
+        for byte in &buffer[..len] {
+            // One by one is fast enough, and cannot be wrong at a boundary.
+            if body > 0 {
+                body -= 1;
+                continue;
+            }
+            head.push(*byte);
+            if head.ends_with(b"\r\n\r\n") {
+                let text = String::from_utf8_lossy(&head).to_lowercase();
+                let number = |(_, rest): (&str, &str)| {
+                    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                    rest[..digits].parse::<u64>().ok()
+                };
+                body = text.split_once("content-length: ").and_then(number).unwrap_or_default();
+                let part = text.starts_with("put ").then(|| text.split_once("partnumber=").and_then(number));
+                if let Some(part) = part.flatten() {
+                    state.parts.lock().unwrap().push(u32::try_from(part).unwrap());
+                }
+                head.clear();
+            }
+        }
+    }
+}
