@@ -62,9 +62,9 @@ pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that a verb on its own waits for; an upload waits as long as [`OUTAGE`].
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// How long an upload goes on while nothing of it succeeds: a router restarts in a minute or two.
-pub(crate) const OUTAGE: Duration = Duration::from_secs(180);
-/// Retries of one upload: 16 parts that fail for as long as [`OUTAGE`] lasts make some 300.
+/// How long an upload goes on while nothing of it succeeds: a minute without a network must not end it.
+pub(crate) const OUTAGE: Duration = Duration::from_secs(90);
+/// Retries of one upload: 16 parts that fail for as long as [`OUTAGE`] lasts make some 250.
 pub(crate) const RETRY_BUDGET: u32 = 400;
 
 /// Listings of an upload's parts before one that is missing counts as lost: a listing may be cut short on its way.

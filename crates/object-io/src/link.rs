@@ -38,8 +38,8 @@ struct State {
     /// Retries that are left, and parts since one was given back.
     budget: u32,
     arrived: u32,
-    /// When something succeeded last.
-    alive: Instant,
+    /// Since when nothing has succeeded, and how often something was tried since.
+    failing: Option<(Instant, u32)>,
 }
 
 /// Leave to send a part; given back when dropped.
@@ -69,7 +69,7 @@ impl Link {
             rate: None,
             budget: options.budget,
             arrived: 0,
-            alive: now,
+            failing: None,
         };
         Self { options, limit, state: Mutex::new(state), freed: Notify::new() }
     }
@@ -93,10 +93,6 @@ impl Link {
             {
                 let mut state = self.state();
                 if state.in_flight < state.window.size() {
-                    if state.in_flight == 0 {
-                        // What came before was no failure of the line: nobody used it.
-                        state.alive = Instant::now();
-                    }
                     state.in_flight += 1;
                     return Slot { link: self, since: Instant::now() };
                 }
@@ -122,7 +118,7 @@ impl Link {
 
     /// The store answered: the line works.
     pub(crate) fn answered(&self) {
-        self.state().alive = Instant::now();
+        self.state().failing = None;
     }
 
     /// True if there may be another attempt after `error`, `wait` from now.
@@ -132,7 +128,11 @@ impl Link {
         if !matches!(error, ObjectError::Checksum { .. }) {
             state.window.trouble(Instant::now());
         }
-        if wait > self.options.outage || state.alive.elapsed() > self.options.outage {
+        let (since, failures) = state.failing.unwrap_or_else(|| (Instant::now(), 0));
+        state.failing = Some((since, failures + 1));
+        // On a slow line one attempt takes longer than an outage may: it is not the only one.
+        let is_outage = since.elapsed() > self.options.outage && failures + 1 >= self.options.attempts;
+        if wait > self.options.outage || is_outage {
             return false;
         }
         let Some(left) = state.budget.checked_sub(1) else { return false };
@@ -155,7 +155,7 @@ impl Slot<'_> {
     pub(crate) fn arrived(self, len: u64, began: Instant) {
         let now = Instant::now();
         let mut state = self.link.state();
-        state.alive = now;
+        state.failing = None;
         state.window.arrived(len, self.since, now);
         state.arrived += 1;
         if state.arrived == PARTS_PER_RETRY {
@@ -215,6 +215,17 @@ mod tests {
         let outage = RetryOptions::default().outage;
         assert!(link.puts_up_with(&trouble(), outage));
         assert!(!link.puts_up_with(&trouble(), outage + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn an_outage_ends_an_upload_after_as_many_attempts_as_a_verb_has() {
+        let options = RetryOptions { outage: Duration::ZERO, ..RetryOptions::default() };
+        let link = Link::new(options.clone(), 16 << 20, 16, None);
+        let give_up = |link: &Link| (1..100).find(|_| !link.puts_up_with(&trouble(), Duration::ZERO));
+        assert_eq!(give_up(&link), Some(options.attempts));
+        // One success, and all of them are there again.
+        link.answered();
+        assert_eq!(give_up(&link), Some(options.attempts));
     }
 
     #[test]
