@@ -42,7 +42,6 @@ fn upload(c: &mut Criterion) {
             endpoint_url: Some(endpoint),
             region: Some(REGION.to_owned()),
             credentials: Some(Credentials::new(access_key, secret_key)),
-            force_path_style: Some(true),
             ..StoreConfig::default()
         });
         let store = store.await.unwrap();

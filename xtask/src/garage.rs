@@ -3,7 +3,7 @@
 //! garage 2.5 is under the AGPL: it runs as a process of its own, and nothing links it. Building it takes some 17 minutes of CPU, so
 //! it is built once, under `target/garage`. It verifies part checksums and full-object checksums, which few stores do.
 
-mod process;
+pub(crate) mod process;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -52,19 +52,10 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs `create` of every form against garage.
 pub(crate) fn run_garage(repo: &Repo, args: &GarageArgs) -> Result<ExitCode> {
-    let root = repo.target().join("garage");
-    let binary = root.join("bin/garage");
-    if !binary.exists() {
-        if args.no_install {
-            println!("SKIPPED: garage is not there; `cargo xtask garage` builds it (17 CPU minutes)");
-            return Ok(ExitCode::SUCCESS);
-        }
-        println!("building garage {VERSION}, which takes some 17 CPU minutes");
-        let mut install = repo.cargo();
-        install.args(["install", "garage", "--locked", "--version", VERSION, "--root"]).arg(&root);
-        run(install.env("CARGO_TARGET_DIR", root.join("build")))?;
-    }
-
+    let Some(binary) = binary(repo, args.no_install)? else {
+        println!("SKIPPED: garage is not there; `cargo xtask garage` builds it (17 CPU minutes)");
+        return Ok(ExitCode::SUCCESS);
+    };
     let (folder, forms) = images::prepare(repo, args.size, &args.only)?;
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let tools = Tools {
@@ -83,9 +74,25 @@ pub(crate) fn run_garage(repo: &Repo, args: &GarageArgs) -> Result<ExitCode> {
         table.row(&form.name, &results);
     }
     server.process.stop()?;
-    garage.process.stop()?;
+    garage.stop()?;
     fs::remove_dir_all(&tools.scratch)?;
     Ok(table.finish())
+}
+
+/// The program, built if it is not there; `None` if it must not be.
+pub(crate) fn binary(repo: &Repo, no_install: bool) -> Result<Option<PathBuf>> {
+    let root = repo.target().join("garage");
+    let binary = root.join("bin/garage");
+    if !binary.exists() {
+        if no_install {
+            return Ok(None);
+        }
+        println!("building garage {VERSION}, which takes some 17 CPU minutes");
+        let mut install = repo.cargo();
+        install.args(["install", "garage", "--locked", "--version", VERSION, "--root"]).arg(&root);
+        run(install.env("CARGO_TARGET_DIR", root.join("build")))?;
+    }
+    Ok(Some(binary))
 }
 
 struct Tools {
@@ -96,16 +103,16 @@ struct Tools {
 }
 
 /// A garage of one node that is running.
-struct Garage {
+pub(crate) struct Garage {
     process: Process,
-    endpoint: String,
+    pub(crate) endpoint: String,
     access_key: String,
     secret_key: String,
 }
 
 impl Garage {
     /// Starts one on free loopback ports, with its data in the scratch folder.
-    fn start(binary: &Path, scratch: &Path) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
         let [rpc, s3, admin] = free_addresses()?;
         let (access_key, secret_key) = (format!("GK{}", random_hex(12)?), random_hex(32)?);
         let config = scratch.join("garage.toml");
@@ -138,9 +145,14 @@ impl Garage {
     }
 
     /// What a client of it finds in its environment.
-    fn environment(&self, command: &mut Command) {
+    pub(crate) fn environment(&self, command: &mut Command) {
         command.env("AWS_ACCESS_KEY_ID", &self.access_key).env("AWS_SECRET_ACCESS_KEY", &self.secret_key);
         command.env("AWS_REGION", REGION).env("AWS_ENDPOINT_URL_S3", &self.endpoint);
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(self) -> Result<()> {
+        self.process.stop()
     }
 }
 
@@ -213,7 +225,7 @@ fn nothing_left(tools: &Tools, garage: &Garage) -> Result<String> {
 }
 
 /// Addresses that were free a moment ago.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)));
     let addresses = listeners.iter().map(|listener| match listener {
         Ok(listener) => listener.local_addr(),
@@ -223,7 +235,7 @@ fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     addresses.try_into().ok().context("as many addresses as listeners")
 }
 
-fn random_hex(bytes: usize) -> Result<String> {
+pub(crate) fn random_hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     Ok(hex::encode(random))

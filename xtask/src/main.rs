@@ -9,6 +9,7 @@
 //! - `bench` measures image-prep beside its peers.
 //! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
+//! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
 
@@ -29,6 +30,7 @@ mod kinds;
 mod repo;
 mod seed;
 mod sparse;
+mod stores;
 mod testdata;
 mod tidy;
 mod watch;
@@ -65,6 +67,8 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
+    /// Run the upload suite on every object store that can be started here
+    Stores(stores::StoresArgs),
     /// Kill uploads at seeded places, and have the same command go on
     Kills(kills::KillsArgs),
     /// Make the images of testdata/ and their manifest anew
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
+        Command::Stores(args) => stores::run_stores(&repo, &args),
         Command::Kills(args) => kills::kills(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };

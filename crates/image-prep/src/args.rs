@@ -16,7 +16,7 @@ use disk_image::Format;
 
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
-use object_io::ObjectUri;
+use object_io::{ObjectUri, StoreProfile};
 pub(crate) use resume::{IfExists, ResumeArgs};
 use values::{Lifetime, Size};
 
@@ -448,6 +448,16 @@ pub(crate) struct StoreArgs {
     /// Profile of the AWS configuration files [env: AWS_PROFILE]
     #[arg(long, value_name = "NAME", conflicts_with = "local")]
     pub(crate) aws_profile: Option<String>,
+    /// What the store can do, instead of finding out [example: ceph,checksum=md5]
+    ///
+    /// A store (aws, yandex, gcs, r2, ceph, garage, minio, generic), switches, or both, separated by commas: checksum=crc32|md5|none,
+    /// payload=unsigned|signed, etag=md5|opaque, part-copy=yes|no, conditional-put=yes|no, conditional-complete=yes|no,
+    /// address=path|host. Whatever is not said is found out by use, and remembered for the endpoint for a week.
+    #[arg(long, value_name = "PROFILE", conflicts_with = "local")]
+    pub(crate) store_profile: Option<StoreProfile>,
+    /// Send at most so many bytes a second
+    #[arg(long, value_name = "SIZE", conflicts_with = "local")]
+    pub(crate) limit_rate: Option<Size>,
 }
 
 /// A cloud on this machine.

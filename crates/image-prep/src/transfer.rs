@@ -1,6 +1,8 @@
 //! A disk into an object store, for `upload` and `create`.
 
 use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,9 +51,19 @@ pub(crate) async fn connect(args: &StoreArgs) -> Result<Store, Error> {
         endpoint_url: args.endpoint_url.clone(),
         region: args.region.clone(),
         profile: args.aws_profile.clone(),
+        store_profile: args.store_profile.unwrap_or_default(),
+        limit_rate: args.limit_rate.map(|size| size.0),
+        memory: store_memory(),
         ..StoreConfig::default()
     };
     Ok(Store::connect(config).await?)
+}
+
+/// `$XDG_CACHE_HOME/image-prep/stores`, or beneath `~/.cache`; a relative path there counts as none.
+fn store_memory() -> Option<PathBuf> {
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("image-prep/stores"))
 }
 
 /// Finds out what can fail without reading the disk: whether the bucket is there, may be written, and URLs may live so long.

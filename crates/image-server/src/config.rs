@@ -64,7 +64,7 @@ pub enum Storage {
         /// Which.
         uri: BucketUri,
         /// How to reach it.
-        config: StoreConfig,
+        config: Box<StoreConfig>,
     },
     /// A store that the caller is connected to already.
     Connected {

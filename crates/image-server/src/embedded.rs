@@ -133,7 +133,6 @@ impl StoreFile {
             endpoint_url: Some(self.endpoint.clone()),
             region: Some(self.region.clone()),
             credentials: Some(object_io::Credentials::new(&*self.access_key, &*self.secret_key)),
-            force_path_style: Some(true),
             ..StoreConfig::default()
         }
     }

@@ -103,7 +103,7 @@ impl Serve {
         let mut config = Config::new(self.listen, self.data_dir);
         if let Some(uri) = self.bucket {
             let store = StoreConfig { endpoint_url: self.s3_endpoint, ..StoreConfig::default() };
-            config.storage = Storage::Bucket { uri, config: store };
+            config.storage = Storage::Bucket { uri, config: store.into() };
         }
         let tls = self.tls_cert.zip(self.tls_key);
         // Not by the parser of arguments: it would print what it refuses.

@@ -77,7 +77,7 @@ impl Server {
                 (Some(embedded), store, uri)
             }
             Storage::Bucket { uri, config } => {
-                let store = Store::connect(config).await.map_err(|source| ServerError::Store { source })?;
+                let store = Store::connect(*config).await.map_err(|source| ServerError::Store { source })?;
                 store
                     .head_bucket(uri.bucket(), &starting)
                     .await

@@ -205,7 +205,7 @@ async fn blocks_in_a_bucket_of_another_store() {
     let uri = |folder: &str| format!("s3://images/{folder}").parse().unwrap();
     for storage in [
         Storage::Connected { store: first.store.clone(), uri: uri("connected") },
-        Storage::Bucket { uri: uri("configured"), config: first.store_config() },
+        Storage::Bucket { uri: uri("configured"), config: first.store_config().into() },
     ] {
         let second = Fixture::start_on(storage).await;
         let content = disk(5 * MIB, &[(0, MIB)]);
@@ -216,7 +216,8 @@ async fn blocks_in_a_bucket_of_another_store() {
     }
     assert_eq!(first.object_count("connected/").await, 2, "a block and a manifest");
     assert_eq!(first.object_count("configured/").await, 2);
-    let missing = Storage::Bucket { uri: "s3://missing".parse().unwrap(), config: first.store_config() };
+    let missing =
+        Storage::Bucket { uri: "s3://missing".parse().unwrap(), config: first.store_config().into() };
     let refused = Server::start(Config { storage: missing, ..first.config_elsewhere() }).await;
     assert!(matches!(refused.err(), Some(ServerError::Store { .. })));
     first.stop().await;

@@ -184,9 +184,10 @@ impl Bucket {
             object.files().for_each(DataFile::record);
             write(&self.objects).insert(Key(key.into()), Arc::clone(&object))
         };
-        sync_dir(&dir).map_err(internal)?;
+        self.folder.sync(&dir).map_err(internal)?;
         if let Some(replaced) = replaced {
-            replaced.files().for_each(DataFile::forget);
+            // A Complete that is asked for again replaces an object of the very same files.
+            forget_all_but(&object, replaced.files());
         }
         Ok(object)
     }
@@ -208,7 +209,7 @@ impl Bucket {
             fs::remove_file(dir.join(name)).map_err(internal)?;
             write(&self.objects).remove(key.as_bytes())
         };
-        sync_dir(&dir).map_err(internal)?;
+        self.folder.sync(&dir).map_err(internal)?;
         if let Some(removed) = removed {
             removed.files().for_each(DataFile::forget);
         }
@@ -279,13 +280,20 @@ impl Bucket {
         // Without this record the folder is a leftover, whatever else is in it.
         fs::remove_file(upload.dir.join(UPLOAD_RECORD))?;
         sync_dir(&upload.dir)?;
-        let kept: HashSet<FileId> =
-            kept.into_iter().flat_map(|object| object.files().map(DataFile::id)).collect();
         for part in std::mem::take(&mut state.parts).into_values() {
-            part.files().filter(|file| !kept.contains(&file.id())).for_each(DataFile::forget);
+            match kept {
+                Some(kept) => forget_all_but(kept, part.files()),
+                None => part.files().for_each(DataFile::forget),
+            }
         }
         fs::remove_dir_all(&upload.dir)
     }
+}
+
+/// Forgets those of `files` that `kept` does not name.
+fn forget_all_but<'a>(kept: &Object, files: impl Iterator<Item = &'a DataFile>) {
+    let kept: HashSet<FileId> = kept.files().map(DataFile::id).collect();
+    files.filter(|file| !kept.contains(&file.id())).for_each(DataFile::forget);
 }
 
 const UPLOAD_RECORD: &str = "upload.json";
@@ -380,4 +388,56 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::records::{Attributes, Moment, Slice, Tag};
+
+    fn object(file: &DataFile, upload: &str) -> Object {
+        let slices = [Slice { file: file.clone(), offset: 0, len: 4 }].into();
+        let part = Part { size: 4, md5: [0; 16], digests: [].into(), modified: Moment::now(), slices };
+        Object {
+            modified: Moment::now(),
+            etag: Tag { md5: [0; 16], parts: Some(1) },
+            checksum: None,
+            attributes: Box::new(Attributes::default()),
+            upload: Some(upload.into()),
+            parts: [part].into(),
+        }
+    }
+
+    /// The folder's sync fails after the rename; the client hears of a failure and asks again, as it should.
+    #[test]
+    fn an_object_that_is_put_twice_keeps_its_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::open(dir.path()).unwrap());
+        let record = BucketRecord { created: Moment::now() };
+        let path = folder.buckets().join("images");
+        let bucket = Bucket::create(&folder, path.clone(), "images".into(), record).unwrap();
+        let id = FileId::fresh();
+        fs::write(bucket.data().path().join(id.to_string()), b"data").unwrap();
+        let file = DataFile::recorded(bucket.data(), id);
+
+        folder.fail_next_sync();
+        assert!(bucket.put("disk", object(&file, "u"), |_| Ok(())).is_err());
+        bucket.put("disk", object(&file, "u"), |_| Ok(())).unwrap();
+        drop((bucket, file));
+        // Only when the reaper has done its work is the lock given back.
+        let released = folder.released();
+        drop(folder);
+        for _ in 0..1000 {
+            if released.is_cancelled() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let folder = Arc::new(Folder::open(dir.path()).unwrap());
+        let bucket = Bucket::open(&folder, path, "images".into()).unwrap();
+        assert!(bucket.object("disk").is_some());
+        assert_eq!(fs::read(bucket.data().path().join(id.to_string())).unwrap(), b"data");
+    }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Folder {
     reaper: mpsc::Sender<PathBuf>,
     /// Told when the lock is given back.
     released: CancellationToken,
+    #[cfg(test)]
+    failing: std::sync::atomic::AtomicBool,
 }
 
 impl Folder {
@@ -83,6 +85,8 @@ impl Folder {
             root: root.to_owned(),
             reaper: start_reaper(lock, released.clone().drop_guard()).map_err(at("start the reaper of"))?,
             released,
+            #[cfg(test)]
+            failing: false.into(),
         };
         folder.check_layout(at)?;
         Ok(folder)
@@ -131,6 +135,20 @@ impl Folder {
         let mut file = File::create_new(&staged.path)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         Ok((staged, file))
+    }
+
+    /// Makes the names in a folder of records durable.
+    pub(crate) fn sync(&self, dir: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if self.failing.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::other("a sync that a test lets fail"));
+        }
+        sync_dir(dir)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail_next_sync(&self) {
+        self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Where files go to be removed, off the path of any request.

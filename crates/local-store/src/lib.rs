@@ -31,6 +31,8 @@ mod records;
 mod server;
 mod service;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod uploads;
 
 use std::fmt;

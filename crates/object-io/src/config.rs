@@ -11,6 +11,7 @@
 
 use std::env;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
@@ -19,6 +20,7 @@ use aws_config::meta::region::ProvideRegion as _;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig, ecs::EcsCredentialsProvider};
@@ -29,10 +31,12 @@ use aws_smithy_http_client::tls;
 use aws_types::service_config::ServiceConfigKey;
 use url::{Host, Url};
 
-use crate::ObjectError;
-use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, FIRST_PAUSE, MAX_ATTEMPTS, MAX_PAUSE};
+use crate::limits::CONNECT_TIMEOUT;
+use crate::link::RateLimit;
+use crate::profile::{Address, Known};
 use crate::store::{Inner, Store};
 use crate::trust;
+use crate::{ObjectError, RetryOptions, StoreProfile};
 
 /// Where a store's region is asked for and none is known: what AWS calls its default, and what other stores ignore.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -50,8 +54,17 @@ pub struct StoreConfig {
     pub profile: Option<String>,
     /// The key pair.
     pub credentials: Option<Credentials>,
-    /// Whether the bucket goes into the path of URLs. By default it does where an endpoint is known: few stores but AWS have a host for each bucket.
-    pub force_path_style: Option<bool>,
+    /// What is known of the store for sure; the rest is found out by use.
+    ///
+    /// The bucket goes into the path of URLs where nothing else is said and an endpoint is known: few stores but AWS have a host for
+    /// each bucket.
+    pub store_profile: StoreProfile,
+    /// Where what was found out is remembered, a small file for each endpoint; nowhere by default.
+    pub memory: Option<PathBuf>,
+    /// How much failure is put up with.
+    pub retry: RetryOptions,
+    /// Bytes a second that all uploads through this store send at most.
+    pub limit_rate: Option<u64>,
 }
 
 /// A key pair, and the token of a temporary one. Prints the access key only.
@@ -113,7 +126,8 @@ impl Store {
         let region = region.unwrap_or_else(|| Region::new(default_region(endpoint.as_ref())));
         credentials.provide_credentials().await.map_err(no_credentials)?;
 
-        let path_style = config.force_path_style.unwrap_or(endpoint.is_some());
+        let profile = Known::new(config.store_profile, endpoint.as_ref(), config.memory.as_deref());
+        let path_style = profile.get().address.map_or(endpoint.is_some(), |address| address == Address::Path);
         let mut builder =
             aws_sdk_s3::config::Builder::from(&sdk).region(region.clone()).force_path_style(path_style);
         builder.set_endpoint_url(endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()));
@@ -121,8 +135,11 @@ impl Store {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
             credentials,
             region: region.as_ref().into(),
-            unsigned: endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url)),
+            guarded: endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url)),
             endpoint,
+            profile,
+            retry: config.retry,
+            limit: config.limit_rate.map(RateLimit::new),
         })))
     }
 }
@@ -140,21 +157,15 @@ async fn load(
     credentials: &SharedCredentialsProvider,
     profile: Option<&str>,
 ) -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(MAX_ATTEMPTS)
-        .with_initial_backoff(FIRST_PAUSE)
-        .with_max_backoff(MAX_PAUSE);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .credentials_provider(credentials.clone())
         // The real one is set on the client; without any, the loader would ask the instance metadata service.
         .region(Region::from_static(DEFAULT_REGION))
-        .timeout_config(timeouts)
-        .retry_config(retries)
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        // Retries and the time-outs of attempts are ours (see `retry`). A body that is sent slowly may be held back by a limit.
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().upload_enabled(false).build())
         // Trailing checksums are refused by many stores; ours are headers (see `multipart`).
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);

@@ -10,6 +10,7 @@ use disk_convert::{SinkError, SinkFault};
 
 use crate::UriError;
 use crate::limits::MAX_MESSAGE_CHARS;
+use crate::retry::parse_retry_after;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -175,6 +176,22 @@ pub enum ObjectError {
         /// What does not fit, where it is known.
         source: Option<Cause>,
     },
+    /// The last request of an upload came to no answer, and what became of it could not be seen.
+    #[error("it is not known whether `{place}` was made")]
+    Unknown {
+        /// The object.
+        place: Box<str>,
+        /// Why there was no answer.
+        source: Box<ObjectError>,
+    },
+    /// The store lacks a part that it took, or holds another.
+    #[error("the store does not hold part {number} of `{place}` as it was sent")]
+    PartLost {
+        /// The object.
+        place: Box<str>,
+        /// The part, from 1.
+        number: u32,
+    },
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -206,6 +223,12 @@ impl ObjectError {
             }
             Self::WrongRegion { .. } => Some("set the bucket's region, for instance with AWS_REGION"),
             Self::Unreachable { .. } => Some("check the endpoint and the network"),
+            Self::Unknown { .. } => {
+                Some("look for the object when the store answers again; it is whole if it is there")
+            }
+            Self::PartLost { .. } => {
+                Some("try again; if it stays so, the store or a proxy before it loses parts")
+            }
             _ => None,
         }
     }
@@ -217,8 +240,10 @@ impl ObjectError {
                 SinkFault::NotFound
             }
             Self::NoCredentials | Self::Credentials { .. } | Self::AccessDenied { .. } => SinkFault::Denied,
-            Self::Checksum { .. } => SinkFault::Checksum,
-            Self::Failed { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => SinkFault::Unavailable,
+            Self::Checksum { .. } | Self::PartLost { .. } => SinkFault::Checksum,
+            Self::Failed { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Unknown { .. } => {
+                SinkFault::Unavailable
+            }
             Self::Cancelled => SinkFault::Cancelled,
             _ => SinkFault::Protocol,
         };
@@ -243,6 +268,8 @@ impl ObjectError {
             | Self::Failed { place, .. }
             | Self::Unreachable { place, .. }
             | Self::TimedOut { place, .. }
+            | Self::Unknown { place, .. }
+            | Self::PartLost { place, .. }
             | Self::Protocol { place, .. } => Some(place),
             Self::NoCredentials
             | Self::Credentials { .. }
@@ -284,6 +311,11 @@ impl ObjectError {
             SdkError::ServiceError(service) => {
                 Self::from_answer(verb, place, Answer::new(service.err(), service.raw()))
             }
+            // The answer began, and broke off.
+            SdkError::ResponseError(_) => match error.into_source() {
+                Ok(source) => Self::Unreachable { verb, place, source },
+                Err(_) => Self::Protocol { verb, place, source: None },
+            },
             other => Self::Protocol { verb, place, source: other.into_source().ok() },
         }
     }
@@ -294,9 +326,13 @@ impl ObjectError {
             (_, "NoSuchBucket") => Self::NoSuchBucket { place, source },
             (_, "NoSuchKey") => Self::NoSuchKey { place, source },
             (_, "NoSuchUpload") => Self::NoSuchUpload { place, source },
-            (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch") => {
-                Self::Checksum { place, source: Some(source) }
-            }
+            // The last is garage's word for it.
+            (
+                _,
+                "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "InvalidDigest",
+            ) => Self::Checksum { place, source: Some(source) },
+            // Whatever the status: RequestTimeout comes with 400, and a Complete that fails late with 200.
+            (_, code) if TRY_AGAIN.contains(&code) => Self::Failed { verb, place, source },
             (_, "BucketAlreadyExists") => Self::BucketTaken { place },
             (412, _) => Self::PreconditionFailed { place },
             (301 | 307 | 308, _) | (400, "AuthorizationHeaderMalformed") => {
@@ -315,6 +351,19 @@ impl ObjectError {
         }
     }
 }
+
+/// Codes by which stores ask for patience ("Error responses", Amazon S3 API, and what its kin add).
+const TRY_AGAIN: [&str; 9] = [
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "RequestTimeout",
+    "InternalError",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+];
 
 /// What was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,6 +424,8 @@ pub struct Answer {
     pub message: Option<Box<str>>,
     /// What the store's operators may look it up by.
     pub request_id: Option<Box<str>>,
+    /// How long the store asks to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 impl Answer {
@@ -388,6 +439,7 @@ impl Answer {
             code: error.code().map(printable),
             message: region.or_else(|| error.message().map(printable)),
             request_id: header("x-amz-request-id"),
+            retry_after: raw.headers().get("retry-after").and_then(parse_retry_after),
         }
     }
 }

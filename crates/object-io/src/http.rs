@@ -11,7 +11,6 @@
 //! off is continued where it broke.
 
 mod answer;
-mod backoff;
 mod expiry;
 mod fault;
 mod options;
@@ -36,11 +35,11 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::presign::without_query;
+use crate::retry::Backoff;
 use crate::trust;
 use answer::{ContentRange, Identity};
 use fault::Failure;
 
-pub(crate) use backoff::Backoff;
 pub use fault::HttpFault;
 pub use options::{AddressPolicy, HostRule, HostRuleError, HttpOptions, TimeLimits};
 

@@ -5,16 +5,19 @@
 //! - [`HttpSource`]: the bytes behind a URL, read by ranges, pinned to the object that was opened.
 //! - [`PresignedUrl`]: permission to GET one object for a while; a secret.
 //!
-//! The AWS SDK lives here and nowhere else. Retries are made here, in one layer (the SDK's for verbs, [`HttpSource`]'s own for
-//! ranges); callers add none. Every remote verb takes a [`CancellationToken`](tokio_util::sync::CancellationToken) last;
+//! The AWS SDK lives here and nowhere else. Where stores differ, a [`StoreProfile`] says how. Retries are made here, in one layer;
+//! callers add none. Every remote verb takes a [`CancellationToken`](tokio_util::sync::CancellationToken) last;
 //! after a cancelled verb the store may or may not have carried it out.
 
 mod config;
 mod error;
 mod http;
 pub mod limits;
+mod link;
 mod multipart;
 mod presign;
+mod profile;
+mod retry;
 mod store;
 mod trust;
 mod uri;
@@ -29,5 +32,7 @@ pub use multipart::{
     Resumed, SourceIdentity, UploadOf, UploadedObject,
 };
 pub use presign::{PresignedUrl, without_signature};
+pub use profile::{Address, Checksum, Etag, Payload, StoreKind, StoreProfile, StoreProfileError};
+pub use retry::RetryOptions;
 pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};
 pub use uri::{BucketUri, ObjectUri, UriError};

@@ -16,8 +16,10 @@ pub const MAX_OBJECT_LEN_YANDEX: u64 = 5_000_000_000_000;
 pub const PART_LEN: u64 = 16 * MIB;
 /// Larger part sizes are multiples of this: parts stay aligned to clusters and blocks.
 pub const PART_LEN_STEP: u64 = 4 * MIB;
-/// Parts worth having in flight: six of 16 MiB fill a 1 Gbit/s link at 100 ms, and two of them fit any sensible memory budget.
-pub const PARTS_IN_FLIGHT: usize = 6;
+/// Parts in flight at most, where the line is worth it and memory allows: more than fill 1 Gbit/s at 300 ms.
+pub const PARTS_IN_FLIGHT: usize = 16;
+/// Parts in flight at first: six of 16 MiB fill 1 Gbit/s at 100 ms, and two cores on loopback.
+pub(crate) const FIRST_IN_FLIGHT: usize = 6;
 
 /// The longest journal of an upload that is read: 10,000 parts with the longest ETags that stores give stay below 4 MiB.
 pub(crate) const MAX_JOURNAL_LEN: u64 = 16 * MIB;
@@ -48,9 +50,25 @@ pub(crate) const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
 pub(crate) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The slowest link that is worth using, bytes a second; what a body may take follows from it.
 pub(crate) const MIN_RATE: u64 = 64 << 10;
+/// How much slower than the parts before it a part may be before it counts as stuck: lines that are shared vary by less.
+pub(crate) const RATE_MARGIN: f64 = 4.0;
+/// Under a limit on bytes a second, parts in flight are as many as it sends in this time: more would only make each of them late.
+pub(crate) const RATE_PART_TIME: Duration = Duration::from_secs(8);
 /// Attempts of a verb and of a range, the first included.
 pub(crate) const MAX_ATTEMPTS: u32 = 5;
 /// Pause before the second attempt; doubled each time, with jitter.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between attempts.
-pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between attempts: the network that comes back is noticed soon.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The longest `Retry-After` that a verb on its own waits for; an upload waits as long as [`OUTAGE`].
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// How long an upload goes on while nothing of it succeeds: a minute without a network must not end it.
+pub(crate) const OUTAGE: Duration = Duration::from_secs(90);
+/// Retries of one upload: 16 parts that fail for as long as [`OUTAGE`] lasts make some 250.
+pub(crate) const RETRY_BUDGET: u32 = 400;
+
+/// Listings of an upload's parts before one that is missing counts as lost: a listing may be cut short on its way.
+pub(crate) const LISTINGS: u32 = 3;
+
+/// How long what was learned of a store is believed: it may be updated.
+pub(crate) const MEMORY_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);

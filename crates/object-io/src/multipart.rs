@@ -1,8 +1,8 @@
 //! One object, uploaded in parts as they are made.
 //!
 //! "Uploading and copying objects using multipart upload", Amazon S3 User Guide. The CRC32 of every part travels as a header, and
-//! the CRC32 of the whole object, combined from them, with the last request; a store that refuses them gets the same upload
-//! without, guarded by TLS, by the parts' ETags, and by the length that is asked for at the end.
+//! the CRC32 of the whole object, combined from them, with the last request; a store that does not know them gets a Content-MD5 with
+//! every part. What the store holds is asked for before the last request and after it ([`complete`]).
 //!
 //! An upload that comes to no end is aborted: by [`Sink::abort`], when the creation is cancelled, and when the sink is dropped
 //! inside a runtime. An object that a cancel finds being completed is removed. What a kill leaves behind,
@@ -12,6 +12,7 @@
 //! Cost: the parts that are in flight, which belong to the caller, and one shared part of zeroes that is never written to; some
 //! 100 bytes for each part that was sent.
 
+mod complete;
 mod crc;
 mod journal;
 mod plan;
@@ -24,14 +25,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::{Part, PartRules, PartSize, Payload, Sink, SinkError, SinkFault, Zeroes};
-use md5::{Digest as _, Md5};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{ABORT_TIMEOUT, PARTS_IN_FLIGHT};
-use crate::store::{CompleteUpload, NewUpload, PartSent, Store, UploadId, place, protocol};
-use crate::{ObjectError, ObjectInfo, Verb};
+use crate::link::Link;
+use crate::store::{Inner, NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::{ObjectError, Verb};
 
+use complete::etag_of_object;
 pub use journal::{Begun, Done, Journal, JournalError, SourceIdentity, UploadOf};
 pub use plan::PartPlan;
 pub use resume::{Progress, Restart, Resumed};
@@ -43,7 +45,7 @@ pub struct MultipartOptions {
     pub if_none_match: bool,
     /// What the object says about itself; keys in lower case, values in ASCII.
     pub metadata: BTreeMap<String, String>,
-    /// Parts to have in flight.
+    /// Parts to have in flight at most; how many are, the line decides.
     pub in_flight: usize,
     /// The object may end before the length that [`MultipartSink::create`] is told, which then only decides the size of the parts:
     /// its true length is known when it has been made.
@@ -80,8 +82,7 @@ pub struct MultipartSink {
     len: u64,
     part_len: u64,
     options: MultipartOptions,
-    /// Cleared when the store turns out to refuse checksums.
-    checksummed: AtomicBool,
+    link: Link,
     parts: Mutex<BTreeMap<u32, PartSent>>,
     zeroes: OnceLock<Bytes>,
     cancel: CancellationToken,
@@ -115,26 +116,27 @@ impl MultipartSink {
             }
         }
         let metadata = options.metadata.clone();
-        let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata, checksummed: true };
-        let (upload, checksummed) = begin(store, new, cancel).await?;
-        Ok(Self::new(upload, name, plan, checksummed, options, cancel))
+        let new = NewUpload { bucket: bucket.into(), key: key.into(), metadata };
+        let upload = begin(store, new, cancel).await?;
+        Ok(Self::new(upload, name, plan, options, cancel))
     }
 
     fn new(
         upload: OpenUpload,
         name: Box<str>,
         plan: PartPlan,
-        checksummed: bool,
         options: MultipartOptions,
         cancel: &CancellationToken,
     ) -> Self {
+        let Inner { retry, limit, .. } = &*upload.store.0;
+        let link = Link::new(retry.clone(), plan.part_len, options.in_flight, limit.clone());
         Self {
             upload,
             name,
             len: plan.len,
             part_len: plan.part_len,
             options,
-            checksummed: AtomicBool::new(checksummed),
+            link,
             parts: Mutex::default(),
             zeroes: OnceLock::new(),
             cancel: cancel.clone(),
@@ -177,102 +179,12 @@ impl MultipartSink {
             return Ok(());
         }
         let OpenUpload { store, id, .. } = &self.upload;
-        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
-        let etag = match store.send_part(id, number, body.clone(), with, &self.cancel).await {
-            Err(error) if with.is_some() && refuses_checksums(&error) => {
-                self.checksummed.store(false, Ordering::Relaxed);
-                store.send_part(id, number, body, None, &self.cancel).await?
-            }
-            answer => answer?,
-        };
-        let sent = PartSent { etag: etag.into(), crc32, len };
+        let sent = store.send_part(id, number, body, crc32, &self.link, &self.cancel).await?;
         if let Some(journal) = &self.journal {
             journal.part(number, &sent);
         }
         self.sent().insert(number, sent);
         Ok(())
-    }
-
-    async fn complete(&self, len: u64) -> Result<UploadedObject, ObjectError> {
-        // An upload has at least one part, an empty object too.
-        if len == 0 {
-            self.send(1, Bytes::new(), 0).await?;
-        }
-        let parts = self.sent().clone();
-        let found = parts.values().map(|part| part.len).sum();
-        let is_planned = len == self.len || (self.options.may_be_shorter && len < self.len);
-        if found != len || !is_planned || !self.is_gapless(&parts) {
-            let expected = if is_planned { len } else { self.len };
-            return Err(ObjectError::Length { place: self.name.clone(), found, expected });
-        }
-        let crc32 = crc::of_object(&parts);
-        let OpenUpload { store, id, .. } = &self.upload;
-        let with = self.checksummed.load(Ordering::Relaxed).then_some(crc32);
-        let mut complete =
-            CompleteUpload { parts: &parts, crc32: with, if_none_match: self.options.if_none_match };
-        let completed = match self.ask_to_complete(&complete).await {
-            Err(error) if with.is_some() && refuses_checksums(&error) => {
-                complete.crc32 = None;
-                self.ask_to_complete(&complete).await
-            }
-            answer => answer,
-        };
-        // Where the answer to an attempt before the last was lost, the upload is gone and the object is there.
-        let lost = match completed {
-            Ok(()) => {
-                self.upload.close();
-                None
-            }
-            Err(error @ (ObjectError::NoSuchUpload { .. } | ObjectError::PreconditionFailed { .. })) => {
-                Some(error)
-            }
-            Err(error) => return Err(error),
-        };
-        let stored = store.head(&id.bucket, &id.key, &self.cancel).await;
-        if let Some(error) = lost {
-            let ours = |stored: &ObjectInfo| stored.etag.is_some() && stored.etag == etag_of_object(&parts);
-            if !stored.as_ref().is_ok_and(ours) {
-                return Err(error);
-            }
-            self.upload.close();
-        }
-        let failure = match stored {
-            Ok(stored) if stored.size == len => {
-                return Ok(UploadedObject {
-                    etag: stored.etag.unwrap_or_default(),
-                    size: stored.size,
-                    crc32,
-                });
-            }
-            // Some gateways report success before, or without, having all parts.
-            Ok(ObjectInfo { size: found, .. }) => {
-                ObjectError::Length { place: self.name.clone(), found, expected: len }
-            }
-            Err(error) => error,
-        };
-        // The object is there already, and who hears of a failure takes it for absent; unless the next process will look.
-        if !(self.is_kept() && failure.is_retryable()) {
-            self.upload.remove_object().await;
-        }
-        Err(failure)
-    }
-
-    /// Asks the store to make the object. A cancel waits for the answer, though not for long: only who knows it can tell whether
-    /// there is an object to remove.
-    async fn ask_to_complete(&self, complete: &CompleteUpload<'_>) -> Result<(), ObjectError> {
-        if self.cancel.is_cancelled() {
-            return Err(ObjectError::Cancelled);
-        }
-        let OpenUpload { store, id, .. } = &self.upload;
-        let (cancel, never) = (&self.cancel, CancellationToken::new());
-        let late = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(ABORT_TIMEOUT).await;
-        };
-        tokio::select! {
-            answer = store.complete_upload(id, complete, &never) => answer,
-            () = late => Err(ObjectError::Cancelled),
-        }
     }
 }
 
@@ -329,14 +241,10 @@ impl Sink for MultipartSink {
     }
 }
 
-/// Begins an upload; with checksums, or without if the store refuses them.
+/// Begins an upload.
 ///
 /// The request runs in a task of its own: were it dropped in the middle, an upload might remain whose name nobody knows.
-async fn begin(
-    store: &Store,
-    mut new: NewUpload,
-    cancel: &CancellationToken,
-) -> Result<(OpenUpload, bool), ObjectError> {
+async fn begin(store: &Store, new: NewUpload, cancel: &CancellationToken) -> Result<OpenUpload, ObjectError> {
     if cancel.is_cancelled() {
         return Err(ObjectError::Cancelled);
     }
@@ -345,16 +253,10 @@ async fn begin(
     let task_store = store.clone();
     let task = tokio::spawn(async move {
         let never = CancellationToken::new();
-        let id = match task_store.create_upload(&new, &never).await {
-            Err(error) if refuses_checksums(&error) => {
-                new.checksummed = false;
-                task_store.create_upload(&new, &never).await
-            }
-            answer => answer,
-        };
-        let upload = id.map(|id| (OpenUpload::new(task_store, id), new.checksummed));
+        let id = task_store.create_upload(&new, &never).await;
+        let upload = id.map(|id| OpenUpload::new(task_store, id));
         // Nobody waits any more: it is ours to abort.
-        if let Err(Ok((upload, _))) = give.send(upload) {
+        if let Err(Ok(upload)) = give.send(upload) {
             let _ = upload.abort().await;
         }
     });
@@ -367,28 +269,11 @@ async fn begin(
     // that nothing is left.
     take.close();
     match take.try_recv() {
-        Ok(Ok((upload, _))) => drop(upload.abort().await),
+        Ok(Ok(upload)) => drop(upload.abort().await),
         Ok(Err(_)) => {}
         Err(_) => drop(tokio::time::timeout(ABORT_TIMEOUT, task).await),
     }
     Err(ObjectError::Cancelled)
-}
-
-/// True if a store's refusal may be about checksums: codes that stores without them are known to answer.
-fn refuses_checksums(error: &ObjectError) -> bool {
-    let Some(answer) = error.answer() else { return false };
-    let codes = ["", "NotImplemented", "InvalidRequest", "InvalidArgument", "UnsupportedArgument"];
-    matches!(answer.status, 400 | 501) && codes.contains(&answer.code.as_deref().unwrap_or_default())
-}
-
-/// The ETag that most stores give an object of these parts: the MD5 of their MD5s, and their number. `None` where the parts' ETags are no MD5s.
-fn etag_of_object(parts: &BTreeMap<u32, PartSent>) -> Option<String> {
-    let mut sums = Md5::new();
-    for part in parts.values() {
-        let sum = hex::decode(part.etag.trim_matches('"')).ok().filter(|sum| sum.len() == 16)?;
-        sums.update(&sum);
-    }
-    Some(format!("\"{}-{}\"", hex::encode(sums.finalize()), parts.len()))
 }
 
 /// An upload that is aborted unless it is completed.
@@ -418,17 +303,6 @@ impl OpenUpload {
             self.close();
         }
         gone
-    }
-
-    /// Removes what the upload has become.
-    async fn remove_object(&self) {
-        let never = CancellationToken::new();
-        let removal = self.store.delete(&self.id.bucket, &self.id.key, &never);
-        match tokio::time::timeout(ABORT_TIMEOUT, removal).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(object = %self.id.place(), %error, "object not removed"),
-            Err(_) => tracing::warn!(object = %self.id.place(), "object not removed in time"),
-        }
     }
 }
 

@@ -20,7 +20,8 @@ use url::Url;
 
 use crate::config::is_yandex;
 use crate::limits::{MAX_EXPIRY, MAX_EXPIRY_YANDEX};
-use crate::store::{Store, call, place};
+use crate::retry::{Question, ask_once};
+use crate::store::{Store, place};
 use crate::{ObjectError, Verb};
 
 /// Permission to GET one object until it expires. A secret: prints without its query.
@@ -160,7 +161,9 @@ impl Store {
         let config =
             PresigningConfig::expires_in(Duration::from_secs(1)).map_err(|error| failed(error.into()))?;
         let request = self.0.client.get_object().bucket(bucket).key(key);
-        let signed = call(Verb::Sign, place, cancel, request.presigned(config)).await?;
+        // Nothing is sent; credentials may be fetched.
+        let question = Question { verb: Verb::Sign, place, timeout: self.0.retry.attempt_timeout, cancel };
+        let signed = ask_once(question, request.presigned(config)).await?;
         let mut url = Url::parse(signed.uri()).map_err(|error| failed(error.into()))?;
         url.set_query(None);
         Ok(url)

@@ -1,6 +1,8 @@
 //! The verbs of one store.
 
 mod buckets;
+mod parts;
+mod probe;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -10,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -20,12 +22,15 @@ use disk_image::Span;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::http::Backoff;
-use crate::limits::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, MAX_ATTEMPTS, MAX_GET_LEN, MIN_RATE};
-use crate::{ObjectError, Verb};
+use crate::limits::{ATTEMPT_TIMEOUT, MAX_GET_LEN, MIN_RATE};
+use crate::link::RateLimit;
+use crate::profile::{Checksum, Known, Payload};
+use crate::retry::{Patience, Question, ask, ask_once, pause_after};
+use crate::{ObjectError, RetryOptions, StoreProfile, Verb};
 
+pub(crate) use parts::{ListedPart, PartSent, base64_crc32, etag_md5, parse_crc32};
 pub use uploads::Upload;
-pub(crate) use uploads::{CompleteUpload, NewUpload, PartSent, UploadId, base64_crc32};
+pub(crate) use uploads::{CompleteUpload, NewUpload, UploadId};
 
 /// One S3-compatible store, with the credentials to speak to it. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -37,8 +42,11 @@ pub(crate) struct Inner {
     pub(crate) credentials: SharedCredentialsProvider,
     pub(crate) region: Box<str>,
     /// Bodies need no hash in the signature: TLS, or a wire that nobody else is on, guards them.
-    pub(crate) unsigned: bool,
+    pub(crate) guarded: bool,
     pub(crate) endpoint: Option<Url>,
+    pub(crate) profile: Known,
+    pub(crate) retry: RetryOptions,
+    pub(crate) limit: Option<RateLimit>,
 }
 
 /// How to write an object.
@@ -70,6 +78,8 @@ pub struct ObjectInfo {
     pub last_modified: Option<SystemTime>,
     /// What the object says about itself.
     pub metadata: BTreeMap<String, String>,
+    /// The CRC32 of all its bytes, where the store keeps it.
+    pub crc32: Option<u32>,
 }
 
 /// Some of the objects of a bucket, in the order of their keys.
@@ -95,6 +105,32 @@ pub struct Listed {
 pub struct PageToken(String);
 
 impl Store {
+    /// What is known of the store by now.
+    pub fn profile(&self) -> StoreProfile {
+        self.0.profile.get()
+    }
+
+    /// True if signatures need not cover bodies.
+    pub(crate) fn unsigned(&self) -> bool {
+        self.0.guarded && self.0.profile.get().payload != Some(Payload::Signed)
+    }
+
+    /// Sends the request of a verb on its own until it is answered for good.
+    pub(crate) async fn ask<T, E, F>(
+        &self,
+        verb: Verb,
+        place: &str,
+        cancel: &CancellationToken,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, ObjectError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let question = Question { verb, place, timeout: self.0.retry.attempt_timeout, cancel };
+        ask(question, Patience::of_verb(&self.0.retry), attempt).await
+    }
+
     /// Writes an object in one request.
     ///
     /// # Errors
@@ -108,20 +144,22 @@ impl Store {
         options: &PutOptions,
         cancel: &CancellationToken,
     ) -> Result<Stored, ObjectError> {
-        let timeout = body_timeout(body.len() as u64);
-        let request = self.0.client.put_object().bucket(bucket).key(key);
-        let request = request
-            .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
-            .set_checksum_sha256(options.checksum_sha256.map(|sum| BASE64_STANDARD.encode(sum)))
-            .set_metadata(
-                (!options.metadata.is_empty()).then(|| options.metadata.clone().into_iter().collect()),
-            )
-            .body(ByteStream::from(body))
-            .customize()
-            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeout));
-        let request = if self.0.unsigned { request.disable_payload_signing() } else { request };
         let place = place(bucket, key);
-        let answer = call(Verb::Put, &place, cancel, request.send()).await?;
+        let question =
+            Question { verb: Verb::Put, place: &place, timeout: body_timeout(body.len() as u64), cancel };
+        let answer = ask(question, Patience::of_verb(&self.0.retry), || {
+            let request = self.0.client.put_object().bucket(bucket).key(key);
+            let request = request
+                .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
+                .set_checksum_sha256(options.checksum_sha256.map(|sum| BASE64_STANDARD.encode(sum)))
+                .set_metadata(
+                    (!options.metadata.is_empty()).then(|| options.metadata.clone().into_iter().collect()),
+                )
+                .body(ByteStream::from(body.clone()))
+                .customize();
+            if self.unsigned() { request.disable_payload_signing() } else { request }.send()
+        });
+        let answer = answer.await?;
         let etag = answer.e_tag.ok_or_else(|| protocol(Verb::Put, &place))?;
         Ok(Stored { etag })
     }
@@ -142,17 +180,13 @@ impl Store {
             return Ok(Bytes::new());
         }
         let place = place(bucket, key);
-        // The SDK retries until an answer begins; a body that breaks off is ours to ask for again.
-        let mut backoff = Backoff::new(MAX_ATTEMPTS);
+        let question =
+            Question { verb: Verb::Get, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
+        let mut patience = Patience::of_verb(&self.0.retry);
         loop {
-            let broken = match self.get_once(bucket, key, range, &place, cancel).await {
-                Err(error @ ObjectError::Unreachable { .. }) => error,
-                done => return done,
-            };
-            let Some(pause) = backoff.next_pause() else { return Err(broken) };
-            tokio::select! {
-                () = cancel.cancelled() => return Err(ObjectError::Cancelled),
-                () = tokio::time::sleep(pause) => {}
+            match self.get_once(bucket, key, range, question).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => pause_after(question, &mut patience, error).await?,
             }
         }
     }
@@ -162,12 +196,12 @@ impl Store {
         bucket: &str,
         key: &str,
         range: Option<Span>,
-        place: &str,
-        cancel: &CancellationToken,
+        question: Question<'_>,
     ) -> Result<Bytes, ObjectError> {
+        let Question { place, cancel, .. } = question;
         let header = range.map(|span| format!("bytes={}-{}", span.start, span.end() - 1));
         let request = self.0.client.get_object().bucket(bucket).key(key).set_range(header);
-        let mut answer = call(Verb::Get, place, cancel, request.send()).await?;
+        let mut answer = ask_once(question, request.send()).await?;
         let found = answer
             .content_length
             .and_then(|len| u64::try_from(len).ok())
@@ -211,15 +245,34 @@ impl Store {
         key: &str,
         cancel: &CancellationToken,
     ) -> Result<ObjectInfo, ObjectError> {
+        self.head_within(Patience::of_verb(&self.0.retry), bucket, key, cancel).await
+    }
+
+    /// As [`Store::head`], as patient as the caller.
+    pub(crate) async fn head_within(
+        &self,
+        patience: Patience<'_>,
+        bucket: &str,
+        key: &str,
+        cancel: &CancellationToken,
+    ) -> Result<ObjectInfo, ObjectError> {
         let place = place(bucket, key);
+        let question =
+            Question { verb: Verb::Head, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
+        // Some stores take it amiss to be asked for what they do not know.
+        let known = self.0.profile.get().checksum == Some(Checksum::Crc32);
         let request = self.0.client.head_object().bucket(bucket).key(key);
-        let answer = call(Verb::Head, &place, cancel, request.send()).await?;
+        let request = request.set_checksum_mode(known.then_some(ChecksumMode::Enabled));
+        let answer = ask(question, patience, || request.clone().send()).await?;
         let size = answer.content_length.and_then(|len| u64::try_from(len).ok());
+        let whole = answer.checksum_type().is_none_or(|kind| *kind == ChecksumType::FullObject);
+        let crc32 = answer.checksum_crc32().filter(|_| whole).and_then(parse_crc32);
         Ok(ObjectInfo {
             size: size.ok_or_else(|| protocol(Verb::Head, &place))?,
             etag: answer.e_tag,
             last_modified: answer.last_modified.and_then(system_time),
             metadata: answer.metadata.unwrap_or_default().into_iter().collect(),
+            crc32,
         })
     }
 
@@ -235,7 +288,10 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<(), ObjectError> {
         let request = self.0.client.delete_object().bucket(bucket).key(key);
-        match call(Verb::Delete, &place(bucket, key), cancel, request.send()).await {
+        let place = place(bucket, key);
+        let question =
+            Question { verb: Verb::Delete, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
+        match ask(question, Patience::of_removal(&self.0.retry), || request.clone().send()).await {
             Ok(_) | Err(ObjectError::NoSuchKey { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -256,7 +312,7 @@ impl Store {
         let place = place(bucket, prefix);
         let request = self.0.client.list_objects_v2().bucket(bucket).prefix(prefix);
         let request = request.set_continuation_token(from.map(|token| token.0.clone()));
-        let answer = call(Verb::List, &place, cancel, request.send()).await?;
+        let answer = self.ask(Verb::List, &place, cancel, || request.clone().send()).await?;
         let mut objects = Vec::new();
         for object in answer.contents.unwrap_or_default() {
             let size = object.size.and_then(|size| u64::try_from(size).ok());
@@ -280,34 +336,14 @@ pub(crate) fn place(bucket: &str, key: &str) -> String {
     if key.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{key}") }
 }
 
-/// Sends a request, unless the caller cancels first.
-pub(crate) async fn call<T, E>(
-    verb: Verb,
-    place: &str,
-    cancel: &CancellationToken,
-    request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, ObjectError>
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(ObjectError::Cancelled),
-        answer = request => answer.map_err(|error| ObjectError::from_sdk(verb, place, error)),
-    }
-}
-
 pub(crate) fn protocol(verb: Verb, place: &str) -> ObjectError {
     ObjectError::Protocol { verb, place: place.into(), source: None }
 }
 
-/// How long one attempt to send `len` bytes may take: what the slowest link that is worth using needs.
-pub(crate) fn body_timeout(len: u64) -> TimeoutConfig {
-    attempt_timeout(ATTEMPT_TIMEOUT + Duration::from_secs(len / MIN_RATE))
-}
-
-pub(crate) fn attempt_timeout(timeout: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(timeout).build()
+/// How long one attempt to send `len` bytes may take where nothing is known of the line: what the slowest one that is worth using
+/// needs.
+pub(crate) fn body_timeout(len: u64) -> Duration {
+    ATTEMPT_TIMEOUT + Duration::from_secs(len / MIN_RATE)
 }
 
 pub(crate) fn system_time(time: DateTime) -> Option<SystemTime> {

@@ -101,7 +101,6 @@ async fn start_local(folder: &Path, stop: &CancellationToken) -> Result<(Store, 
         endpoint_url: Some(endpoint),
         region: Some(file.region),
         credentials: Some(Credentials::new(file.access_key, file.secret_key)),
-        force_path_style: Some(true),
         ..StoreConfig::default()
     })
     .await?;

@@ -14,21 +14,21 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A running server; killed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
 
 impl Process {
     /// Starts it.
-    pub(super) fn start(command: &mut Command) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let name = name(command);
         let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {name}"))?;
         Ok(Self { child, name })
     }
 
     /// The first line of its standard output, which must be piped. `None` if it ended before.
-    pub(super) fn first_line(&mut self) -> Option<String> {
+    pub(crate) fn first_line(&mut self) -> Option<String> {
         let mut line = String::new();
         // What comes after the first line is not read, and would block a server that says much. Ours says one line.
         BufReader::new(self.child.stdout.as_mut()?).read_line(&mut line).ok()?;
@@ -36,7 +36,7 @@ impl Process {
     }
 
     /// Asks it to end, and waits until it has.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let asked = Instant::now();
         while self.child.try_wait()?.is_none() {

@@ -15,6 +15,7 @@ use reqwest::header::{
 use super::fault::{Failure, HttpFault};
 use crate::error::printable;
 use crate::limits::MAX_ERROR_BODY;
+use crate::retry::parse_retry_after;
 
 /// What must not change while an object is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +123,7 @@ pub(super) fn unsatisfied_len(headers: &HeaderMap) -> Option<u64> {
 /// What an answer that is neither 200, 206 nor 416 means. Reads some of its body.
 pub(super) async fn refusal(mut response: Response, expires_at: Option<SystemTime>) -> Failure {
     let status = response.status().as_u16();
-    let retry_after = text(response.headers(), RETRY_AFTER).as_deref().and_then(number);
+    let retry_after = text(response.headers(), RETRY_AFTER).as_deref().and_then(parse_retry_after);
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = MAX_ERROR_BODY - body.len();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use disk_convert::SourceFault;
 
-use crate::limits::MAX_PAUSE;
+use crate::limits::MAX_RETRY_AFTER;
 
 /// What a server, or the way to it, did wrong.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +137,8 @@ impl Failure {
     }
 
     /// Not longer than patience lasts.
-    pub(super) fn retry_after(mut self, seconds: Option<u64>) -> Self {
-        self.retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(6 * MAX_PAUSE));
+    pub(super) fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait.map(|wait| wait.min(MAX_RETRY_AFTER));
         self
     }
 

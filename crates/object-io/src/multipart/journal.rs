@@ -352,7 +352,6 @@ impl Begun {
     pub(crate) fn new(
         endpoint: String,
         upload: &crate::store::UploadId,
-        checksummed: bool,
         plan: super::PartPlan,
         of: UploadOf,
     ) -> Self {
@@ -362,7 +361,6 @@ impl Begun {
             bucket: upload.bucket.to_string(),
             key: upload.key.to_string(),
             upload_id: upload.id.to_string(),
-            checksummed,
             len: plan.len,
             part_len: plan.part_len,
             of,

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::{Begun, Journal, UploadOf};
 use super::{MultipartOptions, MultipartSink, OpenUpload, PartPlan, UploadedObject, abort_now, crc};
-use crate::store::{PartSent, Store, UploadId, base64_crc32, call, place, protocol};
-use crate::{ObjectError, Verb};
+use crate::ObjectError;
+use crate::retry::Patience;
+use crate::store::{ListedPart, PartSent, Store, UploadId, place};
 
 /// How an upload stands that has a journal.
 #[derive(Debug)]
@@ -82,12 +83,12 @@ impl MultipartSink {
             let id = begun.id();
             let restart = match begun.restart(plan, &of) {
                 Some(restart) => restart,
-                None => match store.list_parts(&id, cancel).await {
+                None => match store.list_parts(&id, || Patience::of_verb(&store.0.retry), cancel).await {
                     Ok(listed) => {
                         let trusted = agreed(known.parts, &listed, plan);
                         let bytes = trusted.values().map(|part| part.len).sum();
                         let parts = trusted.len();
-                        let mut sink = Self::over(store, id, plan, begun.checksummed, options, cancel);
+                        let mut sink = Self::over(store, id, plan, options, cancel);
                         sink.resumed = trusted;
                         sink.journal = Some(journal.clone());
                         return Ok(Resumed::Sink(sink.into(), Progress::Continued { parts, bytes }));
@@ -112,8 +113,7 @@ impl MultipartSink {
             progress = Progress::Restarted(restart);
         }
         let mut sink = Self::create(store, bucket, key, len, options, cancel).await?;
-        let checksummed = *sink.checksummed.get_mut();
-        let begun = Begun::new(store.endpoint(), &sink.upload.id, checksummed, plan, of);
+        let begun = Begun::new(store.endpoint(), &sink.upload.id, plan, of);
         let noted = journal.clone();
         // Syncs. A panic there would have been told.
         let _ = tokio::task::spawn_blocking(move || noted.begin(begun)).await;
@@ -125,12 +125,11 @@ impl MultipartSink {
         store: &Store,
         id: UploadId,
         plan: PartPlan,
-        checksummed: bool,
         options: MultipartOptions,
         cancel: &CancellationToken,
     ) -> Self {
         let name = id.place().into();
-        Self::new(OpenUpload::new(store.clone(), id), name, plan, checksummed, options, cancel)
+        Self::new(OpenUpload::new(store.clone(), id), name, plan, options, cancel)
     }
 }
 
@@ -178,18 +177,19 @@ impl Begun {
 /// The parts that both know, and know the same of.
 fn agreed(
     mut journalled: BTreeMap<u32, PartSent>,
-    listed: &BTreeMap<u32, ListedPart>,
+    listed: &[ListedPart],
     plan: PartPlan,
 ) -> BTreeMap<u32, PartSent> {
     journalled.retain(|number, part| {
         let start = u64::from(*number).checked_sub(1).map(|index| index.saturating_mul(plan.part_len));
         let planned = start.map(|start| plan.len.saturating_sub(start).min(plan.part_len));
-        listed.get(number).is_some_and(|listed| {
+        let found = listed.binary_search_by_key(number, |listed| listed.number).ok();
+        found.and_then(|index| listed.get(index)).is_some_and(|listed| {
             // Some stores leave the quotes out in lists.
             listed.etag.trim_matches('"') == part.etag.trim_matches('"')
-                && listed.len == part.len
+                && listed.size == part.len
                 && planned == Some(part.len)
-                && listed.crc32.as_ref().is_none_or(|sum| *sum == base64_crc32(part.crc32))
+                && listed.crc32.is_none_or(|sum| sum == part.crc32)
         })
     });
     journalled
@@ -219,55 +219,12 @@ async fn completed(
     Ok((ours && stored.size == len).then_some(UploadedObject { etag, size: len, crc32 }))
 }
 
-/// What a store says of a part.
-#[derive(Debug, Clone)]
-struct ListedPart {
-    etag: String,
-    len: u64,
-    /// As it travels, in base64.
-    crc32: Option<String>,
-}
-
 impl Store {
     /// What errors and journals call this store: its URL, or the region of AWS. No secret.
     pub fn endpoint(&self) -> String {
         match &self.0.endpoint {
             Some(url) => url.as_str().to_owned(),
             None => format!("aws:{}", self.0.region),
-        }
-    }
-
-    /// Lists the parts of an upload, all pages of it.
-    async fn list_parts(
-        &self,
-        upload: &UploadId,
-        cancel: &CancellationToken,
-    ) -> Result<BTreeMap<u32, ListedPart>, ObjectError> {
-        let place = upload.place();
-        let mut parts = BTreeMap::new();
-        let mut marker = None;
-        loop {
-            let request =
-                self.0.client.list_parts().bucket(&*upload.bucket).key(&*upload.key).upload_id(&*upload.id);
-            let request = request.set_part_number_marker(marker.clone());
-            let answer = call(Verb::Upload, &place, cancel, request.send()).await?;
-            for part in answer.parts.unwrap_or_default() {
-                let number = part.part_number.and_then(|number| u32::try_from(number).ok());
-                let len = part.size.and_then(|size| u64::try_from(size).ok());
-                // A part of which the store does not say enough is sent again.
-                if let (Some(number), Some(len), Some(etag)) = (number, len, part.e_tag) {
-                    parts.insert(number, ListedPart { etag, len, crc32: part.checksum_crc32 });
-                }
-            }
-            if !answer.is_truncated.unwrap_or(false) {
-                return Ok(parts);
-            }
-            let next = answer.next_part_number_marker;
-            // A marker that does not move would give the same page for ever.
-            if next.is_none() || next == marker {
-                return Err(protocol(Verb::Upload, &place));
-            }
-            marker = next;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A store over a folder that ends with the test.
+//! A store over a folder that ends with the test, or one that is there already.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,10 @@ pub(crate) struct Local {
     pub(crate) store: Store,
     pub(crate) endpoint: String,
     pub(crate) never: CancellationToken,
+    config: StoreConfig,
     shutdown: CancellationToken,
-    served: JoinHandle<()>,
-    _dir: TempDir,
+    served: Option<JoinHandle<()>>,
+    _dir: Option<TempDir>,
 }
 
 impl Local {
@@ -37,13 +38,36 @@ impl Local {
         let store = Store::connect(config_for(&endpoint)).await.unwrap();
         let never = CancellationToken::new();
         store.create_bucket_if_missing(BUCKET, &never).await.unwrap();
-        Self { store, endpoint, never, shutdown, served, _dir: dir }
+        let config = config_for(&endpoint);
+        Self { store, endpoint, never, config, shutdown, served: Some(served), _dir: Some(dir) }
+    }
+
+    /// The store that `UPLOAD_SUITE_ENDPOINT` names, with keys and region of the AWS variables; else as [`Local::start`].
+    pub(crate) async fn under_test() -> Self {
+        let Ok(endpoint) = std::env::var("UPLOAD_SUITE_ENDPOINT") else { return Self::start().await };
+        let config = StoreConfig { endpoint_url: Some(endpoint.clone()), ..StoreConfig::default() };
+        let store = Store::connect(config.clone()).await.unwrap();
+        let never = CancellationToken::new();
+        store.create_bucket_if_missing(BUCKET, &never).await.unwrap();
+        let shutdown = CancellationToken::new();
+        Self { store, endpoint, never, config, shutdown, served: None, _dir: None }
+    }
+
+    /// What reaches the same store by another address.
+    pub(crate) fn config_by(&self, endpoint: &str) -> StoreConfig {
+        StoreConfig { endpoint_url: Some(endpoint.into()), ..self.config.clone() }
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.endpoint.trim_start_matches("http://").parse().unwrap()
     }
 
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         drop(self.store);
-        self.served.await.unwrap();
+        if let Some(served) = self.served {
+            served.await.unwrap();
+        }
     }
 }
 

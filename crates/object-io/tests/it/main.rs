@@ -9,4 +9,5 @@ mod multipart;
 mod presigned;
 mod ranges;
 mod resume;
+mod suite;
 mod verbs;

@@ -1,10 +1,11 @@
 //! Uploads in parts: what is stored, and what is left behind.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use disk_convert::{Part, PartSize, Payload, Sink, SinkFault};
-use object_io::{MultipartOptions, MultipartSink, ObjectError, Store};
+use object_io::{MultipartOptions, MultipartSink, ObjectError, RetryOptions, Store, StoreConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::hostile::{Answer, Hostile};
@@ -13,7 +14,7 @@ use crate::local::{BUCKET, Local, config_for, metadata, noise};
 const PART: u64 = 16 << 20;
 
 /// Cuts `object` into parts as an engine would; parts that are zero throughout are sent as such.
-fn parts(object: &Bytes) -> Vec<Part> {
+pub(crate) fn parts(object: &Bytes) -> Vec<Part> {
     let mut parts = Vec::new();
     for offset in (0..object.len()).step_by(usize::try_from(PART).unwrap()) {
         let bytes = object.slice(offset..object.len().min(offset + usize::try_from(PART).unwrap()));
@@ -30,7 +31,7 @@ async fn create(local: &Local, len: u64) -> MultipartSink {
     MultipartSink::create(&local.store, BUCKET, "disk", len, options, &local.never).await.unwrap()
 }
 
-async fn uploads(store: &Store) -> usize {
+pub(crate) async fn uploads(store: &Store) -> usize {
     store.list_uploads(BUCKET, "", &CancellationToken::new()).await.unwrap().len()
 }
 
@@ -305,6 +306,73 @@ async fn a_completion_whose_answer_was_lost_is_recognised() {
     }
 }
 
+/// Complete fails in all attempts. What the store then shows decides: the object is there, or it is not and cannot come to be, or
+/// nobody knows, which is said.
+#[tokio::test]
+async fn a_completion_that_is_never_answered_is_looked_for() {
+    const PART_ETAG: &str = "\"900150983cd24fb0d6963f7d28e17f72\"";
+    const OURS: Option<&str> = Some("\"af5da9f45af7a300e3aded972f8ff687-1\"");
+    const OTHER: Option<&str> = Some("\"another-1\"");
+    for (before_abort, abort, after_abort, expected) in [
+        (None, 204, None, Err("the store failed")),
+        (OTHER, 204, OTHER, Err("the store failed")),
+        (OURS, 204, OURS, Ok(())),
+        (None, 404, OURS, Ok(())),
+        (None, 404, None, Err("the store failed")),
+        (None, 404, OTHER, Err("not known whether")),
+        (None, 503, None, Err("not known whether")),
+    ] {
+        let aborted = AtomicBool::new(false);
+        let server = Hostile::start(move |request, _| match (request.method(), request.target()) {
+            ("POST", target) if target.contains("uploads") => Answer::new(200).body(CREATED),
+            ("PUT", _) => {
+                let crc32 = request.header("x-amz-checksum-crc32").unwrap();
+                Answer::new(200).header("ETag", PART_ETAG).header("x-amz-checksum-crc32", crc32)
+            }
+            ("POST", _) => s3_error(500, "InternalError"),
+            ("DELETE", target) if target.contains("uploadId") => {
+                aborted.store(true, Ordering::Relaxed);
+                match abort {
+                    204 => Answer::new(204),
+                    404 => s3_error(404, "NoSuchUpload"),
+                    status => s3_error(status, "SlowDown"),
+                }
+            }
+            ("HEAD", _) => {
+                let etag = if aborted.load(Ordering::Relaxed) { after_abort } else { before_abort };
+                let head =
+                    |etag| Answer::new(200).header("Content-Length", "3").header("ETag", etag).no_length();
+                etag.map_or_else(|| Answer::new(404), head)
+            }
+            _ => s3_error(405, "MethodNotAllowed"),
+        })
+        .await;
+        let never = CancellationToken::new();
+        let retry = RetryOptions {
+            first_pause: Duration::from_millis(1),
+            outage: Duration::from_millis(100),
+            ..RetryOptions::default()
+        };
+        let config = StoreConfig { retry, ..config_for(&server.origin) };
+        let store = Store::connect(config).await.unwrap();
+        let options = MultipartOptions::default();
+        let sink = MultipartSink::create(&store, BUCKET, "disk", 3, options, &never).await.unwrap();
+        sink.put(Part { number: 0, offset: 0, payload: Payload::Data("abc".into()) }).await.unwrap();
+        let done = sink.finish(3).await.map(drop).map_err(|error| chain(&error));
+        match (&done, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(said), Err(expected)) => assert!(said.contains(expected), "{said}"),
+            _ => panic!("{before_abort:?} {abort} {after_abort:?}: {done:?}"),
+        }
+        // Whatever was found there, it is not ours to remove.
+        assert_eq!(server.count(is_removal), 0);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}; ")).collect()
+}
+
 /// A store that makes the object, slowly, and then gives `head` to whoever asks for it.
 async fn slow_to_complete(head: u16) -> (Hostile, Store) {
     let server = Hostile::start(move |request, _| match (request.method(), request.target()) {
@@ -360,7 +428,10 @@ async fn a_part_is_sent_again_after_503_and_aborted_after_403() {
     let server = Hostile::start(|request, seen| match (request.method(), request.target()) {
         ("POST", target) if target.contains("uploads") => Answer::new(200).body(CREATED),
         ("PUT", target) if target.contains("partNumber=1&") && seen < 3 => s3_error(503, "SlowDown"),
-        ("PUT", target) if target.contains("partNumber=1&") => Answer::new(200).header("ETag", "\"p\""),
+        ("PUT", target) if target.contains("partNumber=1&") => {
+            let crc32 = request.header("x-amz-checksum-crc32").unwrap();
+            Answer::new(200).header("ETag", "\"p\"").header("x-amz-checksum-crc32", crc32)
+        }
         ("PUT", _) => s3_error(403, "AccessDenied"),
         _ => Answer::new(204),
     })

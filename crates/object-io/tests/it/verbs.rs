@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use disk_image::Span;
 use futures_util::{StreamExt as _, stream};
-use object_io::{Credentials, ObjectError, PutOptions, Store};
+use object_io::{Checksum, Credentials, ObjectError, PutOptions, Store, StoreConfig, StoreProfile};
 use tokio_util::sync::CancellationToken;
 
 use crate::hostile::{Answer, Hostile};
@@ -99,7 +99,7 @@ async fn a_bucket_is_created_once() {
 async fn wrong_keys_are_denied_and_not_shown() {
     let local = Local::start().await;
     let credentials = Some(Credentials::new("test-access-key", "not-the-secret"));
-    let config = object_io::StoreConfig { credentials, ..config_for(&local.endpoint) };
+    let config = StoreConfig { credentials, ..config_for(&local.endpoint) };
     let store = Store::connect(config).await.unwrap();
     let denied = store.get(BUCKET, "k", None, &local.never).await.unwrap_err();
     assert!(matches!(denied, ObjectError::AccessDenied { .. }), "{denied:?}");
@@ -173,4 +173,35 @@ async fn another_region_is_named() {
     let error = store.get(BUCKET, "k", None, &CancellationToken::new()).await.unwrap_err();
     let ObjectError::WrongRegion { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().contains("eu-north-1"), "{source}");
+}
+
+#[tokio::test]
+async fn a_probe_finds_out_what_the_store_can_do_and_leaves_nothing() {
+    let local = Local::start().await;
+    let profile = local.store.probe(BUCKET, "probe", &local.never).await.unwrap();
+    // As local-store's own documentation has it.
+    let told =
+        "checksum=crc32,payload=unsigned,etag=md5,part-copy=yes,conditional-put=yes,conditional-complete=yes";
+    assert_eq!(profile, told.parse().unwrap());
+    assert_eq!(local.store.profile(), profile);
+    assert!(local.store.head(BUCKET, "probe", &local.never).await.unwrap_err().is_not_found());
+    assert_eq!(local.store.list_uploads(BUCKET, "", &local.never).await.unwrap(), []);
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_learned_is_remembered_for_the_endpoint() {
+    let local = Local::start().await;
+    let memory = tempfile::tempdir().unwrap();
+    let config = || StoreConfig { memory: Some(memory.path().join("stores")), ..config_for(&local.endpoint) };
+    let store = Store::connect(config()).await.unwrap();
+    assert_eq!(store.profile(), StoreProfile::default());
+    let profile = store.probe(BUCKET, "probe", &local.never).await.unwrap();
+    assert_eq!(Store::connect(config()).await.unwrap().profile(), profile);
+    // What the command says comes first.
+    let store_profile = "checksum=md5".parse().unwrap();
+    let told = Store::connect(StoreConfig { store_profile, ..config() }).await.unwrap();
+    assert_eq!(told.profile().checksum, Some(Checksum::Md5));
+    drop((store, told));
+    local.stop().await;
 }

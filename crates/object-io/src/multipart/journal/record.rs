@@ -39,8 +39,6 @@ pub struct Begun {
     pub key: String,
     /// Names the upload in the store.
     pub upload_id: String,
-    /// The store keeps a CRC32 of the object.
-    pub(crate) checksummed: bool,
     /// Length of the object in bytes.
     pub len: u64,
     /// Length of all parts but the last, bytes.
@@ -115,7 +113,7 @@ impl Known {
         match record {
             Record::Begun(begun) => return Self { begun: Some(*begun), ..Self::default() },
             Record::Part(PartRecord { number, etag, crc32, len }) => {
-                self.parts.insert(number, PartSent { etag: etag.into(), crc32, len });
+                self.parts.insert(number, PartSent { etag: etag.into(), crc32, len, md5: None });
             }
             Record::Done(done) => self.done = Some(done),
         }
@@ -172,7 +170,6 @@ mod tests {
             bucket: "bucket".to_owned(),
             key,
             upload_id: "id".to_owned(),
-            checksummed: true,
             len,
             part_len: 16 << 20,
             of: UploadOf {
