@@ -235,6 +235,27 @@ async fn a_failure_keeps_the_upload_and_a_cancel_does_not() {
 
 const CREATED: &str = "<InitiateMultipartUploadResult><Bucket>images</Bucket><Key>disk</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>";
 
+#[tokio::test]
+async fn an_upload_that_cannot_be_aborted_stays_in_its_journal() {
+    let server = Hostile::start(|request, _| match request.method() {
+        "POST" => Answer::new(200).body(CREATED),
+        _ => Answer::new(403).body("<Error><Code>AccessDenied</Code></Error>"),
+    })
+    .await;
+    let (store, dir) =
+        (Store::connect(config_for(&server.origin)).await.unwrap(), tempfile::tempdir().unwrap());
+    let (journal, cancel) = (journal(dir.path(), &store), CancellationToken::new());
+    let resumed = resume(&store, &journal, PART, of("1"), &cancel).await.unwrap();
+    let Resumed::Sink(sink, _) = resumed else { panic!("{resumed:?}") };
+    cancel.cancel();
+    // `convert` aborts what did not finish.
+    sink.finish(PART as u64).await.unwrap_err();
+    sink.abort().await;
+    drop(sink);
+    drop(journal);
+    assert_eq!(Journal::upload_ids(dir.path()), ["u1"]);
+}
+
 fn page(parts: &[(u32, &str, Option<&str>)], next: Option<u32>) -> Answer {
     let parts: String = parts
         .iter()
