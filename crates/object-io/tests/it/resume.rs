@@ -77,6 +77,14 @@ async fn finish(local: &Local, sink: MultipartSink, object: &Bytes) -> UploadedO
     done
 }
 
+/// As a kill before it was written.
+fn cut_last_record(dir: &Path) {
+    let file = std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read(&file).unwrap();
+    let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    std::fs::write(&file, &text[..=last]).unwrap();
+}
+
 #[tokio::test]
 async fn an_upload_goes_on_with_the_parts_that_it_has() {
     let (local, dir) = (Local::start().await, tempfile::tempdir().unwrap());
@@ -187,11 +195,7 @@ async fn an_object_whose_completion_was_not_noted_is_recognised() {
     let (sent, _) = sink(&local, &first, object.len(), of("1")).await;
     let done = finish(&local, sent, &object).await;
     drop(first);
-    // Without its last record.
-    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-    let text = std::fs::read(&file).unwrap();
-    let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
-    std::fs::write(&file, &text[..=last]).unwrap();
+    cut_last_record(dir.path());
 
     let second = journal(dir.path(), &local.store);
     assert!(second.made(&done.etag) && !second.made("\"other\""));
@@ -206,6 +210,33 @@ async fn an_object_whose_completion_was_not_noted_is_recognised() {
     again.abort().await;
     assert!(second.give_up(&local.store).await);
     assert!(ids(&local.store).await.is_empty());
+    local.stop().await;
+}
+
+/// A compressed object: its parts were planned for more than it came to.
+#[tokio::test]
+async fn a_shorter_object_is_recognised_too() {
+    let (local, dir) = (Local::start().await, tempfile::tempdir().unwrap());
+    let object = Bytes::from(noise(PART + 1));
+    let shorter =
+        || MultipartOptions { metadata: metadata(), may_be_shorter: true, ..MultipartOptions::default() };
+    let most = 3 * PART as u64;
+    let first = journal(dir.path(), &local.store);
+    let begun =
+        MultipartSink::resume(&local.store, BUCKET, KEY, most, shorter(), &first, of("1"), &local.never);
+    let Resumed::Sink(sent, _) = begun.await.unwrap() else { panic!("there was nothing before") };
+    let done = finish(&local, *sent, &object).await;
+    drop(first);
+    cut_last_record(dir.path());
+
+    let second = journal(dir.path(), &local.store);
+    assert!(second.made(&done.etag) && !second.made("\"other\""));
+    let again =
+        MultipartSink::resume(&local.store, BUCKET, KEY, most, shorter(), &second, of("1"), &local.never);
+    match again.await.unwrap() {
+        Resumed::Done(found) => assert_eq!(found, done),
+        Resumed::Sink(..) => panic!("there is nothing left to send"),
+    }
     local.stop().await;
 }
 
