@@ -225,6 +225,10 @@ pub(crate) async fn put(
             (Existing::Reuse | Existing::ReuseOrReplace, true) => {
                 tracing::info!("{to} holds this disk already");
                 // What was begun in its place is of no more use.
+    if let Some(journal) = journal.filter(|_| !put.temporary) {
+        // Whatever an earlier run wanted it for: `cleanup` would remove it.
+        journal.keep_object();
+    }
                 if let Some(journal) = journal.filter(|_| !ours) {
                     journal.give_up(store).await;
                 }

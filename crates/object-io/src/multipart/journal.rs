@@ -200,6 +200,18 @@ impl Journal {
         }
     }
 
+    /// Notes that the object is to stay, even if the upload was begun for one that is to be removed.
+    pub fn keep_object(&self) {
+        let was_temporary = match &mut self.lock().begun {
+            Some(begun) => std::mem::replace(&mut begun.of.temporary, false),
+            None => false,
+        };
+        if was_temporary {
+            self.append(&Record::Kept);
+            self.keep(|file| file.sync_data());
+        }
+    }
+
     /// Forgets what was known, and removes the file. Also where that fails nothing more is written.
     pub fn remove(&self) {
         let mut known = self.lock();
