@@ -18,15 +18,13 @@ fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
 /// Leaves an upload and its journal.
 fn killed(bench: &Bench, cloud: &Cloud, key: &str) {
     bench.raw("large", 200 * MIB, &[(4096, &noise(190 * MIB, 3))]);
-    let before = cloud.uploads(BUCKET).len();
+    let noted = || bench.journals().iter().filter(|path| path.metadata().is_ok_and(|m| m.len() > 0)).count();
+    let before = noted();
     let to = format!("s3://{BUCKET}/{key}");
     let mut command = bench.command(["upload", "large", &to, "--to", "raw", "--memory", "32MiB"]);
     cloud.tell(&mut command);
     let mut child = command.spawn().unwrap();
-    until("an upload is journalled", || {
-        cloud.uploads(BUCKET).len() > before
-            && bench.journals().iter().any(|path| path.metadata().is_ok_and(|m| m.len() > 0))
-    });
+    until("an upload is journalled", || noted() > before);
     child.kill().unwrap();
     child.wait().unwrap();
 }
