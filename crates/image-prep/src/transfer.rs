@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use disk_convert::{ConvertError, Disk, GuestDigest, Packed, Sink, Summary, digest, least_memory};
+use disk_convert::{
+    ConvertError, Disk, GuestDigest, Packed, Sink, Summary, digest, least_memory, least_memory_to_pack,
+};
 use object_io::limits::PART_LEN;
 use object_io::{
     Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Store,
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Form, IfExists, LayoutArgs, StoreArgs};
 use crate::context::Context;
 use crate::error::Error;
-use crate::product::{LAYOUT, Product, form_name, prepare};
+use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
 use crate::resume;
 
 /// Metadata of an object: the guest digest of the disk in it.
@@ -134,7 +136,13 @@ pub(crate) async fn lay_out(
     let product = prepare(context, disk, form, layout).await?;
     let len = product.layout.max_len();
     let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
-    check(&product.disk, plan.part_len)?;
+    match &product.layout {
+        Layout::Map(_) => check(&product.disk, plan.part_len)?,
+        Layout::Packed(layout) => match least_memory_to_pack(&product.disk, &**layout, plan.part_len) {
+            needed if memory < needed => return Err(ConvertError::Budget { memory, needed }.into()),
+            _ => {}
+        },
+    }
     Ok(Prepared { product, plan })
 }
 
@@ -217,6 +225,10 @@ pub(crate) async fn put(
 ) -> Result<Uploaded, Error> {
     let Prepared { product, plan } = prepared;
     let (to, journal) = (put.to, put.journal);
+    if let Some(journal) = journal.filter(|_| !put.temporary) {
+        // Whatever an earlier run wanted it for: `cleanup` would remove it.
+        journal.keep_object();
+    }
     let found = find(context, store, to).await?;
     let ours = found.as_ref().is_some_and(|found| made_here(journal, found));
     if let Some(found) = found {
@@ -225,10 +237,6 @@ pub(crate) async fn put(
             (Existing::Reuse | Existing::ReuseOrReplace, true) => {
                 tracing::info!("{to} holds this disk already");
                 // What was begun in its place is of no more use.
-    if let Some(journal) = journal.filter(|_| !put.temporary) {
-        // Whatever an earlier run wanted it for: `cleanup` would remove it.
-        journal.keep_object();
-    }
                 if let Some(journal) = journal.filter(|_| !ours) {
                     journal.give_up(store).await;
                 }
