@@ -210,8 +210,13 @@ fn made_here(journal: Option<&Arc<Journal>>, found: &ObjectInfo) -> bool {
 }
 
 /// What is recorded with an object.
-pub(crate) fn metadata(digest: GuestDigest, form: Form, layout: &LayoutArgs) -> BTreeMap<String, String> {
-    let form = form_name(form, layout);
+pub(crate) fn metadata(
+    disk: &Disk,
+    digest: GuestDigest,
+    form: Form,
+    layout: &LayoutArgs,
+) -> BTreeMap<String, String> {
+    let form = form_name(disk, form, layout);
     BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form)])
 }
 
