@@ -34,7 +34,7 @@ pub use error::{ConvertError, SinkError, SinkFault, SourceError, SourceFault};
 pub use file::{DeviceSink, FileSink, FileSource};
 pub use memory::{MemorySink, MemorySource};
 pub use options::{Counters, DEFAULT_MEMORY, Options};
-pub use pack::{Packed, pack};
+pub use pack::{Packed, least_memory_to_pack, pack};
 pub use references::{ReferenceFault, ReferenceFolder, References};
 pub use scan::{SCAN_GRANULARITY, scan};
 pub use sink::{FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, Zeroes};

@@ -23,7 +23,7 @@ use crate::assemble::{Fetched, assemble, to_usize};
 use crate::buffer::{Buffer, BufferPool};
 use crate::convert::{fetch, part_size, reads_and_cost, unless_stopped, worst_cost};
 use crate::{ConvertError, Disk, Options, PartSize, Sink, SinkError, is_zero};
-use stage::{Putter, Stage};
+use stage::{Putter, Stage, open_parts};
 
 /// Guest bytes that one job encodes, at least: what fits the cache, and is long enough that handing it on costs nothing.
 const LEAST_SPAN: u64 = 1 << 20;
@@ -88,13 +88,7 @@ async fn make_parts<L: PackedLayout, S: Sink>(
         return Err(ConvertError::TooManyParts { len, part });
     }
     let span = part_size(disk, LEAST_SPAN, layout.unit_len());
-    let share = Share::of(
-        options,
-        rules.in_flight,
-        part,
-        Stage::<L, S>::open_parts(&layout, part),
-        worst_cost(disk, span),
-    )?;
+    let share = Share::of(options, rules.in_flight, part, open_parts(&layout, part), worst_cost(disk, span))?;
     let stats = disk.image().map().stats();
     options.counters.expect(stats.data + stats.encoded);
 
@@ -159,6 +153,12 @@ async fn make_parts<L: PackedLayout, S: Sink>(
     }
 }
 
+/// The smallest memory in which `layout` packs `disk` into parts of `part` bytes, bytes.
+pub fn least_memory_to_pack<L: PackedLayout>(disk: &Disk, layout: &L, part: u64) -> u64 {
+    let span = part_size(disk, LEAST_SPAN, layout.unit_len());
+    Share::least(part, open_parts(layout, part), worst_cost(disk, span))
+}
+
 /// How the memory is divided, bytes.
 struct Share {
     spans: u64,
@@ -175,7 +175,7 @@ impl Share {
         span: u64,
     ) -> Result<Self, ConvertError> {
         let part = part.next_multiple_of(PAGE);
-        let needed = (open + 1) * part + 2 * span;
+        let needed = Self::least(part, open, span);
         let Some(rest) = options.memory.checked_sub(needed) else {
             return Err(ConvertError::Budget { memory: options.memory, needed });
         };
@@ -183,6 +183,11 @@ impl Share {
         let more = (rest / 2 / part).min((in_flight as u64).saturating_sub(1));
         let parts = (open + 1 + more) * part;
         Ok(Self { spans: options.memory - parts, parts })
+    }
+
+    /// The least that will do: the parts that are begun, one on its way, and two spans.
+    fn least(part: u64, open: u64, span: u64) -> u64 {
+        (open + 1) * part.next_multiple_of(PAGE) + 2 * span
     }
 }
 

@@ -298,14 +298,20 @@ async fn parts_in_flight_are_within_the_budget() {
         let made = pack(&disk, layout, Shared(counting.clone()), &options, &CancellationToken::new()).await;
         assert_eq!(made.unwrap().len.div_ceil(4 * MIB), counting.puts.load(Ordering::SeqCst) as u64);
         let most = counting.most.load(Ordering::SeqCst);
-        assert!(most <= memory / 2 && most >= 4 * MIB, "{most} of {memory}");
+        // All parts may be on their way at the end; two spans are never theirs.
+        assert!(most <= memory - 2 * MIB && most >= 4 * MIB, "{most} of {memory}");
     }
-    let options = Options { memory: 17 * MIB, ..Options::default() };
-    let sink = Counting::new(4 * MIB, usize::MAX, None);
-    let layout = layout(&disk, 65536, Codec::Zstd);
-    let failed = pack(&disk, layout, Shared(sink.clone()), &options, &CancellationToken::new()).await;
-    assert!(matches!(failed, Err(ConvertError::Budget { .. })));
-    assert!(sink.aborted.load(Ordering::SeqCst));
+    let least = least_memory_to_pack(&disk, &layout(&disk, 65536, Codec::Zstd), 4 * MIB);
+    assert!((17 * MIB..=26 * MIB).contains(&least));
+    for memory in [least - 1, least] {
+        let options = Options { memory, ..Options::default() };
+        let sink = Counting::new(4 * MIB, usize::MAX, None);
+        let layout = layout(&disk, 65536, Codec::Zstd);
+        let made = pack(&disk, layout, Shared(sink.clone()), &options, &CancellationToken::new()).await;
+        assert_eq!(made.is_ok(), memory == least);
+        assert!(made.is_ok() || matches!(made, Err(ConvertError::Budget { needed, .. }) if needed == least));
+        assert_eq!(sink.aborted.load(Ordering::SeqCst), memory < least);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,12 +142,14 @@ pub(crate) async fn prepare(
     }
 }
 
-/// The form, and what it depends on.
-pub(crate) fn form_name(form: Form, how: &LayoutArgs) -> String {
+/// The form of an object of `disk`, and what it depends on.
+pub(crate) fn form_name(disk: &Disk, form: Form, how: &LayoutArgs) -> String {
     match (form, how.compress) {
         (Form::Qcow2, None) => format!("qcow2-{}", cluster_size(how)),
         (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
-        (Form::Raw | Form::Source, _) => form.name().to_owned(),
+        // The same disk in another format is another object.
+        (Form::Source, _) => format!("{}-{}", form.name(), disk.image().format()),
+        (Form::Raw, _) => form.name().to_owned(),
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use disk_convert::{ConvertError, Disk, GuestDigest, Packed, Sink, Summary, digest, least_memory};
+use disk_convert::{
+    ConvertError, Disk, GuestDigest, Packed, Sink, Summary, digest, least_memory, least_memory_to_pack,
+};
 use object_io::limits::PART_LEN;
 use object_io::{
     Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Store,
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Form, IfExists, LayoutArgs, StoreArgs};
 use crate::context::Context;
 use crate::error::Error;
-use crate::product::{LAYOUT, Product, form_name, prepare};
+use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
 use crate::resume;
 
 /// Metadata of an object: the guest digest of the disk in it.
@@ -146,7 +148,13 @@ pub(crate) async fn lay_out(
     let product = prepare(context, disk, form, layout).await?;
     let len = product.layout.max_len();
     let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
-    check(&product.disk, plan.part_len)?;
+    match &product.layout {
+        Layout::Map(_) => check(&product.disk, plan.part_len)?,
+        Layout::Packed(layout) => match least_memory_to_pack(&product.disk, &**layout, plan.part_len) {
+            needed if memory < needed => return Err(ConvertError::Budget { memory, needed }.into()),
+            _ => {}
+        },
+    }
     Ok(Prepared { product, plan })
 }
 
@@ -214,8 +222,13 @@ fn made_here(journal: Option<&Arc<Journal>>, found: &ObjectInfo) -> bool {
 }
 
 /// What is recorded with an object.
-pub(crate) fn metadata(digest: GuestDigest, form: Form, layout: &LayoutArgs) -> BTreeMap<String, String> {
-    let form = form_name(form, layout);
+pub(crate) fn metadata(
+    disk: &Disk,
+    digest: GuestDigest,
+    form: Form,
+    layout: &LayoutArgs,
+) -> BTreeMap<String, String> {
+    let form = form_name(disk, form, layout);
     BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form)])
 }
 
@@ -229,6 +242,10 @@ pub(crate) async fn put(
 ) -> Result<Uploaded, Error> {
     let Prepared { product, plan } = prepared;
     let (to, journal) = (put.to, put.journal);
+    if let Some(journal) = journal.filter(|_| !put.temporary) {
+        // Whatever an earlier run wanted it for: `cleanup` would remove it.
+        journal.keep_object();
+    }
     let found = find(context, store, to).await?;
     let ours = found.as_ref().is_some_and(|found| made_here(journal, found));
     if let Some(found) = found {

@@ -35,6 +35,12 @@ fn an_object_that_exists_is_refused_reused_or_replaced() {
         let other = upload(image, &["--if-exists", "reuse", "--to", form]);
         assert!(other.code == 1 && other.stderr.contains("does not say that it holds"), "{other:?}");
     }
+    // The same disk in another format, each as it is.
+    assert_eq!(upload("sample.raw", &["--to", "source"]).code, 0);
+    assert_eq!(upload("sample.raw", &["--to", "source", "--if-exists", "reuse"]).code, 0);
+    bench.ok(["convert", "sample.raw", "sample.qcow2", "--to", "qcow2"]);
+    let other = upload("sample.qcow2", &["--to", "source", "--if-exists", "reuse"]);
+    assert!(other.code == 1 && other.stderr.contains("does not say that it holds"), "{other:?}");
     let replaced = upload("other", &["--if-exists", "replace"]);
     assert_ne!(replaced.json()["etag"], first.json()["etag"]);
     assert_eq!(upload("sample.raw", &[]).json()["etag"], first.json()["etag"], "replaced by default");
@@ -120,6 +126,9 @@ fn a_dry_run_tells_and_sends_nothing() {
         (&request["name"], &request["folderId"], &request["uri"]),
         (&"n".into(), &"f".into(), &object.into())
     );
+    // An operation may read the one while the other is made.
+    let packed = bench.ok([&create[..], &["--compress"]].concat()).json();
+    assert_ne!(packed["object"], json["object"]);
     let of_url = bench.ok([
         "create",
         "--uri",
@@ -158,5 +167,10 @@ fn a_budget_that_holds_no_two_parts_is_refused_before_anything_is_read() {
     );
     assert_eq!(found.code, 2, "{found:?}");
     assert!(found.stderr.contains("cannot hold two parts") && found.stderr.contains("33554432"), "{found:?}");
+    // What is compressed has more parts open at a time, and a forecast says so too.
+    let to = format!("s3://{BUCKET}/k");
+    let packed = ["upload", "sample.raw", &to, "--compress", "--memory", "48MiB", "--dry-run"];
+    let found = run(&bench, &cloud, &packed);
+    assert_eq!(found.code, 2, "{found:?}");
     assert!(cloud.uploads(BUCKET).is_empty() && bench.journals().is_empty());
 }

@@ -284,6 +284,56 @@ fn no_resume_makes_no_journal() {
     line.is_done("k", &run);
 }
 
+/// Its length is not known beforehand, and neither is what any part holds.
+#[test]
+fn a_compressed_upload_goes_on() {
+    let line = Line::new();
+    let upload = || {
+        let to = format!("s3://{BUCKET}/k");
+        let mut command = line.bench.command(["upload", "disk", &to, "--compress", "--memory", "96MiB"]);
+        line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
+        command.spawn().unwrap()
+    };
+    line.proxy.reset();
+    let mut child = upload();
+    until("bytes are sent", || line.proxy.bytes() >= LEN * 2 / 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = line.proxy.parts();
+    line.proxy.reset();
+    let run = finish(upload());
+    let again = line.proxy.parts().iter().filter(|part| first.contains(part)).count();
+    assert!(again < first.len(), "{first:?} {:?}", line.proxy.parts());
+    assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
+    line.bench.ok(["convert", "disk", "packed", "--to", "qcow2", "--compress"]);
+    assert!(line.cloud.object(BUCKET, "k") == fs::read(line.bench.path("packed")).unwrap(), "{run:?}");
+    assert!(line.cloud.uploads(BUCKET).is_empty() && line.bench.journals().is_empty());
+}
+
+/// `cleanup` removes what `create` made for itself, and not what `upload` made of what `create` had begun.
+#[test]
+fn an_upload_of_what_create_began_is_not_temporary() {
+    let line = Line::new();
+    let args = ["create", "disk", "--name", "n", "--bucket", BUCKET, "--key", "k", "--to", "raw"];
+    let mut create = line.bench.command([&args[..], &["--memory", "32MiB"]].concat());
+    line.cloud.tell(&mut create);
+    line.cloud.tell_store_behind(&line.proxy.url(), &mut create);
+    line.proxy.reset();
+    let mut create = create.spawn().unwrap();
+    until("bytes are sent", || line.proxy.bytes() >= LEN / 2);
+    create.kill().unwrap();
+    create.wait().unwrap();
+    let journal = || fs::read_to_string(&line.bench.journals()[0]).unwrap();
+    assert!(journal().contains("\"temporary\":true"));
+    let mut upload = line.command("k", &[]).spawn().unwrap();
+    until("it is noted", || journal().contains("\"kept\""));
+    upload.kill().unwrap();
+    upload.wait().unwrap();
+    let run = line.run("k", &[]);
+    assert!(run.stderr.starts_with("continuing the upload"), "{run:?}");
+    line.is_done("k", &run);
+}
+
 #[test]
 fn create_goes_on_too_and_leaves_nothing() {
     let line = Line::new();

@@ -282,11 +282,13 @@ struct OpenUpload {
     store: Store,
     id: UploadId,
     open: AtomicBool,
+    /// An abort has failed.
+    left: AtomicBool,
 }
 
 impl OpenUpload {
     fn new(store: Store, id: UploadId) -> Self {
-        Self { store, id, open: AtomicBool::new(true) }
+        Self { store, id, open: AtomicBool::new(true), left: AtomicBool::new(false) }
     }
 
     /// It has come to its end: there is nothing left to abort.
@@ -296,13 +298,13 @@ impl OpenUpload {
 
     /// False if it may still be there.
     async fn abort(&self) -> bool {
-        let mut gone = true;
         if self.open.load(Ordering::Acquire) {
-            gone = abort_now(&self.store, &self.id).await;
+            let gone = abort_now(&self.store, &self.id).await;
+            self.left.store(!gone, Ordering::Release);
             // Not before: where this future is dropped, the upload is still open.
             self.close();
         }
-        gone
+        !self.left.load(Ordering::Acquire)
     }
 }
 

@@ -115,12 +115,16 @@ impl Sink for FileSink {
     }
 
     async fn abort(&self) {
-        // What is not on its way to the disk yet is forgotten, so that there is little to wait for.
-        let _ = self.file.set_len(0);
+        // A file that has its name already stays as it is, even if nobody knows whether the name is durable.
+        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if temporary.is_some() {
+            // What is not on its way to the disk yet is forgotten, so that there is little to wait for.
+            let _ = self.file.set_len(0);
+        }
         let flusher = self.flusher.clone();
         let _ = tokio::task::spawn_blocking(move || flusher.stop()).await;
         // Dropping removes the file; that it is gone already is as good.
-        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(temporary);
     }
 }
 
@@ -187,6 +191,18 @@ mod tests {
         // As a mounted file system without fsync for folders would.
         assert_eq!(File::open("/proc").unwrap().sync_all().unwrap_err().kind(), ErrorKind::InvalidInput);
         sync_name(Path::new("/proc"), &file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_its_name_is_not_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let sink = FileSink::create(&path, 3).unwrap();
+        sink.put(Part { number: 0, offset: 0, payload: Payload::Data("abc".into()) }).await.unwrap();
+        sink.finish(3).await.unwrap();
+        // As after a folder that could not be synced once the file was in it.
+        sink.abort().await;
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
     }
 
     #[test]

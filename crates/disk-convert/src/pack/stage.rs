@@ -38,6 +38,14 @@ pub(super) struct Stage<'a, L, S> {
     admission: &'a mut Admission,
 }
 
+/// How many parts may be open at a time: the one that is being filled, one that begins inside the head, and those of a gap, which
+/// is shorter than a unit.
+pub(super) fn open_parts<L: PackedLayout>(layout: &L, part: u64) -> u64 {
+    let unit = layout.unit_len();
+    let of_gap = if part.is_multiple_of(unit) { 1 } else { unit.div_ceil(part) + 1 };
+    2 + of_gap
+}
+
 impl<'a, L: PackedLayout, S: Sink> Stage<'a, L, S> {
     /// An empty object, in parts of `part` bytes.
     pub(super) fn new(layout: L, part: u64, putter: Putter<S>, admission: &'a mut Admission) -> Self {
@@ -50,14 +58,6 @@ impl<'a, L: PackedLayout, S: Sink> Stage<'a, L, S> {
             putter,
             admission,
         }
-    }
-
-    /// How many parts may be open at a time: the one that is being filled, one that begins inside the head, and those of a gap, which
-    /// is shorter than a unit.
-    pub(super) fn open_parts(layout: &L, part: u64) -> u64 {
-        let unit = layout.unit_len();
-        let of_gap = if part.is_multiple_of(unit) { 1 } else { unit.div_ceil(part) + 1 };
-        2 + of_gap
     }
 
     /// Gives frames their places.

@@ -154,8 +154,9 @@ impl Cleanup<'_> {
         let Some((bucket, prefix)) = self.place else { return Ok(Vec::new()) };
         // Of uploads that no journal knows, only the key says whose they are.
         let prefix = if prefix.is_empty() { KEY_PREFIX } else { prefix };
-        let journalled = self.folder.as_ref().map(|folder| Journal::upload_ids(folder)).unwrap_or_default();
         let uploads = self.store.list_uploads(bucket, prefix, &self.context.cancel).await?;
+        // Afterwards: what is begun meanwhile is in one of the journals by now.
+        let journalled = self.folder.as_ref().map(|folder| Journal::upload_ids(folder)).unwrap_or_default();
         let is_known = |id: &str| {
             known
                 .iter()
@@ -174,11 +175,8 @@ impl Cleanup<'_> {
             .collect())
     }
 
-    /// True if it is younger than what is to be removed. What is from the future, where clocks disagree, is young.
     fn is_young(&self, changed: Option<SystemTime>) -> bool {
-        let wanted = self.args.older_than.0;
-        changed
-            .is_some_and(|changed| wanted > Duration::ZERO && changed.elapsed().unwrap_or_default() < wanted)
+        is_younger(self.args.older_than.0, changed)
     }
 
     /// False, and told, if something of it may be left.
@@ -246,6 +244,12 @@ impl Cleanup<'_> {
     }
 }
 
+/// True if it is younger than what is to be removed. What is from the future, where clocks disagree, is young, and so is what
+/// nobody knows the age of.
+fn is_younger(wanted: Duration, changed: Option<SystemTime>) -> bool {
+    wanted > Duration::ZERO && changed.is_none_or(|changed| changed.elapsed().unwrap_or_default() < wanted)
+}
+
 fn kind(item: &Item) -> &'static str {
     match &item.what {
         What::Journalled(_, _, Some(_)) => "object",
@@ -264,4 +268,25 @@ fn ask(count: usize) -> Result<bool, Error> {
     let asked = write!(err, "remove {count}? [y/N] ").and_then(|()| err.flush());
     let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
     Ok(answered.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_young_is_left_alone() {
+        let (day, hour) = (Duration::from_secs(86400), Duration::from_secs(3600));
+        let now = SystemTime::now();
+        for (wanted, changed, young) in [
+            (day, Some(now - day - hour), false),
+            (day, Some(now - hour), true),
+            (day, Some(now + hour), true),
+            (day, None, true),
+            (Duration::ZERO, Some(now + hour), false),
+            (Duration::ZERO, None, false),
+        ] {
+            assert_eq!(is_younger(wanted, changed), young, "{wanted:?} {changed:?}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::open::open;
-use crate::product::check_form;
+use crate::product::{check_form, form_name};
 use crate::sizes::min_disk_size;
 use crate::transfer::{Existing, KEY_PREFIX, Put};
 use crate::{resume, service, show, transfer, url_policy};
@@ -150,7 +150,9 @@ fn object(
     let key = match &args.key {
         Some(key) => key.clone(),
         None => {
-            let (digest, request) = (&content[..16], request::key(fields, content, 0)?.simple().to_string());
+            // Clusters and compression too: an operation may still read what an earlier command made with others.
+            let made = format!("{content} {}", form_name(disk, args.upload.to, &args.layout));
+            let (digest, request) = (&content[..16], request::key(fields, &made, 0)?.simple().to_string());
             let suffix = match args.upload.to {
                 Form::Qcow2 => "qcow2".to_owned(),
                 Form::Raw => "raw".to_owned(),
@@ -199,7 +201,7 @@ impl Create<'_> {
         };
         let put = Put {
             to: &object,
-            metadata: transfer::metadata(digest, form, &args.layout),
+            metadata: transfer::metadata(disk, digest, form, &args.layout),
             existing: Existing::typed(args.if_exists, Existing::ReuseOrReplace),
             journal: journal.as_ref(),
             temporary: !args.keep_object,

@@ -47,7 +47,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     transfer::refuse_existing(context, store, to, existing, journal.as_ref()).await?;
     let prepared = transfer::lay_out(context, Some(store), disk, &to.to_string(), form, &args.layout).await?;
     let summary = transfer::read(context, disk).await?;
-    let metadata = transfer::metadata(summary.guest_digest, form, &args.layout);
+    let metadata = transfer::metadata(disk, summary.guest_digest, form, &args.layout);
     let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
     let uploaded = transfer::put(context, store, prepared, put).await?;
     let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
@@ -76,7 +76,7 @@ async fn forecast(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<E
     let (to, form) = (args.to_url.to_string(), args.upload.to);
     let prepared = transfer::lay_out(context, None, disk, &to, form, &args.layout).await?;
     let digest = transfer::read(context, disk).await?.guest_digest;
-    let form = form_name(form, &args.layout);
+    let form = form_name(disk, form, &args.layout);
     Forecast::new(to, &form, digest.to_string(), &prepared).print(context)?;
     Ok(Exit::Done)
 }

@@ -194,10 +194,21 @@ impl Journal {
         let known = self.lock();
         match (&known.done, &known.begun) {
             (Some(done), _) => done.etag == etag,
-            (None, Some(begun)) => {
-                known.is_whole(begun.len) && super::etag_of_object(&known.parts).as_deref() == Some(etag)
-            }
+            // Of these parts and no others: whether they are all that there should be, who completed them knew.
+            (None, Some(_)) => super::etag_of_object(&known.parts).as_deref() == Some(etag),
             (None, None) => false,
+        }
+    }
+
+    /// Notes that the object is to stay, even if the upload was begun for one that is to be removed.
+    pub fn keep_object(&self) {
+        let was_temporary = match &mut self.lock().begun {
+            Some(begun) => std::mem::replace(&mut begun.of.temporary, false),
+            None => false,
+        };
+        if was_temporary {
+            self.append(&Record::Kept);
+            self.keep(|file| file.sync_data());
         }
     }
 

@@ -94,7 +94,10 @@ impl MultipartSink {
                         return Ok(Resumed::Sink(sink.into(), Progress::Continued { parts, bytes }));
                     }
                     Err(error) if error.is_not_found() => {
-                        if known.is_whole(len)
+                        // How long an object is that may be shorter, only its parts tell.
+                        let is_whole =
+                            known.is_whole(len) || (options.may_be_shorter && !known.parts.is_empty());
+                        if is_whole
                             && let Some(done) = completed(store, &id, &known.parts, &options, cancel).await?
                         {
                             journal.done(&done.etag);

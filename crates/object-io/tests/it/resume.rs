@@ -77,6 +77,14 @@ async fn finish(local: &Local, sink: MultipartSink, object: &Bytes) -> UploadedO
     done
 }
 
+/// As a kill before it was written.
+fn cut_last_record(dir: &Path) {
+    let file = std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read(&file).unwrap();
+    let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+    std::fs::write(&file, &text[..=last]).unwrap();
+}
+
 #[tokio::test]
 async fn an_upload_goes_on_with_the_parts_that_it_has() {
     let (local, dir) = (Local::start().await, tempfile::tempdir().unwrap());
@@ -187,11 +195,7 @@ async fn an_object_whose_completion_was_not_noted_is_recognised() {
     let (sent, _) = sink(&local, &first, object.len(), of("1")).await;
     let done = finish(&local, sent, &object).await;
     drop(first);
-    // Without its last record.
-    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-    let text = std::fs::read(&file).unwrap();
-    let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
-    std::fs::write(&file, &text[..=last]).unwrap();
+    cut_last_record(dir.path());
 
     let second = journal(dir.path(), &local.store);
     assert!(second.made(&done.etag) && !second.made("\"other\""));
@@ -206,6 +210,33 @@ async fn an_object_whose_completion_was_not_noted_is_recognised() {
     again.abort().await;
     assert!(second.give_up(&local.store).await);
     assert!(ids(&local.store).await.is_empty());
+    local.stop().await;
+}
+
+/// A compressed object: its parts were planned for more than it came to.
+#[tokio::test]
+async fn a_shorter_object_is_recognised_too() {
+    let (local, dir) = (Local::start().await, tempfile::tempdir().unwrap());
+    let object = Bytes::from(noise(PART + 1));
+    let shorter =
+        || MultipartOptions { metadata: metadata(), may_be_shorter: true, ..MultipartOptions::default() };
+    let most = 3 * PART as u64;
+    let first = journal(dir.path(), &local.store);
+    let begun =
+        MultipartSink::resume(&local.store, BUCKET, KEY, most, shorter(), &first, of("1"), &local.never);
+    let Resumed::Sink(sent, _) = begun.await.unwrap() else { panic!("there was nothing before") };
+    let done = finish(&local, *sent, &object).await;
+    drop(first);
+    cut_last_record(dir.path());
+
+    let second = journal(dir.path(), &local.store);
+    assert!(second.made(&done.etag) && !second.made("\"other\""));
+    let again =
+        MultipartSink::resume(&local.store, BUCKET, KEY, most, shorter(), &second, of("1"), &local.never);
+    match again.await.unwrap() {
+        Resumed::Done(found) => assert_eq!(found, done),
+        Resumed::Sink(..) => panic!("there is nothing left to send"),
+    }
     local.stop().await;
 }
 
@@ -234,6 +265,27 @@ async fn a_failure_keeps_the_upload_and_a_cancel_does_not() {
 }
 
 const CREATED: &str = "<InitiateMultipartUploadResult><Bucket>images</Bucket><Key>disk</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>";
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_aborted_stays_in_its_journal() {
+    let server = Hostile::start(|request, _| match request.method() {
+        "POST" => Answer::new(200).body(CREATED),
+        _ => Answer::new(403).body("<Error><Code>AccessDenied</Code></Error>"),
+    })
+    .await;
+    let (store, dir) =
+        (Store::connect(config_for(&server.origin)).await.unwrap(), tempfile::tempdir().unwrap());
+    let (journal, cancel) = (journal(dir.path(), &store), CancellationToken::new());
+    let resumed = resume(&store, &journal, PART, of("1"), &cancel).await.unwrap();
+    let Resumed::Sink(sink, _) = resumed else { panic!("{resumed:?}") };
+    cancel.cancel();
+    // `convert` aborts what did not finish.
+    sink.finish(PART as u64).await.unwrap_err();
+    sink.abort().await;
+    drop(sink);
+    drop(journal);
+    assert_eq!(Journal::upload_ids(dir.path()), ["u1"]);
+}
 
 fn page(parts: &[(u32, &str, Option<&str>)], next: Option<u32>) -> Answer {
     let parts: String = parts

@@ -38,7 +38,7 @@ pub(super) async fn run(
             let digest = transfer::read(context, disk).await?.guest_digest;
             let object = object(args, fields, &content(digest, form), disk)?.to_string();
             let request = json(&object)?;
-            let form = form_name(form, layout);
+            let form = form_name(disk, form, layout);
             Forecast::new(object, &form, digest.to_string(), &prepared)
                 .with_request(request)
                 .print(context)?;

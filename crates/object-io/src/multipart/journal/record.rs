@@ -22,6 +22,8 @@ pub(super) enum Record {
     Begun(Box<Begun>),
     /// A part is in the store.
     Part(PartRecord),
+    /// The object is to stay, whatever was said when the upload was begun.
+    Kept,
     /// The object is whole, and under its name.
     Done(Done),
 }
@@ -115,6 +117,11 @@ impl Known {
             Record::Part(PartRecord { number, etag, crc32, len }) => {
                 self.parts.insert(number, PartSent { etag: etag.into(), crc32, len, md5: None });
             }
+            Record::Kept => {
+                if let Some(begun) = &mut self.begun {
+                    begun.of.temporary = false;
+                }
+            }
             Record::Done(done) => self.done = Some(done),
         }
         self
@@ -188,7 +195,7 @@ mod tests {
         let part = (any::<u32>(), ".{0,20}", any::<u32>(), any::<u64>())
             .prop_map(|(number, etag, crc32, len)| Record::Part(PartRecord { number, etag, crc32, len }));
         let done = ".{0,20}".prop_map(|etag| Record::Done(Done { etag }));
-        proptest::collection::vec(prop_oneof![begun, part, done], 0..8)
+        proptest::collection::vec(prop_oneof![begun, part, done, Just(Record::Kept)], 0..8)
     }
 
     fn text(records: &[Record]) -> Vec<u8> {

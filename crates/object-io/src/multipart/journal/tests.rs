@@ -72,6 +72,26 @@ fn what_was_written_is_known_later() {
 }
 
 #[test]
+fn an_object_that_is_to_stay_stays_for_every_later_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).unwrap();
+    journal.keep_object();
+    assert!(!journal.is_usable());
+    journal.begin(begun("one"));
+    journal.part(1, &part("one", 10));
+    assert!(journal.begun().unwrap().of.temporary);
+    journal.keep_object();
+    journal.keep_object();
+    drop(journal);
+    let journal = open(dir.path()).unwrap();
+    assert!(!journal.begun().unwrap().of.temporary && journal.bytes_sent() == 10);
+    // Of the upload that was begun, not of the next one.
+    journal.begin(begun("two"));
+    drop(journal);
+    assert!(open(dir.path()).unwrap().begun().unwrap().of.temporary);
+}
+
+#[test]
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path()).unwrap();
