@@ -69,7 +69,7 @@ impl Files {
 /// Checks what must hold of every image that was opened, and decodes some of it.
 pub fn check(files: &Files, image: &Image) {
     let len = image.virtual_size();
-    assert!(len > 0 && len % 512 == 0);
+    assert!(len > 0 && len.is_multiple_of(512));
     assert_eq!(image.map().guest_len(), len);
     let mut at = 0;
     for extent in image.map().iter() {
