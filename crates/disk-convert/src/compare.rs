@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use disk_image::{ObjectMap, Plan, Span, Stored};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
 use crate::buffer::BufferPool;
-use crate::convert::{BATCH, reads_and_cost};
-use crate::disk::read_all;
+use crate::convert::{BATCH, fetch, reads_and_cost, unless_stopped};
 use crate::{BLOCK_SIZE, ConvertError, Disk, Options, SinkError};
 
 /// Least size of a part of disks that do not wait for a network, bytes.
@@ -130,11 +128,8 @@ struct SidePart {
     cost: u64,
 }
 
-/// The same, fetched.
-type Fetch = (Plan, Vec<(Stored, Bytes)>);
-
 /// A part whose sides a worker can make.
-type FetchedPair = (Span, Vec<Fetch>);
+type FetchedPair = (Span, Vec<(Plan, Fetched)>);
 
 struct Side {
     disk: Disk,
@@ -166,8 +161,7 @@ impl Both {
     ) -> Result<(), ConvertError> {
         let mut fetched: Vec<FetchedPair> = Vec::with_capacity(pairs.len());
         for PartPair { part, sides } in pairs {
-            let sides = stop.run_until_cancelled(self.fetch(sides)).await;
-            fetched.push((part, sides.unwrap_or(Err(ConvertError::Cancelled))?));
+            fetched.push((part, unless_stopped(stop, self.fetch(sides)).await?));
         }
         let workers = self.options.workers.clone();
         let stop = stop.clone();
@@ -180,30 +174,23 @@ impl Both {
         workers.run(job).await?
     }
 
-    async fn fetch(&self, parts: [SidePart; 2]) -> Result<Vec<Fetch>, ConvertError> {
+    async fn fetch(&self, parts: [SidePart; 2]) -> Result<Vec<(Plan, Fetched)>, ConvertError> {
         let mut fetched = Vec::new();
         for (side, SidePart { plan, reads, .. }) in self.sides.iter().zip(parts) {
-            let bytes = read_all(side.disk.sources(), &reads, &self.options.workers).await?;
-            reads.iter().for_each(|read| self.options.counters.read(read.span.len));
-            fetched.push((plan, reads.into_iter().zip(bytes).collect()));
+            fetched.push((plan, fetch(&side.disk, reads, &self.options).await?));
         }
         Ok(fetched)
     }
 
-    fn compare_now(&self, part: Span, fetched: Vec<Fetch>) -> Result<(), ConvertError> {
+    fn compare_now(&self, part: Span, fetched: Vec<(Plan, Fetched)>) -> Result<(), ConvertError> {
         let len = to_usize(part.len);
         let mut buffers = Vec::new();
         let mut filled = 0;
-        for (side, (plan, reads)) in self.sides.iter().zip(fetched) {
+        for (side, (plan, stored)) in self.sides.iter().zip(fetched) {
             let out_of_memory = |error| SinkError::io("memory", Some(part.start), error);
             let mut buffer = self.buffers.take().map_err(out_of_memory)?;
-            let sources = side.disk.sources();
-            let stored = match sources.are_local() {
-                true => Fetched::Local(sources.shape().reads),
-                false => Fetched::Here(reads),
-            };
             let counters = &self.options.counters;
-            let runs = assemble(&plan, sources, &stored, counters, &mut buffer[..len])?;
+            let runs = assemble(&plan, side.disk.sources(), &stored, counters, &mut buffer[..len])?;
             zero_gaps(&mut buffer[..len], &runs);
             filled = filled.max(runs.iter().map(|run| run.len).sum());
             buffers.push(buffer);

@@ -4,7 +4,6 @@
 //! folder is locked while a command uses it. The store keeps its port and its keys there, so that the URLs of an operation that a
 //! kill interrupted are good when the next command takes it up.
 
-use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use object_io::{Journal, Store};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::resume;
+use crate::{folders, resume};
 
 /// For the servers to end what they are busy with, above all the removal of what was deleted. The next start takes up the rest.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -90,11 +89,7 @@ impl Local {
     }
 }
 
-/// `$XDG_DATA_HOME/image-prep/local`, by the XDG Base Directory Specification: relative paths in the variable are ignored.
+/// `$XDG_DATA_HOME/image-prep/local`.
 fn default_dir() -> Result<PathBuf, Error> {
-    let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || {
-        env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| Path::new(&home).join(".local/share"))
-    };
-    Ok(data.or_else(home).ok_or(Error::NoDataHome)?.join("image-prep").join("local"))
+    Ok(folders::of_user("XDG_DATA_HOME", ".local/share").ok_or(Error::NoDataHome)?.join("local"))
 }

@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod error;
 mod exit;
+mod folders;
 mod forecast;
 mod local;
 mod open;

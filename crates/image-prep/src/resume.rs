@@ -3,8 +3,7 @@
 //! Journals are kept in `image-prep/uploads` of the user's state folder (XDG Base Directory Specification: `XDG_STATE_HOME`,
 //! `~/.local/state` where it is not set). Without such a folder an upload cannot be continued, and that is all.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use disk_convert::{ConvertError, Disk, SinkFault, SourceFault};
@@ -13,14 +12,11 @@ use object_io::{Journal, JournalError, ObjectUri, Progress, Restart, SourceIdent
 use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
+use crate::folders;
 
-/// The folder of the journals: relative paths in the variable are ignored.
+/// The folder of the journals.
 pub(crate) fn folder() -> Option<PathBuf> {
-    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || {
-        env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| Path::new(&home).join(".local/state"))
-    };
-    Some(state.or_else(home)?.join("image-prep").join("uploads"))
+    Some(folders::of_user("XDG_STATE_HOME", ".local/state")?.join("uploads"))
 }
 
 /// The journal of uploads to `to`, where there can be one.

@@ -1,8 +1,6 @@
 //! A disk into an object store, for `upload` and `create`.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use crate::args::{Form, IfExists, LayoutArgs, StoreArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
-use crate::resume;
+use crate::{folders, resume};
 
 /// Metadata of an object: the guest digest of the disk in it.
 const GUEST_DIGEST: &str = "guest-digest";
@@ -55,17 +53,10 @@ pub(crate) async fn connect(args: &StoreArgs) -> Result<Store, Error> {
         profile: args.aws_profile.clone(),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
-        memory: store_memory(),
+        memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),
         ..StoreConfig::default()
     };
     Ok(Store::connect(config).await?)
-}
-
-/// `$XDG_CACHE_HOME/image-prep/stores`, or beneath `~/.cache`; a relative path there counts as none.
-fn store_memory() -> Option<PathBuf> {
-    let folder = |name: &str| env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
-    cache.map(|cache| cache.join("image-prep/stores"))
 }
 
 /// Finds out what can fail without reading the disk: whether the bucket is there, may be written, and URLs may live so long.
@@ -139,22 +130,19 @@ pub(crate) async fn lay_out(
     layout: &LayoutArgs,
 ) -> Result<Prepared, Error> {
     let memory = context.memory();
-    let check = |disk: &Disk, part: u64| match least_memory(disk, part) {
-        needed if memory < needed => Err(ConvertError::Budget { memory, needed }),
-        _ => Ok(()),
+    let enough = |needed| match memory < needed {
+        true => Err(ConvertError::Budget { memory, needed }),
+        false => Ok(()),
     };
     // Before anything is read for it: no part is smaller.
-    check(disk, PART_LEN)?;
+    enough(least_memory(disk, PART_LEN))?;
     let product = prepare(context, disk, form, layout).await?;
     let len = product.layout.max_len();
     let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
-    match &product.layout {
-        Layout::Map(_) => check(&product.disk, plan.part_len)?,
-        Layout::Packed(layout) => match least_memory_to_pack(&product.disk, &**layout, plan.part_len) {
-            needed if memory < needed => return Err(ConvertError::Budget { memory, needed }.into()),
-            _ => {}
-        },
-    }
+    enough(match &product.layout {
+        Layout::Map(_) => least_memory(&product.disk, plan.part_len),
+        Layout::Packed(layout) => least_memory_to_pack(&product.disk, &**layout, plan.part_len),
+    })?;
     Ok(Prepared { product, plan })
 }
 

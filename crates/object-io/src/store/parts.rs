@@ -2,7 +2,7 @@
 //!
 //! The proof is one of three, the cheapest that the store gives: its own CRC32 in the answer, its refusal to take a body with another
 //! Content-MD5, or an ETag that is the part's MD5. Which one is learned from the first parts (`profile`): a store that refuses the
-//! CRC32 header, or takes it and says nothing, gets Content-MD5 from then on. MD5 costs 1.6 CPU-seconds a GiB, so it is never computed
+//! CRC32 header, or takes it and says nothing, gets Content-MD5 from then on. MD5 costs more than a CPU-second a GiB, so it is never computed
 //! where a CRC32 does.
 
 use std::time::Instant;
