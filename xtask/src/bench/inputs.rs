@@ -7,6 +7,7 @@ mod synthetic;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::hint::black_box;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,9 @@ use crate::sparse;
 
 /// Clusters of the sparse images, the default of qemu-img. One table of the second level is for 512 MiB of disk.
 const CLUSTER: u64 = 64 << 10;
+
+/// What a command takes beside its output.
+const ROOM: u64 = 256 << 20;
 
 /// Clusters that lie beside each other's gaps: every second one of 8 MiB. Each is an extent, and 64 share a table.
 const GROUP: u64 = 64;
@@ -101,6 +105,17 @@ impl Inputs {
             }
             _ => sparse::warm(path),
         }
+    }
+
+    /// Leaves as much memory free as an output takes, and given to this machine by whatever it runs on: touches it and lets it go.
+    ///
+    /// A run that finds memory full of other files' pages waits until they are dropped; one that finds it taken back by the
+    /// hypervisor waits for that at each page. Both depend on who ran before.
+    pub(super) fn make_room(&self, input: Input) -> Result<()> {
+        let len = self.largest_disk(&[input]).max(self.stored()?) + ROOM;
+        let touched = vec![1_u8; usize::try_from(len)?];
+        ensure!(black_box(&touched).last() == Some(&1), "memory that was written reads otherwise");
+        Ok(())
     }
 
     /// Bytes that the raw disk stores.

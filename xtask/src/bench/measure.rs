@@ -150,6 +150,9 @@ impl Stage<'_> {
             if job.leaves == Leaves::Verdict {
                 self.inputs.warm(Input::Form("raw"))?;
             }
+            if job.leaves.is_file() {
+                self.inputs.make_room(input)?;
+            }
             let child = child::Job::new(&command, &self.printed.stderr, Limits::wall(self.limit));
             let used = child.printing_to(&self.printed.stdout).succeed()?;
             let (mut wall, mut len, mut stored) = (used.wall, 0, 0);
