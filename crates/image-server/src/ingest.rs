@@ -63,7 +63,11 @@ pub async fn ingest(
     let layout = ObjectMap::raw(virtual_size);
     let sink = blocks.sink(name, virtual_size, &options.workers, cancel);
     let version = if disk.source().is_pinned() { disk.source().version() } else { String::new() };
-    let known = sink.resume(&version).await.map_err(|error| cancelled(IngestError::Store(error)))?;
+    let known = tokio::select! {
+        biased;
+        known = sink.resume(&version) => known.map_err(IngestError::Store)?,
+        () = cancel.cancelled() => return Err(IngestError::Cancelled),
+    };
     if known > 0 {
         tracing::info!(name, known, "parts of an earlier attempt are kept");
     }

@@ -129,11 +129,9 @@ impl CatalogClaims {
                 return Ok(condemned);
             }
             match self.commit().await {
-                Err(CatalogError::Database { action, source }) => {
-                    let error = CatalogError::Database { action, source };
-                    warn!(error = &error as &dyn std::error::Error, "claims wait for the catalog");
+                Err(error @ CatalogError::Database { .. }) => {
                     drop(turn);
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    wait_for_catalog(&error).await;
                 }
                 done => done?,
             }
@@ -152,10 +150,20 @@ impl CatalogClaims {
     }
 }
 
+async fn wait_for_catalog(error: &CatalogError) {
+    warn!(error = error as &dyn std::error::Error, "an ingest waits for the catalog");
+    tokio::time::sleep(RETRY_PAUSE).await;
+}
+
 #[async_trait]
 impl Claims for CatalogClaims {
     async fn begin(&self, version: &str) -> Result<BTreeMap<u32, Option<BlockId>>, LedgerError> {
-        self.catalog.begin_reading(&self.attempt, version).await.map_err(failed)
+        loop {
+            match self.catalog.begin_reading(&self.attempt, version).await {
+                Err(error @ CatalogError::Database { .. }) => wait_for_catalog(&error).await,
+                done => return done.map_err(failed),
+            }
+        }
     }
 
     async fn claim(&self, part: u32, block: Option<BlockId>) -> Result<(), LedgerError> {
