@@ -305,7 +305,7 @@ async fn end(
 }
 
 async fn read_operation(tx: &mut Tx, id: &str) -> Result<OperationRecord, CatalogError> {
-    fetch_operation(&mut **tx, id).await
+    fetch_operation(tx, id).await
 }
 
 async fn fetch_operation(on: &mut AnyConnection, id: &str) -> Result<OperationRecord, CatalogError> {
@@ -338,7 +338,7 @@ async fn read_job(tx: &mut Tx, id: &str) -> Result<Job, CatalogError> {
 /// An image, which stays as it is until the transaction ends.
 async fn read_image(tx: &mut Tx, id: &str) -> Result<Image, CatalogError> {
     let lock = for_update(tx);
-    fetch_image(&mut **tx, id, lock).await
+    fetch_image(tx, id, lock).await
 }
 
 async fn fetch_image(on: &mut AnyConnection, id: &str, lock: &str) -> Result<Image, CatalogError> {

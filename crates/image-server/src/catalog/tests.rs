@@ -193,7 +193,8 @@ async fn nothing_is_lost_when_a_worker_dies(db: Db) {
     let after = claim_all(&again).await;
     let mut found: Vec<&String> = after.keys().collect();
     let mut expected = vec![&queued.id, &running.id, &cancelling.id];
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     let states = async |id: &str| again.operation(id).await.unwrap().state;
     assert_eq!(states(&queued.id).await, State::Running);
