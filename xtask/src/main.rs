@@ -8,6 +8,7 @@
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `bench` measures image-prep beside its peers.
 //! - `kills` kills uploads at seeded places and has the same command go on.
+//! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
@@ -17,6 +18,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod chaos;
 mod child;
 mod content;
 mod damage;
@@ -71,6 +73,8 @@ enum Command {
     Stores(stores::StoresArgs),
     /// Kill uploads at seeded places, and have the same command go on
     Kills(kills::KillsArgs),
+    /// Kill image servers and their database while they create images
+    Chaos(chaos::ChaosArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Command::Garage(args) => garage::run_garage(&repo, &args),
         Command::Stores(args) => stores::run_stores(&repo, &args),
         Command::Kills(args) => kills::kills(&repo, &args),
+        Command::Chaos(args) => chaos::chaos(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

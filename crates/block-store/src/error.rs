@@ -1,9 +1,11 @@
 //! What can go wrong between a manifest and its blocks.
 
+use std::time::Duration;
+
 use disk_convert::{SinkError, SinkFault};
 use object_io::ObjectError;
 
-use crate::ManifestError;
+use crate::{LedgerError, ManifestError};
 
 /// A verb of the block store that failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,15 @@ pub enum BlockStoreError {
         /// What is wrong.
         source: ManifestError,
     },
+    /// The knowledge of what is in use is out of reach, or this writer's right to change it is gone.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store took too long to remove blocks.
+    #[error("the store took longer than {} s to remove blocks", limit.as_secs())]
+    Slow {
+        /// What it may take.
+        limit: Duration,
+    },
 }
 
 impl BlockStoreError {
@@ -30,7 +41,11 @@ impl BlockStoreError {
 
     /// True if the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_retryable())
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Ledger(_) | Self::Slow { .. } => true,
+            Self::Manifest { .. } => false,
+        }
     }
 
     /// The same failure, seen by a conversion into the store.
@@ -39,6 +54,9 @@ impl BlockStoreError {
             Self::Store(error) => error.into_sink_error(offset),
             Self::Manifest { ref key, .. } => {
                 SinkError::new(key.clone(), offset, SinkFault::Protocol).because(self)
+            }
+            Self::Ledger(_) | Self::Slow { .. } => {
+                SinkError::new("ledger", offset, SinkFault::Unavailable).because(self)
             }
         }
     }

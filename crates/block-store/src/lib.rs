@@ -6,17 +6,21 @@
 //! | key below the prefix | what |
 //! |---|---|
 //! | `blocks/ab/abcd…` | a block's raw content; its name is its id, by the first two digits in folders |
-//! | `manifests/ID` | the manifest of Image ID |
+//! | `manifests/NAME` | a manifest; which Image it is of, and whether of any, its writers know ([`Ledger`]) |
 
+mod check;
 mod collect;
 mod error;
+mod ledger;
 mod manifest;
 mod sink;
 mod source;
 mod store;
 
+pub use check::{Checked, Depth, Fault, Sum};
 pub use collect::Collected;
 pub use error::BlockStoreError;
+pub use ledger::{CONDEMNED_PAUSE, Claims, Ledger, LedgerError, QUARANTINE, SENTENCE};
 pub use manifest::{Manifest, ManifestError};
 pub use sink::BlockSink;
 pub use source::ManifestSource;

@@ -1,17 +1,16 @@
 //! Where blocks and manifests lie, and the verbs on them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use disk_convert::{BlockId, Workers};
 use object_io::{PutOptions, Store};
-use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::{Ledger, MemoryLedger};
 use crate::{BlockSink, BlockStoreError, Manifest, ManifestSource};
 
-/// Content-addressed blocks in a bucket. Cheap to clone; clones share the knowledge of which blocks are about to be listed.
+/// Content-addressed blocks in a bucket. Cheap to clone; clones share the knowledge of which blocks are in use.
 #[derive(Clone)]
 pub struct BlockStore {
     inner: Arc<Inner>,
@@ -21,66 +20,71 @@ struct Inner {
     store: Store,
     bucket: Box<str>,
     prefix: Box<str>,
-    /// Read while a block is put, written while blocks are collected: a block that an ingest has found present must not vanish
-    /// before its manifest lists it.
-    gate: RwLock<()>,
-    claims: Mutex<HashMap<BlockId, usize>>,
+    ledger: Arc<dyn Ledger>,
 }
 
 impl BlockStore {
-    /// The block store below `prefix` in `bucket`. One process at a time may write to it.
+    /// The block store below `prefix` in `bucket`. One process at a time may write to it, through clones of this one; every
+    /// manifest in it is in use.
     pub fn new(store: Store, bucket: impl Into<Box<str>>, prefix: impl Into<Box<str>>) -> Self {
-        let (bucket, prefix) = (bucket.into(), prefix.into());
-        let inner = Inner { store, bucket, prefix, gate: RwLock::default(), claims: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        Self::shared(store, bucket, prefix, Arc::new(MemoryLedger::default()))
     }
 
-    /// A sink for the raw content of a disk of `virtual_size` bytes. Finishing it saves the manifest of Image `id`.
+    /// As [`BlockStore::new`], for as many processes as share what `ledger` knows.
+    pub fn shared(
+        store: Store,
+        bucket: impl Into<Box<str>>,
+        prefix: impl Into<Box<str>>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Self {
+        let (bucket, prefix) = (bucket.into(), prefix.into());
+        Self { inner: Arc::new(Inner { store, bucket, prefix, ledger }) }
+    }
+
+    /// A sink for the raw content of a disk of `virtual_size` bytes. Finishing it saves the manifest `name`.
     pub fn sink(
         &self,
-        id: &str,
+        name: &str,
         virtual_size: u64,
         workers: &Workers,
         cancel: &CancellationToken,
     ) -> BlockSink {
-        BlockSink::new(self.clone(), id, virtual_size, workers.clone(), cancel.clone())
+        BlockSink::new(self.clone(), name, virtual_size, workers.clone(), cancel.clone())
     }
 
-    /// The raw content of a stored Image, as a source.
+    /// The raw content of a stored Image, as a source; `id` is what errors call it.
     pub fn source(&self, id: &str, manifest: Manifest, workers: &Workers) -> ManifestSource {
         ManifestSource::new(self.clone(), id, manifest, workers.clone())
     }
 
-    /// Reads and checks the manifest of Image `id`.
+    /// Reads and checks the manifest `name`.
     ///
     /// # Errors
     ///
     /// If there is none ([`BlockStoreError::is_not_found`]), or it is damaged, or the store fails.
-    pub async fn load(&self, id: &str, cancel: &CancellationToken) -> Result<Manifest, BlockStoreError> {
-        let key = self.manifest_key(id);
+    pub async fn load(&self, name: &str, cancel: &CancellationToken) -> Result<Manifest, BlockStoreError> {
+        let key = self.manifest_key(name);
         let bytes = self.get(&key, cancel).await?;
         Manifest::decode(&bytes).map_err(|source| BlockStoreError::Manifest { key: key.into(), source })
     }
 
-    /// Removes the manifest of Image `id`; that there is none is as good. Its blocks stay until [`BlockStore::collect`].
+    /// Removes the manifest `name`; that there is none is as good. Its blocks stay until [`BlockStore::collect`].
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn delete(&self, id: &str, cancel: &CancellationToken) -> Result<(), BlockStoreError> {
-        let key = self.manifest_key(id);
+    pub async fn delete(&self, name: &str, cancel: &CancellationToken) -> Result<(), BlockStoreError> {
+        let key = self.manifest_key(name);
         Ok(self.inner.store.delete(&self.inner.bucket, &key, cancel).await?)
     }
 
     pub(crate) async fn save(
         &self,
-        id: &str,
+        name: &str,
         manifest: &Manifest,
         cancel: &CancellationToken,
     ) -> Result<(), BlockStoreError> {
-        // A collection that has read the manifests already must not see the claims of this one go.
-        let _open = self.inner.gate.read().await;
-        self.put(self.manifest_key(id), manifest.encode(), PutOptions::default(), cancel).await
+        self.put(self.manifest_key(name), manifest.encode(), PutOptions::default(), cancel).await
     }
 
     /// Stores a block unless it is there already. The caller has claimed it.
@@ -90,7 +94,6 @@ impl BlockStore {
         content: Bytes,
         cancel: &CancellationToken,
     ) -> Result<(), BlockStoreError> {
-        let _open = self.inner.gate.read().await;
         let key = self.block_key(id);
         match self.inner.store.head(&self.inner.bucket, &key, cancel).await {
             // Not every store compares checksums: a block of another length is not this one, and is put right.
@@ -111,40 +114,66 @@ impl BlockStore {
         self.get(&self.block_key(id), cancel).await
     }
 
-    /// Keeps a block from being collected until [`BlockStore::release`].
-    pub(crate) fn claim(&self, id: BlockId) {
-        *self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default() += 1;
+    pub(crate) async fn remove_block(
+        &self,
+        id: &BlockId,
+        cancel: &CancellationToken,
+    ) -> Result<(), BlockStoreError> {
+        Ok(self.inner.store.delete(&self.inner.bucket, &self.block_key(id), cancel).await?)
     }
 
-    pub(crate) fn release<'a>(&self, ids: impl IntoIterator<Item = &'a BlockId>) {
-        let mut claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            if let Some(count) = claims.get_mut(id) {
-                *count -= 1;
-                if *count == 0 {
-                    claims.remove(id);
-                }
+    /// The blocks that are stored, and their bytes. What is not named like a block is not ours.
+    pub(crate) async fn stored_blocks(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(BlockId, u64)>, BlockStoreError> {
+        let listed = self.list(&self.blocks_prefix(), cancel).await?;
+        let block = |(name, size): (String, u64)| {
+            let mut id = [0; 32];
+            let name = name.rsplit('/').next().unwrap_or_default();
+            hex::decode_to_slice(name, &mut id).is_ok().then_some((id, size))
+        };
+        Ok(listed.into_iter().filter_map(block).collect())
+    }
+
+    /// The names of the manifests that are stored.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn stored_manifests(&self, cancel: &CancellationToken) -> Result<Vec<String>, BlockStoreError> {
+        let listed = self.list(&self.manifests_prefix(), cancel).await?;
+        Ok(listed.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// What follows the prefix in the keys below it, and sizes.
+    async fn list(
+        &self,
+        prefix: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, u64)>, BlockStoreError> {
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let page = self.inner.store.list(&self.inner.bucket, prefix, next.as_ref(), cancel).await?;
+            let name = |key: &str| key.strip_prefix(prefix).unwrap_or(key).to_owned();
+            all.extend(page.objects.iter().map(|object| (name(&object.key), object.size)));
+            next = page.next;
+            if next.is_none() {
+                return Ok(all);
             }
         }
     }
 
-    pub(crate) fn is_claimed(&self, id: &BlockId) -> bool {
-        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    pub(crate) fn ledger(&self) -> &dyn Ledger {
+        &*self.inner.ledger
     }
 
-    pub(crate) fn gate(&self) -> &RwLock<()> {
-        &self.inner.gate
-    }
-
-    pub(crate) fn object_store(&self) -> (&Store, &str) {
-        (&self.inner.store, &self.inner.bucket)
-    }
-
-    pub(crate) fn blocks_prefix(&self) -> String {
+    fn blocks_prefix(&self) -> String {
         format!("{}blocks/", self.folder())
     }
 
-    pub(crate) fn manifests_prefix(&self) -> String {
+    fn manifests_prefix(&self) -> String {
         format!("{}manifests/", self.folder())
     }
 
@@ -153,8 +182,8 @@ impl BlockStore {
         format!("{}{}/{hex}", self.blocks_prefix(), &hex[..2])
     }
 
-    fn manifest_key(&self, id: &str) -> String {
-        format!("{}{id}", self.manifests_prefix())
+    fn manifest_key(&self, name: &str) -> String {
+        format!("{}{name}", self.manifests_prefix())
     }
 
     fn folder(&self) -> String {

@@ -211,7 +211,7 @@ async fn blocks_are_removed_with_the_last_image_that_lists_them() {
     local.blocks.delete("first", &local.never).await.unwrap();
     assert!(local.blocks.load("first", &local.never).await.unwrap_err().is_not_found());
     let collected = local.blocks.collect(&local.never).await.unwrap();
-    assert_eq!(collected, Collected { kept: 3, removed: 1, bytes: BLOCK_SIZE });
+    assert_eq!(collected, Collected { kept: 3, removed: 1, bytes: BLOCK_SIZE, left: 0 });
     let source = local.source("second", &manifest);
     assert!(source.read(Span::new(0, second.len() as u64)).await.unwrap() == second);
     local.stop().await;

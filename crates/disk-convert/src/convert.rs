@@ -96,17 +96,21 @@ async fn make_parts<S: Sink>(
     };
     let mut at = 0;
     let next = std::iter::from_fn(|| {
-        if rules.zeroes != Zeroes::Put {
-            let filled = layout.next_filled(disk.image().map(), at)?;
-            at = filled / part_size * part_size;
+        loop {
+            if rules.zeroes != Zeroes::Put {
+                let filled = layout.next_filled(disk.image().map(), at)?;
+                at = filled / part_size * part_size;
+            }
+            if at >= len {
+                return None;
+            }
+            let part = Span::new(at, part_size.min(len - at));
+            at += part_size;
+            let number = u32::try_from(part.start / part_size).unwrap_or(u32::MAX);
+            if sink.wants(number) {
+                return Some(maker.plan(number, layout, part));
+            }
         }
-        if at >= len {
-            return None;
-        }
-        let part = Span::new(at, part_size.min(len - at));
-        at += part_size;
-        let number = u32::try_from(part.start / part_size).unwrap_or(u32::MAX);
-        Some(maker.plan(number, layout, part))
     });
     let planned = async {
         let mut next = next.peekable();

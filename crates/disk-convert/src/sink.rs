@@ -52,6 +52,11 @@ pub trait Sink: Send + Sync + 'static {
     /// What parts must look like. Constant.
     fn rules(&self) -> PartRules;
 
+    /// Whether this part is to be made: not if an earlier conversion of the same disk has put it. Asked before anything of it is read.
+    fn wants(&self, _part: u32) -> bool {
+        true
+    }
+
     /// Takes a part. Dropping the future abandons the part; the sink then only takes `abort`.
     ///
     /// # Errors

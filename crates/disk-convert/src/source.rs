@@ -54,6 +54,11 @@ pub trait ByteSource: Send + Sync {
         String::new()
     }
 
+    /// Whether another content always has another [`ByteSource::version`]: so that what was read at another time can be relied upon.
+    fn is_pinned(&self) -> bool {
+        false
+    }
+
     /// This source for CPU workers, if its reads never wait for a network.
     fn blocking(&self) -> Option<&dyn ReadAt> {
         None

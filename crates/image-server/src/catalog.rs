@@ -1,49 +1,48 @@
-//! Images and operations, durable: SQLite in WAL mode, every commit synced.
+//! Images and operations, durable, for one server on SQLite or for several on PostgreSQL.
 //!
-//! Source: <https://sqlite.org/wal.html>, <https://sqlite.org/pragma.html#pragma_synchronous>. Each change is one
-//! `BEGIN IMMEDIATE` transaction, so that what it reads is what it changes; the state of an operation is written in one
-//! place only ([`Catalog::advance`]) and only as [`transition`] says. Image READY and operation SUCCEEDED are one commit.
-//! Times are microseconds since 1970, sizes bytes. An image whose creation ended in an error leaves no row.
+//! Each change is one transaction that locks what it reads; the state of an operation and its lease are written in one place only
+//! ([`Catalog::advance`]) and only as [`transition`] says. Image READY and operation SUCCEEDED are one commit. Times are
+//! microseconds since 1970, sizes bytes. An image whose creation ended in an error leaves no row.
 //!
-//! The source URI is a secret: only [`Catalog::job`] reads it, and the commit that ends the operation clears it.
+//! - [`database`]: SQLite and PostgreSQL, and why one SQL text serves both.
+//! - [`admission`]: operations come in.
+//! - [`leases`]: who works on them.
+//! - [`blocks`]: which blocks and manifests are in use.
+//!
+//! The source URI is a secret: only [`read_job`] reads it, and the commit that ends the operation clears it.
 
 mod admission;
+mod blocks;
+mod database;
 mod error;
 mod images;
+mod leases;
 mod rows;
+mod sql;
 
-use std::{
-    fs::File,
-    io,
-    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
-    path::Path,
-    str::FromStr,
-    time::SystemTime,
-};
+use std::{path::Path, time::SystemTime};
 
 use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
-use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
-};
+use sqlx::{AnyConnection, AnyPool, Row};
 
 use crate::{
-    limits,
-    operation::{Event, Kind, State, transition},
+    operation::{Event, Kind, Lease, Standing, State, transition},
     uri::SourceUri,
 };
 pub(crate) use admission::{Admission, IdempotencyKey, NewImage};
+pub(crate) use blocks::{Attempt, Published};
+use database::{Dialect, Tx, for_update};
 pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
+pub(crate) use leases::{Claimed, Ticket, Want};
 pub(crate) use rows::OperationRecord;
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
-
-type Tx = Transaction<'static, Sqlite>;
 
 /// The catalog; a clone shares its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
-    pool: SqlitePool,
+    pool: AnyPool,
+    dialect: Dialect,
 }
 
 /// What a worker needs to know about an operation.
@@ -64,13 +63,6 @@ pub(crate) struct Sizes {
     pub(crate) min_disk_size: u64,
 }
 
-/// An operation that may have left a manifest or blocks in the store, and the image that it did not make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    pub(crate) operation_id: String,
-    pub(crate) image_id: String,
-}
-
 /// What a creation without an image leaves in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocks {
@@ -80,97 +72,46 @@ pub(crate) enum Blocks {
     MayBeLeft,
 }
 
+/// What an event has made of an operation.
+struct Advanced {
+    standing: Standing,
+    image_id: String,
+}
+
 impl Catalog {
-    /// Opens the catalog in a file, makes it where it is missing, and brings its tables up to date.
+    /// Opens the catalog in a file, makes it where it is missing, and brings its tables up to date. For a folder that the caller has
+    /// locked: whoever worked on it before is no more, and the leases end.
     pub(crate) async fn open_file(path: &Path) -> Result<Self, CatalogError> {
-        Self::open(SqliteConnectOptions::new().filename(path)).await
+        let catalog = Self::over(database::open_file(path).await?).await?;
+        catalog.free_leases().await?;
+        Ok(catalog)
     }
 
-    /// Opens the catalog at a URL: `sqlite:PATH`.
+    /// As [`Catalog::open_file`], beside a server that may be running.
+    pub(crate) async fn open_file_beside(path: &Path) -> Result<Self, CatalogError> {
+        Self::over(database::open_file(path).await?).await
+    }
+
+    /// Opens the catalog at a URL, `sqlite:PATH` or `postgres://...`, and brings its tables up to date.
     pub(crate) async fn open_url(url: &str) -> Result<Self, CatalogError> {
-        if !url.starts_with("sqlite:") {
-            return Err(CatalogError::UnsupportedUrl);
-        }
-        let options =
-            SqliteConnectOptions::from_str(url).map_err(CatalogError::database("read the database URL"))?;
-        Self::open(options).await
+        Self::over(database::open(url).await?).await
     }
 
-    async fn open(options: SqliteConnectOptions) -> Result<Self, CatalogError> {
-        let options = options
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(limits::CATALOG_BUSY);
-        make_private(options.get_filename())
-            .map_err(sqlx::Error::Io)
-            .map_err(CatalogError::database("make the catalog"))?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .map_err(CatalogError::database("open the catalog"))?;
-        sqlx::migrate!("./migrations")
-            .run(&pool)
-            .await
-            .map_err(|source| CatalogError::Migration { source })?;
-        Ok(Self { pool })
+    async fn over((pool, dialect): (AnyPool, Dialect)) -> Result<Self, CatalogError> {
+        let migrated = sqlx::migrate!("./migrations").run(&pool).await;
+        migrated.map_err(|source| CatalogError::Migration { source })?;
+        Ok(Self { pool, dialect })
     }
 
-    /// Closes every connection and folds the log into the database.
+    /// Closes every connection, and folds the log of SQLite into the database.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 
     /// The operation, without its source.
     pub(crate) async fn operation(&self, id: &str) -> Result<OperationRecord, CatalogError> {
-        let mut tx = self.begin().await?;
-        read_operation(&mut tx, id).await
-    }
-
-    /// The operation as a worker sees it, with its source.
-    pub(crate) async fn job(&self, id: &str) -> Result<Job, CatalogError> {
-        let sql =
-            "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = ?";
-        let row = sqlx::query(sql)
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(CatalogError::database("read an operation"))?
-            .ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?;
-        let (kind, state) = rows::kind_and_state(&row)?;
-        let wanted: i64 = row.get("wanted_disk_size");
-        Ok(Job {
-            kind,
-            state,
-            image_id: row.get("image_id"),
-            source: row.get::<Option<String>, _>("source_uri").map(SourceUri::trusted),
-            wanted_disk_size: u64::try_from(wanted).unwrap_or_default(),
-        })
-    }
-
-    /// Puts back into the queue what a server that is no more was working on; gives every unfinished operation, oldest
-    /// first. Only for a start, when nobody works yet.
-    pub(crate) async fn requeue(&self) -> Result<Vec<String>, CatalogError> {
-        let mut tx = self.begin().await?;
-        let sql = "SELECT id FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING') ORDER BY created_at, id";
-        let ids: Vec<String> = sqlx::query_scalar(sql)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(CatalogError::database("list unfinished operations"))?;
-        for id in &ids {
-            self.advance(&mut tx, id, Event::Requeue).await?;
-        }
-        commit(tx).await?;
-        Ok(ids)
-    }
-
-    /// A worker begins.
-    pub(crate) async fn start(&self, id: &str) -> Result<(), CatalogError> {
-        let mut tx = self.begin().await?;
-        self.advance(&mut tx, id, Event::Start).await?;
-        commit(tx).await
+        let mut connection = self.connection().await?;
+        fetch_operation(&mut connection, id).await
     }
 
     /// A caller wants the operation to stop; gives the operation as it is then.
@@ -182,52 +123,62 @@ impl Catalog {
         Ok(record)
     }
 
-    /// The content is stored: image READY and operation done, in one commit. Refused where a cancel came first.
-    pub(crate) async fn publish(&self, id: &str, sizes: Sizes) -> Result<Image, CatalogError> {
+    /// The content is stored, listed by a manifest: image READY and operation done, in one commit. Refused where a cancel came
+    /// first, or another worker.
+    pub(crate) async fn publish(
+        &self,
+        ticket: &Ticket,
+        sizes: Sizes,
+        manifest: &str,
+    ) -> Result<Image, CatalogError> {
         let mut tx = self.begin().await?;
-        let record = self.advance(&mut tx, id, Event::Succeed).await?;
-        let sql = "UPDATE images SET status = ?, storage_size = ?, min_disk_size = ? WHERE id = ?";
+        let record = self.advance(&mut tx, &ticket.id, Event::Succeed(ticket.epoch)).await?;
+        let sql = "UPDATE images SET status = $1, storage_size = $2, min_disk_size = $3, manifest = $4 WHERE id = $5";
         sqlx::query(sql)
             .bind(i64::from(i32::from(image::Status::Ready)))
             .bind(size_to_sql(sizes.storage_size))
             .bind(size_to_sql(sizes.min_disk_size))
+            .bind(manifest)
             .bind(&record.image_id)
             .execute(&mut *tx)
             .await
             .map_err(CatalogError::database("publish an image"))?;
         let image = read_image(&mut tx, &record.image_id).await?;
-        end(&mut tx, id, None, Some(&any_of(&image))).await?;
+        end(&mut tx, ticket, &record, None, Some(&any_of(&image))).await?;
         commit(tx).await?;
         Ok(image)
     }
 
     /// The creation ended in an error. After a cancel that error is CANCELLED: it is what the caller asked for.
-    pub(crate) async fn failed(&self, id: &str, error: &Status, blocks: Blocks) -> Result<(), CatalogError> {
-        self.withdraw(id, Event::Fail, error, blocks).await
+    pub(crate) async fn failed(
+        &self,
+        ticket: &Ticket,
+        error: &Status,
+        blocks: Blocks,
+    ) -> Result<(), CatalogError> {
+        self.withdraw(ticket, Event::Fail(ticket.epoch), error, blocks).await
     }
 
     /// The creation stopped, because it was cancelled.
-    pub(crate) async fn stopped(&self, id: &str) -> Result<(), CatalogError> {
-        self.withdraw(id, Event::Stopped, &cancelled(), Blocks::MayBeLeft).await
+    pub(crate) async fn stopped(&self, ticket: &Ticket) -> Result<(), CatalogError> {
+        self.withdraw(ticket, Event::Stopped(ticket.epoch), &cancelled(), Blocks::MayBeLeft).await
     }
 
     /// Operations that may have left something in the store.
-    pub(crate) async fn leftovers(&self) -> Result<Vec<Leftover>, CatalogError> {
-        let rows = sqlx::query("SELECT id, image_id FROM operations WHERE leftovers = 1")
+    pub(crate) async fn leftovers(&self) -> Result<Vec<String>, CatalogError> {
+        let rows = sqlx::query("SELECT id FROM operations WHERE leftovers = 1 ORDER BY id")
             .fetch_all(&self.pool)
             .await
             .map_err(CatalogError::database("list what was left over"))?;
-        let leftover =
-            |row: &SqliteRow| Leftover { operation_id: row.get("id"), image_id: row.get("image_id") };
-        Ok(rows.iter().map(leftover).collect())
+        Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
     /// Nothing of theirs is in the store any more.
-    pub(crate) async fn collected(&self, leftovers: &[Leftover]) -> Result<(), CatalogError> {
+    pub(crate) async fn collected(&self, operations: &[String]) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        for leftover in leftovers {
-            sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = ?")
-                .bind(&leftover.operation_id)
+        for id in operations {
+            sqlx::query("UPDATE operations SET leftovers = 0 WHERE id = $1")
+                .bind(id)
                 .execute(&mut *tx)
                 .await
                 .map_err(CatalogError::database("note what was collected"))?;
@@ -238,19 +189,19 @@ impl Catalog {
     /// The creation is over without an image, whose row goes with the same commit.
     async fn withdraw(
         &self,
-        id: &str,
+        ticket: &Ticket,
         event: Event,
         error: &Status,
         blocks: Blocks,
     ) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let record = self.advance(&mut tx, id, event).await?;
+        let record = self.advance(&mut tx, &ticket.id, event).await?;
         remove_image(&mut tx, &record.image_id).await?;
-        let error = if record.state == State::Cancelled { &cancelled() } else { error };
-        end(&mut tx, id, Some(error), None).await?;
+        let error = if record.standing.state == State::Cancelled { &cancelled() } else { error };
+        end(&mut tx, ticket, &record, Some(error), None).await?;
         if blocks == Blocks::MayBeLeft {
-            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = ?")
-                .bind(id)
+            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = $1")
+                .bind(&ticket.id)
                 .execute(&mut *tx)
                 .await
                 .map_err(CatalogError::database("note what is left over"))?;
@@ -258,56 +209,72 @@ impl Catalog {
         commit(tx).await
     }
 
-    /// The image is gone from the store: so are its row and the work.
-    pub(crate) async fn deleted(&self, id: &str) -> Result<(), CatalogError> {
+    /// The image that a deletion is about has no content any more: the store may be told.
+    pub(crate) async fn unlist(&self, ticket: &Ticket) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let record = self.advance(&mut tx, id, Event::Succeed).await?;
+        let record = self.advance(&mut tx, &ticket.id, Event::Renew(ticket.epoch)).await?;
+        sqlx::query("UPDATE images SET manifest = NULL WHERE id = $1")
+            .bind(&record.image_id)
+            .execute(&mut *tx)
+            .await
+            .map_err(CatalogError::database("unlist an image"))?;
+        commit(tx).await
+    }
+
+    /// The image is gone from the store: so are its row and the work.
+    pub(crate) async fn deleted(&self, ticket: &Ticket) -> Result<(), CatalogError> {
+        let mut tx = self.begin().await?;
+        let record = self.advance(&mut tx, &ticket.id, Event::Succeed(ticket.epoch)).await?;
         remove_image(&mut tx, &record.image_id).await?;
-        end(&mut tx, id, None, Some(&any_of(&()))).await?;
+        end(&mut tx, ticket, &record, None, Some(&any_of(&()))).await?;
         commit(tx).await
     }
 
     /// The removal failed half-way: the image is in ERROR, and can be deleted once more.
-    pub(crate) async fn not_deleted(&self, id: &str, error: &Status) -> Result<(), CatalogError> {
+    pub(crate) async fn not_deleted(&self, ticket: &Ticket, error: &Status) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
-        let record = self.advance(&mut tx, id, Event::Fail).await?;
+        let record = self.advance(&mut tx, &ticket.id, Event::Fail(ticket.epoch)).await?;
         set_status(&mut tx, &record.image_id, image::Status::Error).await?;
-        end(&mut tx, id, Some(error), None).await?;
+        end(&mut tx, ticket, &record, Some(error), None).await?;
         commit(tx).await
     }
 
-    /// The only place that writes an operation's state. Gives the operation with its new state.
-    async fn advance(&self, tx: &mut Tx, id: &str, event: Event) -> Result<OperationRecord, CatalogError> {
-        let mut record = read_operation(tx, id).await?;
-        let next = transition(record.kind, record.state, event)?;
-        if next != record.state {
-            (record.state, record.modified_at) = (next, now());
-            sqlx::query("UPDATE operations SET state = ?, modified_at = ? WHERE id = ?")
-                .bind(next.word())
-                .bind(record.modified_at)
-                .bind(id)
-                .execute(&mut **tx)
-                .await
-                .map_err(CatalogError::database("change an operation"))?;
+    /// The only place that writes an operation's state and epoch, and that ends a lease.
+    async fn advance(&self, tx: &mut Tx, id: &str, event: Event) -> Result<Advanced, CatalogError> {
+        let (now_stands, image_id) = self.standing(tx, id).await?;
+        let standing = transition(now_stands, event)?;
+        let mut sql = sql::Sql::new("UPDATE operations SET state = ");
+        sql.push_bind(standing.state.word()).push(", epoch = ").push_bind(standing.epoch);
+        if standing.state != now_stands.state {
+            sql.push(", modified_at = ").push_bind(now());
         }
-        Ok(record)
+        if standing.lease == Lease::Free {
+            sql.push(", lease_until = NULL");
+        }
+        sql.push(" WHERE id = ").push_bind(id.to_owned());
+        if standing != now_stands {
+            sql.execute(&mut **tx).await.map_err(CatalogError::database("change an operation"))?;
+        }
+        Ok(Advanced { standing, image_id })
     }
 
     async fn begin(&self) -> Result<Tx, CatalogError> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(CatalogError::database("begin a transaction"))
+        let begun = self.pool.begin_with(self.dialect.begin()).await;
+        begun.map_err(CatalogError::database("begin a transaction"))
     }
-}
 
-/// Makes the file, where it is missing, for the owner alone: pre-signed URLs stand in it. SQLite gives what it makes beside it
-/// the same mode.
-fn make_private(path: &Path) -> io::Result<()> {
-    // A database in memory, by the name that the driver gives it.
-    if path.as_os_str().as_bytes().starts_with(b"file:") {
-        return Ok(());
+    /// As [`Catalog::begin`], for what looks at more rows than it changes: how many operations wait, who has a name. One at a time.
+    async fn begin_admission(&self) -> Result<Tx, CatalogError> {
+        let mut tx = self.begin().await?;
+        if let Some(lock) = self.dialect.admission() {
+            let locked = sqlx::query(lock).execute(&mut *tx).await;
+            locked.map_err(CatalogError::database("wait for an admission"))?;
+        }
+        Ok(tx)
     }
-    match File::options().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map(drop),
+
+    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, CatalogError> {
+        self.pool.acquire().await.map_err(CatalogError::database("get a connection"))
     }
 }
 
@@ -315,50 +282,79 @@ fn cancelled() -> Status {
     Status::new(Code::Cancelled, "the operation was cancelled")
 }
 
-/// Records how an operation ended, and forgets its source.
+/// Records how an operation ended, and forgets its source and its claims.
 async fn end(
     tx: &mut Tx,
-    id: &str,
+    ticket: &Ticket,
+    ended: &Advanced,
     error: Option<&Status>,
     response: Option<&Any>,
 ) -> Result<(), CatalogError> {
-    let unwritable = |source| CatalogError::Json { table: "operations", id: id.to_owned(), source };
+    let unwritable = |source| CatalogError::Json { table: "operations", id: ticket.id.clone(), source };
     let error = error.map(to_json).transpose().map_err(unwritable)?;
     let response = response.map(to_json).transpose().map_err(unwritable)?;
-    sqlx::query("UPDATE operations SET error = ?, response = ?, source_uri = NULL WHERE id = ?")
+    let sql = "UPDATE operations SET error = $1, response = $2, source_uri = NULL, source_version = NULL WHERE id = $3";
+    sqlx::query(sql)
         .bind(error)
         .bind(response)
-        .bind(id)
+        .bind(&ticket.id)
         .execute(&mut **tx)
         .await
         .map_err(CatalogError::database("end an operation"))?;
-    Ok(())
+    blocks::forget_claims(tx, &ended.image_id).await
 }
 
 async fn read_operation(tx: &mut Tx, id: &str) -> Result<OperationRecord, CatalogError> {
-    let mut query = sqlx::QueryBuilder::new("SELECT ");
-    query.push(OPERATION_COLUMNS).push(" FROM operations WHERE id = ").push_bind(id);
-    let row =
-        query.build().fetch_optional(&mut **tx).await.map_err(CatalogError::database("read an operation"))?;
+    fetch_operation(tx, id).await
+}
+
+async fn fetch_operation(on: &mut AnyConnection, id: &str) -> Result<OperationRecord, CatalogError> {
+    let mut sql = sql::Sql::new("SELECT ");
+    sql.push(OPERATION_COLUMNS).push(" FROM operations WHERE id = ").push_bind(id.to_owned());
+    let row = sql.fetch_optional(on).await.map_err(CatalogError::database("read an operation"))?;
     operation_of(&row.ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?)
 }
 
-async fn read_image(tx: &mut Tx, id: &str) -> Result<Image, CatalogError> {
-    let row = sqlx::query("SELECT * FROM images WHERE id = ?")
+/// The operation as a worker sees it, with its source.
+async fn read_job(tx: &mut Tx, id: &str) -> Result<Job, CatalogError> {
+    let sql = "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = $1";
+    let row = sqlx::query(sql)
         .bind(id)
         .fetch_optional(&mut **tx)
         .await
-        .map_err(CatalogError::database("read an image"))?;
+        .map_err(CatalogError::database("read an operation"))?
+        .ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?;
+    let (kind, state) = rows::kind_and_state(&row)?;
+    let wanted: i64 = row.get("wanted_disk_size");
+    Ok(Job {
+        kind,
+        state,
+        image_id: row.get("image_id"),
+        source: row.get::<Option<String>, _>("source_uri").map(SourceUri::trusted),
+        wanted_disk_size: u64::try_from(wanted).unwrap_or_default(),
+    })
+}
+
+/// An image, which stays as it is until the transaction ends.
+async fn read_image(tx: &mut Tx, id: &str) -> Result<Image, CatalogError> {
+    let lock = for_update(tx);
+    fetch_image(tx, id, lock).await
+}
+
+async fn fetch_image(on: &mut AnyConnection, id: &str, lock: &str) -> Result<Image, CatalogError> {
+    let mut sql = sql::Sql::new("SELECT * FROM images WHERE id = ");
+    sql.push_bind(id.to_owned()).push(lock);
+    let row = sql.fetch_optional(on).await.map_err(CatalogError::database("read an image"))?;
     image_of(&row.ok_or_else(|| CatalogError::NoImage { id: id.to_owned() })?)
 }
 
 async fn remove_image(tx: &mut Tx, id: &str) -> Result<(), CatalogError> {
-    let removed = sqlx::query("DELETE FROM images WHERE id = ?").bind(id).execute(&mut **tx).await;
+    let removed = sqlx::query("DELETE FROM images WHERE id = $1").bind(id).execute(&mut **tx).await;
     removed.map(drop).map_err(CatalogError::database("remove an image"))
 }
 
 async fn set_status(tx: &mut Tx, id: &str, status: image::Status) -> Result<(), CatalogError> {
-    let changed = sqlx::query("UPDATE images SET status = ? WHERE id = ?")
+    let changed = sqlx::query("UPDATE images SET status = $1 WHERE id = $2")
         .bind(i64::from(i32::from(status)))
         .bind(id)
         .execute(&mut **tx)
@@ -382,4 +378,4 @@ fn now() -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

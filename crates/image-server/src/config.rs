@@ -14,7 +14,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Folder of the embedded catalog and store. Locked while the server runs.
     pub data_dir: PathBuf,
-    /// Catalog elsewhere: `sqlite:PATH`.
+    /// Catalog elsewhere: `sqlite:PATH`, or `postgres://...` for several servers.
     pub database_url: Option<String>,
     /// Where blocks and manifests go.
     pub storage: Storage,

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc};
 
 use async_trait::async_trait;
-use block_store::{BlockStore, BlockStoreError};
+use block_store::{BlockStore, BlockStoreError, Collected};
 use disk_convert::Options;
 use object_io::{HttpOptions, HttpSource};
 use tokio::time::timeout;
@@ -36,15 +36,11 @@ impl Content for StoredContent {
         ended
     }
 
-    async fn remove(&self, image_id: &str, cancel: &CancellationToken) -> Result<(), IngestError> {
-        self.blocks.delete(image_id, cancel).await.map_err(|error| stored(error, cancel))
-    }
-
-    async fn collect(&self, cancel: &CancellationToken) -> Result<(), IngestError> {
+    async fn collect(&self, cancel: &CancellationToken) -> Result<u64, IngestError> {
         let collected = self.blocks.collect(cancel).await.map_err(|error| stored(error, cancel))?;
-        let (kept, removed, bytes) = (collected.kept, collected.removed, collected.bytes);
-        tracing::info!(kept, removed, bytes, "unlisted blocks collected");
-        Ok(())
+        let Collected { kept, removed, bytes, left } = collected;
+        tracing::info!(kept, removed, bytes, left, "unlisted blocks collected");
+        Ok(left)
     }
 }
 
@@ -62,7 +58,7 @@ impl StoredContent {
         // Counters are of one ingest: what they count together is nobody's progress.
         let options = Options { counters: Arc::default(), ..self.options.clone() };
         let policy = Policy { wanted_disk_size: work.wanted_disk_size, options };
-        ingest(Arc::new(source), &policy, &work.image_id, &self.blocks, cancel).await
+        ingest(Arc::new(source), &policy, &work.manifest, &self.blocks, cancel).await
     }
 }
 

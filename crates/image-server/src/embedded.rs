@@ -88,6 +88,17 @@ impl Embedded {
         Ok(embedded)
     }
 
+    /// Connects to the store of a server that runs on this folder.
+    pub(crate) async fn connect(dir: &Path) -> Result<(Store, BucketUri), ServerError> {
+        let path = dir.join("store.json");
+        let missing = || ServerError::io("read", &path)(io::ErrorKind::NotFound.into());
+        let file = read(&path)?.ok_or_else(missing)?;
+        let uri = format!("s3://{}/{FOLDER}", file.bucket).parse();
+        let uri = uri.map_err(|source| ServerError::StoreBucket { path: path.clone(), source })?;
+        let store = Store::connect(file.client_config()).await;
+        Ok((store.map_err(|source| ServerError::Store { source })?, uri))
+    }
+
     /// Stops the store after the requests in flight.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();

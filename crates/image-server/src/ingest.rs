@@ -39,13 +39,14 @@ pub struct Ingested {
     pub guest_digest: GuestDigest,
 }
 
-/// Stores the disk that `source` holds as the content of image `image_id`.
+/// Stores the disk that `source` holds, and saves its manifest as `name`.
 ///
-/// After an error or a cancel there is no manifest; blocks may be left over, which the store's collection removes.
+/// After an error or a cancel there is no manifest; blocks may be left over, which the store's collection removes. What the ledger of
+/// `blocks` knows of the same version of the source is not read again.
 pub async fn ingest(
     source: Arc<dyn ByteSource>,
     policy: &Policy,
-    image_id: &str,
+    name: &str,
     blocks: &BlockStore,
     cancel: &CancellationToken,
 ) -> Result<Ingested, IngestError> {
@@ -57,10 +58,19 @@ pub async fn ingest(
     let virtual_size = disk.image().virtual_size();
     let min_disk_size = min_disk_size(virtual_size, policy.wanted_disk_size)?;
     for warning in disk.image().warnings() {
-        tracing::warn!(image_id, %warning, "odd image");
+        tracing::warn!(name, %warning, "odd image");
     }
     let layout = ObjectMap::raw(virtual_size);
-    let sink = blocks.sink(image_id, virtual_size, &options.workers, cancel);
+    let sink = blocks.sink(name, virtual_size, &options.workers, cancel);
+    let version = if disk.source().is_pinned() { disk.source().version() } else { String::new() };
+    let known = tokio::select! {
+        biased;
+        known = sink.resume(&version) => known.map_err(IngestError::Store)?,
+        () = cancel.cancelled() => return Err(IngestError::Cancelled),
+    };
+    if known > 0 {
+        tracing::info!(name, known, "parts of an earlier attempt are kept");
+    }
     let converted = convert(&disk, &layout, sink, options, cancel).await;
     let manifest = converted.map_err(|error| cancelled(IngestError::converting(error)))?;
     Ok(Ingested {

@@ -5,15 +5,17 @@
 //! contract is the cloud's (`image_api`), so its clients work here.
 //!
 //! - `rest`: paths, JSON, codes, tokens.
-//! - `operation`: the states of an operation, changed by one pure function.
-//! - `catalog`: images and operations on SQLite; READY and done are one commit.
-//! - `worker`: four ingests at once, the rest in order; cancel, shutdown, restart.
+//! - `operation`: the states of an operation and the leases on it, changed by one pure function.
+//! - `catalog`: images and operations on SQLite or PostgreSQL; READY and done are one commit.
+//! - `worker`: four ingests at once, the rest in order; leases, cancel, shutdown, restart.
+//! - `ledger`: the catalog's knowledge of blocks in use, as the block store asks for it.
 //! - `ingest`, `content`: from the URL to blocks and manifest.
 //! - `uri`: which URLs are read at all.
+//! - `upkeep`: gc and fsck, beside servers that run.
 //! - `embedded`: the S3 server inside the process, where no other store is given.
 //!
-//! One process writes to a catalog and to a block store. gRPC, PostgreSQL and several servers at once are not here yet. A
-//! source URL is a secret: its query stands in the catalog as long as the operation runs, and nowhere else.
+//! As many servers as there are work on one catalog on PostgreSQL and one bucket. A source URL is a secret: its query stands in the
+//! catalog as long as the operation runs, and nowhere else.
 
 mod catalog;
 mod config;
@@ -22,10 +24,15 @@ mod embedded;
 mod error;
 mod ids;
 mod ingest;
+mod ledger;
 mod limits;
 mod operation;
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
 mod rest;
 mod server;
+mod upkeep;
 mod uri;
 mod worker;
 
@@ -33,5 +40,7 @@ pub use config::{Config, Storage, TlsFiles};
 pub use error::ServerError;
 pub use ingest::{IngestError, Ingested, Policy, ingest};
 pub use server::{Running, Server};
-// Named by `Config`.
+pub use upkeep::{Report, Upkeep, UpkeepError};
+// Named by `Config` and by `Upkeep`.
+pub use block_store::{Collected, Depth, Sum};
 pub use object_io::HostRule;

@@ -35,6 +35,29 @@ pub(crate) const INGEST_TIME: Duration = Duration::from_secs(24 * 3600);
 /// continued by the next start.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// How long a worker may not be heard of before another one takes its operation. Long enough for a pause of the machine or a restart
+/// of the database, short enough that a caller does not notice that a server died.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// A lease is renewed when this much of it has gone by: two renewals may fail.
+pub(crate) const LEASE_RENEWAL: Duration = Duration::from_secs(3);
+
+/// A worker that could not renew stops this long before its lease runs out, by its own clock.
+pub(crate) const LEASE_MARGIN: Duration = Duration::from_secs(1);
+
+/// How often a server looks whether its operations were cancelled elsewhere: one indexed read for all of them. A cancel
+/// stops the download within a second.
+pub(crate) const LEASE_WATCH: Duration = Duration::from_millis(300);
+
+/// How often an idle server looks for work that others accepted, or left.
+pub(crate) const WORK_POLL: Duration = Duration::from_secs(1);
+
+/// Deletions and creations to be taken back that run at once: they wait for the store, and share collections.
+pub(crate) const RUNNING_LIGHT: usize = 64;
+
+/// Connections to PostgreSQL of one server; its default is 100 for all.
+pub(crate) const CATALOG_CONNECTIONS: u32 = 8;
+
 /// How long a write waits for another one in the catalog before it fails.
 pub(crate) const CATALOG_BUSY: Duration = Duration::from_secs(10);
 

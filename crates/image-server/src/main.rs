@@ -5,9 +5,10 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use image_api::Token;
-use image_server::{Config, HostRule, Server, ServerError, Storage, TlsFiles};
+use image_server::{Collected, Config, Depth, HostRule, Server, ServerError, Storage, TlsFiles, Upkeep};
 use object_io::{BucketUri, StoreConfig};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Makes images from disk images behind pre-signed URLs.
@@ -25,17 +26,21 @@ enum Command {
     /// Without --bucket, blocks go to an S3 server inside this process, on loopback; its address and keys stand in
     /// DIR/store.json. Prints one line with its own address on stdout when it listens, logs to stderr (RUST_LOG).
     Serve(Serve),
+    /// Removes what no image uses, beside servers that run.
+    Gc(Place),
+    /// Checks that the store holds what every READY image consists of, beside servers that run.
+    ///
+    /// Exits with 1 if something is missing or damaged. Blocks that nobody uses are no damage: gc removes them.
+    Fsck(Fsck),
 }
 
+/// A catalog and its store.
 #[derive(Args)]
-struct Serve {
-    /// Address and port; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+struct Place {
     /// Folder of the catalog, and of the store where no bucket is given.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Catalog elsewhere: sqlite:PATH.
+    /// Catalog elsewhere: sqlite:PATH, or postgres://USER@HOST/DATABASE for several servers.
     #[arg(long, value_name = "URL", env = "IMAGE_SERVER_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Bucket, or folder in one, for blocks and manifests; credentials as the AWS tools find them.
@@ -44,6 +49,24 @@ struct Serve {
     /// The bucket's store; AWS where it is not given.
     #[arg(long, value_name = "URL", requires = "bucket")]
     s3_endpoint: Option<String>,
+}
+
+#[derive(Args)]
+struct Fsck {
+    #[command(flatten)]
+    place: Place,
+    /// Reads every block, and compares its content with its name.
+    #[arg(long)]
+    read: bool,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    place: Place,
     /// Certificate chain in PEM; serves https.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -68,11 +91,11 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(serve) } = Cli::parse();
+    let Cli { command } = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(serve) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(command) {
+        Ok(code) => code,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -81,7 +104,37 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(serve: Serve) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(serve) => run_server(serve).await.map(|()| ExitCode::SUCCESS),
+        Command::Gc(place) => gc(place).await.map(|()| ExitCode::SUCCESS),
+        Command::Fsck(fsck) => check(fsck).await,
+    }
+}
+
+async fn gc(place: Place) -> anyhow::Result<()> {
+    let upkeep = Upkeep::open(place.into_config(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
+    let collected = upkeep.gc(&CancellationToken::new()).await;
+    upkeep.close().await;
+    let Collected { kept, removed, bytes, left } = collected?;
+    writeln!(std::io::stdout(), "kept        {kept} blocks\nremoved     {removed} blocks, {bytes} bytes")?;
+    if left > 0 {
+        writeln!(std::io::stdout(), "left        {left} blocks, to another collection")?;
+    }
+    Ok(())
+}
+
+async fn check(fsck: Fsck) -> anyhow::Result<ExitCode> {
+    let upkeep = Upkeep::open(fsck.place.into_config(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
+    let depth = if fsck.read { Depth::Content } else { Depth::Lengths };
+    let report = upkeep.fsck(depth, &CancellationToken::new()).await;
+    upkeep.close().await;
+    let report = report?;
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_server(serve: Serve) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = serve.into_config()?;
     let running = tokio::select! {
@@ -98,18 +151,25 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Serve {
-    fn into_config(self) -> anyhow::Result<Config> {
-        let mut config = Config::new(self.listen, self.data_dir);
+impl Place {
+    fn into_config(self, listen: SocketAddr) -> Config {
+        let mut config = Config::new(listen, self.data_dir);
+        config.database_url = self.database_url;
         if let Some(uri) = self.bucket {
             let store = StoreConfig { endpoint_url: self.s3_endpoint, ..StoreConfig::default() };
             config.storage = Storage::Bucket { uri, config: store.into() };
         }
+        config
+    }
+}
+
+impl Serve {
+    fn into_config(self) -> anyhow::Result<Config> {
+        let config = self.place.into_config(self.listen);
         let tls = self.tls_cert.zip(self.tls_key);
         // Not by the parser of arguments: it would print what it refuses.
         let tokens: Result<Vec<Token>, _> = self.tokens.iter().map(|token| token.parse()).collect();
         Ok(Config {
-            database_url: self.database_url,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             tokens: tokens.context("what --token or IMAGE_SERVER_TOKEN holds is not a token")?,
             allowed_uri_hosts: self.allowed_uri_hosts,

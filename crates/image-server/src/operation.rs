@@ -1,16 +1,21 @@
-//! The states of an operation and the one function that changes them (invariant 8 of the design).
+//! The states of an operation, the lease on it, and the one function that changes them (invariant 8 of the design).
 //!
 //! ```text
-//!  QUEUED --start--> RUNNING --succeed--> SUCCEEDED
-//!    |  ^               | \----fail-----> FAILED
-//!    |  '----requeue----'  \
-//!    '------cancel-------> CANCELLING --fail, cancelled--> CANCELLED
+//!  QUEUED --claim--> RUNNING --succeed--> SUCCEEDED
+//!    |  ^             |  ^ \----fail-----> FAILED
+//!    |  '---release---'  '-- claim, when the lease has run out
+//!    '------cancel-------> CANCELLING --fail, stopped--> CANCELLED
 //! ```
-//! A cancel that was accepted is a promise: from CANCELLING no way leads to SUCCEEDED, not even over a restart. Work
-//! that was finished at that very moment is taken back. A delete cannot be cancelled, there is nothing to keep.
+//! A cancel that was accepted is a promise: from CANCELLING no way leads to SUCCEEDED, whoever works on it. Work that was finished
+//! at that very moment is taken back. A delete cannot be cancelled, there is nothing to keep.
+//!
+//! Whoever claims an operation gets the next *epoch*, and every event of a worker names the epoch that it works in. One that is not
+//! the operation's is refused: a worker that slept through the end of its lease can write nothing any more, however late it wakes. A
+//! lease that has run out and that nobody else has taken can still be renewed. Whether a lease has run out is for the database's
+//! clock to say; [`Lease`] is its answer.
 
 /// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// Takes an image in.
     Create,
@@ -43,7 +48,7 @@ impl Kind {
 }
 
 /// Where an operation is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     /// Accepted, waits for a place.
     Queued,
@@ -85,131 +90,106 @@ impl State {
     }
 }
 
-/// What happens to an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether somebody may be working on an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lease {
+    /// Nobody is.
+    Free,
+    /// Somebody is.
+    Held,
+    /// Somebody was, and has not been heard of for as long as the lease was.
+    RunOut,
+}
+
+/// Counts the leases of one operation.
+pub(crate) type Epoch = i64;
+
+/// All that decides about the next event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Standing {
+    pub(crate) kind: Kind,
+    pub(crate) state: State,
+    /// Of the latest lease; 0 where there was none.
+    pub(crate) epoch: Epoch,
+    pub(crate) lease: Lease,
+}
+
+/// What happens to an operation. What a worker does names the epoch of its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// A worker takes it.
-    Start,
-    /// The server starts again and nobody works on it.
-    Requeue,
+    Claim,
+    /// Its worker is still there; also whatever it writes beside the state of the operation.
+    Renew(Epoch),
+    /// Its worker hands it back, to stop.
+    Release(Epoch),
     /// A caller wants it to stop.
     Cancel,
     /// The work is complete.
-    Succeed,
+    Succeed(Epoch),
     /// The work ended in an error.
-    Fail,
-    /// The work stopped because it was told to, and nothing of it is left.
-    Stopped,
+    Fail(Epoch),
+    /// The work stopped because it was told to.
+    Stopped(Epoch),
 }
 
 impl Event {
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Start, Self::Requeue, Self::Cancel, Self::Succeed, Self::Fail, Self::Stopped];
+    const fn epoch(self) -> Option<Epoch> {
+        match self {
+            Self::Claim | Self::Cancel => None,
+            Self::Renew(epoch)
+            | Self::Release(epoch)
+            | Self::Succeed(epoch)
+            | Self::Fail(epoch)
+            | Self::Stopped(epoch) => Some(epoch),
+        }
+    }
 }
 
-/// An event that cannot happen in a state.
+/// An event that cannot happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{event:?} cannot happen to a {kind:?} operation that is {state:?}")]
-pub(crate) struct Refused {
-    pub(crate) kind: Kind,
-    pub(crate) state: State,
-    pub(crate) event: Event,
+pub(crate) enum Refused {
+    /// Not in this state.
+    #[error("{event:?} cannot happen to a {kind:?} operation that is {state:?}")]
+    State { kind: Kind, state: State, event: Event },
+    /// Not by a worker of this epoch: another one has the operation.
+    #[error("the lease of epoch {held} is lost, the operation is in epoch {current}")]
+    LeaseLost { held: Epoch, current: Epoch },
 }
 
-/// The state after `event`. An event that changes nothing gives the same state.
-pub(crate) fn transition(kind: Kind, state: State, event: Event) -> Result<State, Refused> {
-    let next = match (kind, state, event) {
-        (_, State::Queued, Event::Start) => State::Running,
-        (_, State::Queued | State::Running, Event::Requeue) => State::Queued,
-        (_, State::Cancelling, Event::Requeue) => State::Cancelling,
+/// What `event` makes of an operation. An event that changes nothing gives the same.
+pub(crate) fn transition(now: Standing, event: Event) -> Result<Standing, Refused> {
+    let Standing { kind, state, epoch, lease } = now;
+    if let Some(held) = event.epoch().filter(|held| *held != epoch) {
+        return Err(Refused::LeaseLost { held, current: epoch });
+    }
+    let (state, lease) = match (kind, state, event) {
+        (_, State::Queued | State::Running, Event::Claim) if lease != Lease::Held => {
+            (State::Running, Lease::Held)
+        }
+        (_, State::Cancelling, Event::Claim) if lease != Lease::Held => (state, Lease::Held),
+        (_, State::Running | State::Cancelling, Event::Renew(_)) => (state, Lease::Held),
+        (_, State::Running, Event::Release(_)) => (State::Queued, Lease::Free),
+        (_, State::Cancelling, Event::Release(_)) => (state, Lease::Free),
         (Kind::Create, State::Queued | State::Running | State::Cancelling, Event::Cancel) => {
-            State::Cancelling
+            (State::Cancelling, lease)
         }
         // Cancelling what has ended is no error: the caller sees how it ended.
-        (_, State::Succeeded | State::Failed | State::Cancelled, Event::Cancel) => state,
-        (_, State::Running, Event::Succeed) => State::Succeeded,
-        (_, State::Running, Event::Fail) => State::Failed,
+        (_, State::Succeeded | State::Failed | State::Cancelled, Event::Cancel) => (state, lease),
+        (_, State::Running, Event::Succeed(_)) => (State::Succeeded, Lease::Free),
+        (_, State::Running, Event::Fail(_)) => (State::Failed, Lease::Free),
         // An error on the way to the end that was asked for is that end.
-        (Kind::Create, State::Cancelling, Event::Fail | Event::Stopped) => State::Cancelled,
-        _ => return Err(Refused { kind, state, event }),
+        (Kind::Create, State::Cancelling, Event::Fail(_) | Event::Stopped(_)) => {
+            (State::Cancelled, Lease::Free)
+        }
+        _ => return Err(Refused::State { kind, state, event }),
     };
-    Ok(next)
+    // Who hands back has nothing to write any more either.
+    let epoch = epoch + Epoch::from(matches!(event, Event::Claim | Event::Release(_)));
+    Ok(Standing { kind, state, epoch, lease })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every combination, row by row: the state after Start, Requeue, Cancel, Succeed, Fail, Stopped; `-` is refused.
-    const TABLE: [(Kind, State, &str); 12] = [
-        (Kind::Create, State::Queued, "RUNNING QUEUED CANCELLING - - -"),
-        (Kind::Create, State::Running, "- QUEUED CANCELLING SUCCEEDED FAILED -"),
-        (Kind::Create, State::Cancelling, "- CANCELLING CANCELLING - CANCELLED CANCELLED"),
-        (Kind::Create, State::Succeeded, "- - SUCCEEDED - - -"),
-        (Kind::Create, State::Failed, "- - FAILED - - -"),
-        (Kind::Create, State::Cancelled, "- - CANCELLED - - -"),
-        (Kind::Delete, State::Queued, "RUNNING QUEUED - - - -"),
-        (Kind::Delete, State::Running, "- QUEUED - SUCCEEDED FAILED -"),
-        (Kind::Delete, State::Cancelling, "- CANCELLING - - - -"),
-        (Kind::Delete, State::Succeeded, "- - SUCCEEDED - - -"),
-        (Kind::Delete, State::Failed, "- - FAILED - - -"),
-        (Kind::Delete, State::Cancelled, "- - CANCELLED - - -"),
-    ];
-
-    #[test]
-    fn the_whole_table() {
-        assert_eq!(TABLE.len(), Kind::ALL.len() * State::ALL.len());
-        for (kind, state, row) in TABLE {
-            let expected: Vec<_> = row.split(' ').collect();
-            assert_eq!(expected.len(), Event::ALL.len());
-            for (event, expected) in Event::ALL.into_iter().zip(expected) {
-                let found = transition(kind, state, event).map_or("-", State::word);
-                assert_eq!(found, expected, "{kind:?} {state:?} {event:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_end_is_an_end() {
-        for state in State::ALL.into_iter().filter(|state| state.is_done()) {
-            for event in Event::ALL {
-                for kind in Kind::ALL {
-                    assert!(
-                        transition(kind, state, event).is_ok_and(|next| next == state)
-                            || event != Event::Cancel
-                    );
-                    assert!(transition(kind, state, event).is_err() || event == Event::Cancel);
-                }
-            }
-        }
-    }
-
-    /// Whatever happens after an accepted cancel, over any number of events: never SUCCEEDED, never FAILED.
-    #[test]
-    fn a_cancel_is_a_promise() {
-        let mut reachable = vec![State::Cancelling];
-        let mut at = 0;
-        while let Some(&state) = reachable.get(at) {
-            for event in Event::ALL {
-                match transition(Kind::Create, state, event) {
-                    Ok(next) if !reachable.contains(&next) => reachable.push(next),
-                    _ => {}
-                }
-            }
-            at += 1;
-        }
-        assert_eq!(reachable, [State::Cancelling, State::Cancelled]);
-    }
-
-    #[test]
-    fn words_come_back() {
-        for state in State::ALL {
-            assert_eq!(State::from_word(state.word()), Some(state));
-        }
-        for kind in Kind::ALL {
-            assert_eq!(Kind::from_word(kind.word()), Some(kind));
-        }
-        assert_eq!(State::from_word("DONE"), None);
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -28,12 +28,13 @@ use crate::{
     catalog::Catalog,
     content::StoredContent,
     embedded::Embedded,
+    ledger::CatalogLedger,
     limits,
     rest::{self, App},
     uri::UriPolicy,
     worker::Worker,
 };
-use lock::DirLock;
+pub(crate) use lock::DirLock;
 use patience::Patience;
 
 /// The image server.
@@ -70,22 +71,7 @@ impl Server {
         let (listener, addr) = bind(config.listen)?;
         let catalog = open_catalog(&config).await?;
         let starting = CancellationToken::new();
-        let (embedded, store, bucket) = match config.storage {
-            Storage::Embedded => {
-                let embedded = Embedded::start(&config.data_dir, &starting).await?;
-                let (store, uri) = (embedded.store.clone(), embedded.uri.clone());
-                (Some(embedded), store, uri)
-            }
-            Storage::Bucket { uri, config } => {
-                let store = Store::connect(*config).await.map_err(|source| ServerError::Store { source })?;
-                store
-                    .head_bucket(uri.bucket(), &starting)
-                    .await
-                    .map_err(|source| ServerError::Store { source })?;
-                (None, store, uri)
-            }
-            Storage::Connected { store, uri } => (None, store, uri),
-        };
+        let Place { embedded, store, bucket } = open_storage(config.storage, &config.data_dir, false).await?;
         let own_endpoint = own_endpoint(&store, &bucket, &starting).await?;
         let uris = UriPolicy {
             hosts: config.allowed_uri_hosts,
@@ -94,7 +80,7 @@ impl Server {
             own_endpoint,
         };
         let content = StoredContent {
-            blocks: BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()),
+            blocks: shared_blocks(&store, &bucket, &catalog),
             http: uris.http_options(),
             options: Options {
                 memory: config.memory,
@@ -103,7 +89,7 @@ impl Server {
             },
         };
         let worker = Worker::new(catalog.clone(), Arc::new(content));
-        worker.resume().await.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
+        worker.start();
         let app = App { catalog: catalog.clone(), worker: worker.clone(), uris, tokens: config.tokens };
         let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });
         let http = Handle::new();
@@ -125,8 +111,13 @@ impl Server {
 }
 
 impl Running {
+    /// The name under which the store has the manifest of an image; `None` if there is no such image, or it has no content.
+    pub async fn manifest_name(&self, image_id: &str) -> Option<String> {
+        self.catalog.manifest(image_id).await.ok()
+    }
+
     /// Stops: first the socket, then the ingests, then catalog and store. Requests in flight are answered; unfinished
-    /// operations are continued by the next start.
+    /// operations are handed back, for another server or the next start.
     pub async fn shutdown(mut self) {
         self.http.graceful_shutdown(Some(limits::SHUTDOWN_GRACE));
         self.worker.shutdown().await;
@@ -152,8 +143,38 @@ impl Drop for Running {
     }
 }
 
+/// Where blocks and manifests go.
+pub(crate) struct Place {
+    pub(crate) embedded: Option<Embedded>,
+    pub(crate) store: Store,
+    pub(crate) bucket: BucketUri,
+}
+
+/// Connects to the store; starts the embedded one, unless there is a server `beside` that has it.
+pub(crate) async fn open_storage(storage: Storage, dir: &Path, beside: bool) -> Result<Place, ServerError> {
+    let starting = CancellationToken::new();
+    match storage {
+        Storage::Embedded if beside => {
+            let (store, bucket) = Embedded::connect(dir).await?;
+            Ok(Place { embedded: None, store, bucket })
+        }
+        Storage::Embedded => {
+            let embedded = Embedded::start(dir, &starting).await?;
+            let (store, bucket) = (embedded.store.clone(), embedded.uri.clone());
+            Ok(Place { embedded: Some(embedded), store, bucket })
+        }
+        Storage::Bucket { uri, config } => {
+            let unusable = |source| ServerError::Store { source };
+            let store = Store::connect(*config).await.map_err(unusable)?;
+            store.head_bucket(uri.bucket(), &starting).await.map_err(unusable)?;
+            Ok(Place { embedded: None, store, bucket: uri })
+        }
+        Storage::Connected { store, uri } => Ok(Place { embedded: None, store, bucket: uri }),
+    }
+}
+
 /// The folder, and the lock on it. Where we make it, it is for the owner alone; where it was there, what we put into it is.
-fn make_dir(dir: &Path) -> Result<DirLock, ServerError> {
+pub(crate) fn make_dir(dir: &Path) -> Result<DirLock, ServerError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(ServerError::io("create", dir))?;
     DirLock::take(dir)
@@ -175,9 +196,20 @@ fn listen_error(listen: SocketAddr) -> impl FnOnce(io::Error) -> ServerError {
 async fn open_catalog(config: &Config) -> Result<Catalog, ServerError> {
     let opened = match &config.database_url {
         Some(url) => Catalog::open_url(url).await,
-        None => Catalog::open_file(&config.data_dir.join("catalog.sqlite")).await,
+        None => Catalog::open_file(&catalog_path(&config.data_dir)).await,
     };
     opened.map_err(|source| ServerError::Catalog { source: Box::new(source) })
+}
+
+/// The catalog in a server's folder.
+pub(crate) fn catalog_path(dir: &Path) -> PathBuf {
+    dir.join("catalog.sqlite")
+}
+
+/// The block store, whose ledger is the catalog.
+pub(crate) fn shared_blocks(store: &Store, bucket: &BucketUri, catalog: &Catalog) -> BlockStore {
+    let ledger = Arc::new(CatalogLedger::new(catalog.clone()));
+    BlockStore::shared(store.clone(), bucket.bucket(), bucket.prefix(), ledger)
 }
 
 /// Scheme, host and port that pre-signed URLs of our own bucket have, whatever the store was configured by.

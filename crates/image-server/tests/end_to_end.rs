@@ -25,7 +25,7 @@ async fn a_raw_disk_becomes_an_image_and_comes_back() {
     // Two blocks of 4 MiB hold data; 10 MiB are three units of 4 MiB.
     assert_eq!((ready.storage_size, ready.min_disk_size), (8 << 20, 12 << 20));
     assert_eq!(fixture.read_back(&ready.id).await, content);
-    let manifest = fixture.blocks().load(&ready.id, &fixture.cancel).await.unwrap();
+    let manifest = fixture.manifest(&ready.id).await;
     assert_eq!(manifest.guest_digest(), support::digest(&content).await);
     fixture.stop().await;
 }
@@ -39,7 +39,7 @@ async fn a_qcow2_of_qemu_img_is_the_same_disk() {
     let done = fixture.wait(&fixture.create(&request("web", &url)).await).await;
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
     assert_eq!(fixture.read_back(&image_id(&done)).await, content);
-    let manifest = fixture.blocks().load(&image_id(&done), &fixture.cancel).await.unwrap();
+    let manifest = fixture.manifest(&image_id(&done)).await;
     assert_eq!(manifest.guest_digest(), support::digest(&content).await);
     fixture.stop().await;
 }
@@ -143,6 +143,34 @@ async fn cancel_stops_the_download() {
     fixture.stop().await;
 }
 
+/// While the source is asked what it is, while its head is read, while blocks are read and stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_at_any_stage_stops_the_download_and_frees_what_was_stored() {
+    let runs: Vec<_> = (0..40).map(|block| (block * 4 * MIB + 512, 512)).collect();
+    let content = disk(160 * MIB, &runs);
+    for stall_at in [0, 64 << 10, 80 * MIB] {
+        let slow = support::SlowSource::start(content.clone()).await;
+        let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
+        slow.stall_at(stall_at);
+        let operation = fixture.create(&request("web", &slow.url())).await;
+        while slow.served() < stall_at.max(1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let asked = std::time::Instant::now();
+        fixture.client.cancel_operation(&operation.id, &fixture.cancel).await.unwrap();
+        let status = failure(&fixture.wait(&operation).await);
+        assert_eq!(status.canonical_code(), Code::Cancelled);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{stall_at}: {:?}", asked.elapsed());
+        slow.stall_at(usize::MAX);
+        let served = slow.served();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(slow.served() <= served + MIB, "{stall_at}: what was on its way, and nothing more");
+        fixture.until_object_count(".blocks/", 0).await;
+        fixture.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_changes_is_refused() {
     let slow = support::SlowSource::start(disk(64 * MIB, &[(0, 64 * MIB)])).await;
@@ -185,6 +213,48 @@ async fn a_restart_continues_the_ingest() {
     let done = fixture.wait(&operation).await;
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
     assert_eq!(fixture.read_back(&image_id(&done)).await, content);
+    fixture.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_is_not_read_again() {
+    let blocks = 60;
+    let runs: Vec<_> = (0..blocks).map(|block| (block * 4 * MIB + 512, 512)).collect();
+    let content = disk(blocks * 4 * MIB, &runs);
+    let slow = support::SlowSource::start(content.clone()).await;
+    let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
+    slow.stall_at(160 * MIB);
+    let operation = fixture.create(&request("web", &slow.url())).await;
+    while slow.served() < 160 * MIB {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let fixture = fixture.restart().await;
+    slow.stall_at(usize::MAX);
+    let done = fixture.wait(&operation).await;
+    assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
+    assert!(fixture.read_back(&image_id(&done)).await == content);
+    // Ten parts were in flight, and as many may have been stored without being noted; the others are not read twice.
+    let again = slow.served() - 160 * MIB;
+    assert!(again <= content.len() - 80 * MIB, "{again} bytes after the restart");
+    fixture.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_is_read_from_the_start() {
+    let before = disk(60 * 4 * MIB, &[(512, 512)]);
+    let slow = support::SlowSource::start(before.clone()).await;
+    let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
+    slow.stall_at(160 * MIB);
+    let operation = fixture.create(&request("web", &slow.url())).await;
+    while slow.served() < 160 * MIB {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    slow.replace();
+    let fixture = fixture.restart().await;
+    slow.stall_at(usize::MAX);
+    let done = fixture.wait(&operation).await;
+    assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
+    assert!(slow.served() - 160 * MIB >= before.len());
     fixture.stop().await;
 }
 

@@ -174,6 +174,10 @@ impl ByteSource for HttpSource {
         self.identity.version()
     }
 
+    fn is_pinned(&self) -> bool {
+        self.identity.if_match().is_some()
+    }
+
     fn shape(&self) -> SourceShape {
         let options = &self.client.options;
         SourceShape {

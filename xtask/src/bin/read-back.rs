@@ -110,7 +110,13 @@ async fn start_local(folder: &Path, stop: &CancellationToken) -> Result<(Store, 
 /// Writes the Image's content to `out`; gives the guest digest of its manifest.
 async fn read(blocks: &BlockStore, id: &str, out: &Path, cancel: &CancellationToken) -> Result<String> {
     let options = Options::default();
-    let manifest = blocks.load(id, cancel).await?;
+    // Which of several an Image has, the catalog knows; of those of unfinished attempts none is left here.
+    let names = blocks.stored_manifests(cancel).await?;
+    let mut names = names.iter().filter(|name| name.rsplit_once('.').is_some_and(|(image, _)| image == id));
+    let (Some(name), None) = (names.next(), names.next()) else {
+        anyhow::bail!("the store has no manifest of {id}, or more than one");
+    };
+    let manifest = blocks.load(name, cancel).await?;
     let (digest, len) = (manifest.guest_digest(), manifest.virtual_size());
     let source = Arc::new(blocks.source(id, manifest, &options.workers));
     let how = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };

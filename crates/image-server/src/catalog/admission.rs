@@ -43,7 +43,7 @@ pub(crate) enum Admission {
 impl Catalog {
     /// Accepts an image: CREATING, with a queued operation.
     pub(crate) async fn admit_create(&self, new: NewImage) -> Result<Admission, CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_admission().await?;
         if let Some(known) = known_operation(&mut tx, new.key.as_ref()).await? {
             // A key that was freed is freed by the commit of the new operation only.
             return Ok(Admission::Known(known));
@@ -57,7 +57,7 @@ impl Catalog {
             source,
         })?;
         let sql = "INSERT INTO images (id, folder_id, name, family, created_at, status, storage_size, min_disk_size, \
-                   attributes) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)";
+                   attributes) VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8)";
         sqlx::query(sql)
             .bind(&image_id)
             .bind(&new.image.folder_id)
@@ -90,7 +90,7 @@ impl Catalog {
         created_by: &str,
         key: Option<&IdempotencyKey>,
     ) -> Result<Admission, CatalogError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_admission().await?;
         if let Some(known) = known_operation(&mut tx, key).await? {
             return Ok(Admission::Known(known));
         }
@@ -120,7 +120,7 @@ struct NewOperation<'a> {
 async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationRecord, CatalogError> {
     let (id, created_at) = (ids::new_id(), now());
     let sql = "INSERT INTO operations (id, kind, state, image_id, created_by, created_at, modified_at, source_uri, \
-               wanted_disk_size, idempotency_key, request_digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+               wanted_disk_size, idempotency_key, request_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     sqlx::query(sql)
         .bind(&id)
         .bind(new.kind.word())
@@ -146,7 +146,7 @@ async fn known_operation(
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<OperationRecord>, CatalogError> {
     let Some(IdempotencyKey { key, request_digest }) = key else { return Ok(None) };
-    let row = sqlx::query("SELECT id, request_digest FROM operations WHERE idempotency_key = ?")
+    let row = sqlx::query("SELECT id, request_digest FROM operations WHERE idempotency_key = $1")
         .bind(key)
         .fetch_optional(&mut **tx)
         .await
@@ -154,7 +154,7 @@ async fn known_operation(
     let Some(row) = row else { return Ok(None) };
     let record = read_operation(tx, row.get("id")).await?;
     if matches!(record.state, State::Failed | State::Cancelled) {
-        sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = ?")
+        sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = $1")
             .bind(&record.id)
             .execute(&mut **tx)
             .await
@@ -181,7 +181,7 @@ async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {
     if image.name.is_empty() {
         return Ok(());
     }
-    let sql = "SELECT id FROM images WHERE folder_id = ? AND name = ? AND status IN (1, 2)";
+    let sql = "SELECT id FROM images WHERE folder_id = $1 AND name = $2 AND status IN (1, 2)";
     let taken: Option<String> = sqlx::query_scalar(sql)
         .bind(&image.folder_id)
         .bind(&image.name)

@@ -14,7 +14,7 @@ pub(crate) enum CatalogError {
     #[error("the catalog's tables cannot be brought up to date")]
     Migration { source: sqlx::migrate::MigrateError },
     /// A database of another kind. The URL is not repeated: it may hold a password.
-    #[error("the database URL is of an unsupported kind, expected sqlite:PATH")]
+    #[error("the database URL is of an unsupported kind, expected sqlite:PATH or postgres://...")]
     UnsupportedUrl,
     /// A column holds JSON that is not what this version writes.
     #[error("the row {id} of {table} is damaged")]

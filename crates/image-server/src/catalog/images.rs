@@ -1,9 +1,7 @@
 //! Images for reading: one, or a page of a folder.
 
+use super::{Catalog, CatalogError, fetch_image, rows::image_of, sql::Sql};
 use image_api::{Image, compute::image};
-use sqlx::QueryBuilder;
-
-use super::{Catalog, CatalogError, read_image, rows::image_of};
 
 /// A column that a listing can be ordered by or filtered on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,27 +55,24 @@ pub(crate) struct ListQuery {
 impl Catalog {
     /// An image.
     pub(crate) async fn image(&self, id: &str) -> Result<Image, CatalogError> {
-        let mut tx = self.begin().await?;
-        read_image(&mut tx, id).await
+        let mut connection = self.connection().await?;
+        fetch_image(&mut connection, id, "").await
     }
 
     /// Images of a folder, at most `limit`, in a total order.
     pub(crate) async fn images(&self, list: &ListQuery) -> Result<Vec<Image>, CatalogError> {
-        let mut query = QueryBuilder::new("SELECT * FROM images WHERE folder_id = ");
-        query.push_bind(list.folder_id.as_str());
+        let mut query = Sql::new("SELECT * FROM images WHERE folder_id = ");
+        query.push_bind(list.folder_id.clone());
         for Condition { column, negated, values } in &list.conditions {
             let verb = if *negated { " NOT IN (" } else { " IN (" };
             query.push(" AND ").push(column.sql()).push(verb);
-            let mut items = query.separated(", ");
-            for value in values {
-                match column {
-                    // An unknown word is a status that no image has.
-                    Column::Status => items.push_bind(
-                        image::Status::from_str_name(value).map_or(-1, |status| i64::from(i32::from(status))),
-                    ),
-                    _ => items.push_bind(value.as_str()),
-                };
-            }
+            match column {
+                // An unknown word is a status that no image has.
+                Column::Status => query.push_list(values.iter().map(|value| {
+                    image::Status::from_str_name(value).map_or(-1, |status| i64::from(i32::from(status)))
+                })),
+                _ => query.push_list(values.iter().cloned()),
+            };
             query.push(")");
         }
         let (order, beyond, direction) = match list.direction {
@@ -90,14 +85,13 @@ impl Catalog {
                 Column::CreatedAt | Column::Status => {
                     query.push_bind(value.parse::<i64>().unwrap_or_default())
                 }
-                _ => query.push_bind(value.as_str()),
+                _ => query.push_bind(value.clone()),
             };
-            query.push(", ").push_bind(id.as_str()).push(")");
+            query.push(", ").push_bind(id.clone()).push(")");
         }
         query.push(" ORDER BY ").push(order).push(direction).push(", id").push(direction);
         query.push(" LIMIT ").push_bind(list.limit);
-        let rows =
-            query.build().fetch_all(&self.pool).await.map_err(CatalogError::database("list images"))?;
+        let rows = query.fetch_all(&self.pool).await.map_err(CatalogError::database("list images"))?;
         rows.iter().map(image_of).collect()
     }
 }

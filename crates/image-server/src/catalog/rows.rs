@@ -3,7 +3,7 @@
 use image_api::{
     Any, Image, Operation, Timestamp, any_of, compute, from_json, operation::operation, rpc::Status,
 };
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, any::AnyRow};
 
 use super::CatalogError;
 use crate::operation::{Kind, State};
@@ -47,7 +47,7 @@ impl OperationRecord {
     }
 }
 
-pub(super) fn operation_of(row: &SqliteRow) -> Result<OperationRecord, CatalogError> {
+pub(super) fn operation_of(row: &AnyRow) -> Result<OperationRecord, CatalogError> {
     let id: String = row.get("id");
     let (kind, state) = kind_and_state(row)?;
     let damaged = |source| CatalogError::Json { table: "operations", id: id.clone(), source };
@@ -66,14 +66,14 @@ pub(super) fn operation_of(row: &SqliteRow) -> Result<OperationRecord, CatalogEr
     })
 }
 
-pub(super) fn kind_and_state(row: &SqliteRow) -> Result<(Kind, State), CatalogError> {
+pub(super) fn kind_and_state(row: &AnyRow) -> Result<(Kind, State), CatalogError> {
     let unknown = |column| CatalogError::Word { id: row.get("id"), column };
     let kind = Kind::from_word(&row.get::<String, _>("kind")).ok_or_else(|| unknown("kind"))?;
     let state = State::from_word(&row.get::<String, _>("state")).ok_or_else(|| unknown("state"))?;
     Ok((kind, state))
 }
 
-pub(super) fn image_of(row: &SqliteRow) -> Result<Image, CatalogError> {
+pub(super) fn image_of(row: &AnyRow) -> Result<Image, CatalogError> {
     let id: String = row.get("id");
     let attributes: String = row.get("attributes");
     let damaged = |source| CatalogError::Json { table: "images", id: id.clone(), source };

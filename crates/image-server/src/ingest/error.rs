@@ -71,6 +71,7 @@ impl IngestError {
                 ConvertError::Cancelled => Code::Cancelled,
                 _ => Code::Internal,
             },
+            Self::Store(error) if error.is_retryable() => Code::Unavailable,
             Self::Store(BlockStoreError::Store { .. }) => Code::Unavailable,
             Self::Store(_) | Self::Panicked => Code::Internal,
             Self::DiskTooSmall { .. } => Code::InvalidArgument,
@@ -135,6 +136,7 @@ mod tests {
     fn work() -> IngestWork {
         IngestWork {
             image_id: "fd8".to_owned(),
+            manifest: "fd8.1".to_owned(),
             source: SourceUri::trusted("https://s/b/k?X-Amz-Signature=secret".to_owned()),
             wanted_disk_size: 0,
         }

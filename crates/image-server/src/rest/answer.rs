@@ -86,7 +86,9 @@ impl From<CatalogError> for Refusal {
             CatalogError::NameTaken { .. } | CatalogError::KeyReused => Code::AlreadyExists,
             CatalogError::QueueFull { .. } => Code::ResourceExhausted,
             CatalogError::NotDeletable { .. } => Code::FailedPrecondition,
-            CatalogError::Refused(Refused { .. }) => Code::FailedPrecondition,
+            CatalogError::Refused(Refused::State { .. } | Refused::LeaseLost { .. }) => {
+                Code::FailedPrecondition
+            }
             CatalogError::Database { .. }
             | CatalogError::Migration { .. }
             | CatalogError::UnsupportedUrl

@@ -101,7 +101,7 @@ async fn accept(
     let task = tokio::spawn(async move {
         Ok(match admit.await? {
             Admission::New(record) => {
-                app.worker.submit(record.id.clone());
+                app.worker.wake();
                 record
             }
             Admission::Known(record) => record,

@@ -3,6 +3,8 @@
 // Each test binary uses a part of it; clippy takes only `#[test]` functions for tests.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod postgres;
+
 use std::{
     ffi::OsStr,
     net::SocketAddr,
@@ -21,7 +23,7 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, header},
     routing::get,
 };
-use block_store::BlockStore;
+use block_store::{BlockStore, Manifest};
 use bytes::Bytes;
 use disk_convert::{
     ByteSource as _, Disk, GuestDigest, MemorySource, Options, References, Workers, open_image,
@@ -155,10 +157,14 @@ impl Fixture {
         BlockStore::new(self.store.clone(), self.running.bucket.bucket(), self.running.bucket.prefix())
     }
 
+    pub async fn manifest(&self, image_id: &str) -> Manifest {
+        let name = self.running.manifest_name(image_id).await.unwrap();
+        self.blocks().load(&name, &self.cancel).await.unwrap()
+    }
+
     /// The disk that is stored as the content of an image.
     pub async fn read_back(&self, image_id: &str) -> Vec<u8> {
-        let blocks = self.blocks();
-        let manifest = blocks.load(image_id, &self.cancel).await.unwrap();
+        let (blocks, manifest) = (self.blocks(), self.manifest(image_id).await);
         let source = blocks.source(image_id, manifest, &Workers::default());
         source.read(Span::new(0, source.len())).await.unwrap().to_vec()
     }
@@ -281,6 +287,8 @@ struct Slow {
     content: Bytes,
     served: AtomicUsize,
     fast: AtomicBool,
+    /// Bytes after which nothing more comes.
+    stall_at: AtomicUsize,
     /// Which version of the object: its ETag.
     version: AtomicUsize,
 }
@@ -295,6 +303,7 @@ impl SlowSource {
             content: content.into(),
             served: AtomicUsize::new(0),
             fast: AtomicBool::new(false),
+            stall_at: AtomicUsize::new(usize::MAX),
             version: AtomicUsize::new(1),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -323,6 +332,12 @@ impl SlowSource {
 
     pub fn hurry(&self) {
         self.shared.fast.store(true, Ordering::SeqCst);
+    }
+
+    /// Serves quickly until it has served this much in all, then nothing.
+    pub fn stall_at(&self, bytes: usize) {
+        self.shared.stall_at.store(bytes, Ordering::SeqCst);
+        self.hurry();
     }
 
     /// Puts another object in the place of the one that is being read.
@@ -355,6 +370,11 @@ async fn range(State(shared): State<Arc<Slow>>, headers: HeaderMap) -> Response<
             return None;
         }
         if !shared.fast.load(Ordering::SeqCst) && bytes.len() > 1 {
+            tokio::time::sleep(BETWEEN_SIPS).await;
+        }
+        while bytes.len() > 1
+            && shared.served.load(Ordering::SeqCst) >= shared.stall_at.load(Ordering::SeqCst)
+        {
             tokio::time::sleep(BETWEEN_SIPS).await;
         }
         let sip = bytes.split_to(bytes.len().min(SIP));
