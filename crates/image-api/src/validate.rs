@@ -1,17 +1,23 @@
 //! The rules of the fields, all checked, all violations reported.
 //!
-//! Source: `yandex/cloud/compute/v1/image_service.proto` of the public API definitions (options `length`, `pattern`,
-//! `value`, `size`, `exactly_one`). Lengths are characters, sizes are bytes; patterns cover the whole value. The rules
+//! Source: the services of the public API definitions (options `length`, `pattern`, `value`, `size`, `exactly_one`). Lengths are characters, sizes are bytes; patterns cover the whole value. The rules
 //! are matched by hand: they are five character classes, and a regular-expression engine is not worth its weight.
 
 use std::fmt;
 
 use crate::{
     Code,
+    access::{
+        AccessBinding, AccessBindingAction, ListAccessBindingsRequest, SetAccessBindingsRequest,
+        UpdateAccessBindingsRequest,
+    },
     compute::{
-        CreateImageRequest, DeleteImageRequest, GetImageRequest, ListImagesRequest, Os, PciTopology,
+        CreateImageRequest, DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest,
+        ListImageOperationsRequest, ListImagesRequest, Os, PciTopology, UpdateImageRequest,
         create_image_request::Source, hardware_generation::Features, os,
     },
+    endpoint::GetApiEndpointRequest,
+    iam::{CreateIamTokenRequest, create_iam_token_request::Identity},
     operation::{CancelOperationRequest, GetOperationRequest},
     operation_state::any_of,
     rpc::{BadRequest, Status, bad_request::FieldViolation},
@@ -31,6 +37,14 @@ const PAGE_SIZE_MAX: i64 = 1000;
 const PAGE_TOKEN_MAX: usize = 100;
 const FILTER_MAX: usize = 1000;
 const ORDER_BY_MAX: usize = 100;
+const RESOURCE_ID_MAX: usize = 64;
+const ROLE_ID_MAX: usize = 64;
+const SUBJECT_MAX: usize = 100;
+const BINDINGS_MAX: usize = 1000;
+const JWT_MAX: usize = 8000;
+
+/// Fields that an Update may name.
+const UPDATABLE: [&str; 4] = ["name", "description", "min_disk_size", "labels"];
 
 const NAME_RULE: &str = "[a-z]([-_a-z0-9]{0,61}[a-z0-9])?";
 const FAMILY_RULE: &str = "[a-z][-a-z0-9]{1,61}[a-z0-9]";
@@ -45,6 +59,12 @@ impl Violations {
     /// One violation, for a rule that only a server knows.
     pub fn one(field: &str, description: impl Into<String>) -> Self {
         Self(vec![FieldViolation { field: field.to_owned(), description: description.into() }])
+    }
+
+    /// All of them as one; `None` where there are none.
+    pub fn all(violations: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let fields: Vec<_> = violations.into_iter().flat_map(|violations| violations.0).collect();
+        (!fields.is_empty()).then_some(Self(fields))
     }
 
     /// The violations, in the order of the fields.
@@ -120,8 +140,7 @@ impl Validate for ListImagesRequest {
     fn validate(&self) -> Result<(), Violations> {
         let mut check = Check::default();
         check.id("folder_id", &self.folder_id);
-        check.range("page_size", self.page_size, 0, PAGE_SIZE_MAX);
-        check.length("page_token", &self.page_token, PAGE_TOKEN_MAX);
+        check.page(self.page_size, &self.page_token);
         check.length("filter", &self.filter, FILTER_MAX);
         check.length("order_by", &self.order_by, ORDER_BY_MAX);
         check.finish()
@@ -137,6 +156,105 @@ impl Validate for GetImageRequest {
 impl Validate for DeleteImageRequest {
     fn validate(&self) -> Result<(), Violations> {
         Check::only_id("image_id", &self.image_id)
+    }
+}
+
+impl Validate for GetImageLatestByFamilyRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("folder_id", &self.folder_id);
+        check.pattern("family", &self.family, FAMILY_RULE, is_family);
+        check.finish()
+    }
+}
+
+impl Validate for UpdateImageRequest {
+    /// The values of fields that do not change are checked too: they are wrong all the same.
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("image_id", &self.image_id);
+        for path in self.update_mask.iter().flat_map(|mask| &mask.paths) {
+            if !UPDATABLE.contains(&path.as_str()) {
+                let description = format!("found {path:?}, expected one of {}", UPDATABLE.join(", "));
+                check.fail("update_mask", description);
+            }
+        }
+        check.pattern("name", &self.name, NAME_RULE, |name| name.is_empty() || is_name(name));
+        check.length("description", &self.description, DESCRIPTION_MAX);
+        if self.min_disk_size != 0 {
+            check.range("min_disk_size", self.min_disk_size, MIN_DISK_SIZE_MIN, MIN_DISK_SIZE_MAX);
+        }
+        check.labels(&self.labels);
+        check.finish()
+    }
+}
+
+impl Validate for ListImageOperationsRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("image_id", &self.image_id);
+        check.page(self.page_size, &self.page_token);
+        check.finish()
+    }
+}
+
+impl Validate for ListAccessBindingsRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.resource_id(&self.resource_id);
+        check.page(self.page_size, &self.page_token);
+        check.finish()
+    }
+}
+
+impl Validate for SetAccessBindingsRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.resource_id(&self.resource_id);
+        check.count("access_bindings", self.access_bindings.len(), 0, BINDINGS_MAX);
+        for (at, binding) in self.access_bindings.iter().enumerate() {
+            check.binding(&format!("access_bindings[{at}]"), Some(binding));
+        }
+        check.finish()
+    }
+}
+
+impl Validate for UpdateAccessBindingsRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.resource_id(&self.resource_id);
+        check.count("access_binding_deltas", self.access_binding_deltas.len(), 1, BINDINGS_MAX);
+        for (at, delta) in self.access_binding_deltas.iter().enumerate() {
+            let field = format!("access_binding_deltas[{at}]");
+            if !matches!(delta.action(), AccessBindingAction::Add | AccessBindingAction::Remove) {
+                check.fail(&format!("{field}.action"), "expected ADD or REMOVE");
+            }
+            check.binding(&format!("{field}.access_binding"), delta.access_binding.as_ref());
+        }
+        check.finish()
+    }
+}
+
+impl Validate for GetApiEndpointRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        Check::only_id("api_endpoint_id", &self.api_endpoint_id)
+    }
+}
+
+impl Validate for CreateIamTokenRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        match &self.identity {
+            None => check.fail("identity", "exactly one of yandex_passport_oauth_token, jwt must be set"),
+            Some(Identity::YandexPassportOauthToken(token)) => {
+                check.required("yandex_passport_oauth_token", token);
+            }
+            Some(Identity::Jwt(jwt)) => {
+                check.required("jwt", jwt);
+                check.length("jwt", jwt, JWT_MAX);
+            }
+        }
+        check.finish()
     }
 }
 
@@ -175,6 +293,38 @@ impl Check {
     fn id(&mut self, field: &str, id: &str) {
         self.required(field, id);
         self.length(field, id, ID_MAX);
+    }
+
+    fn resource_id(&mut self, id: &str) {
+        self.required("resource_id", id);
+        self.length("resource_id", id, RESOURCE_ID_MAX);
+    }
+
+    fn page(&mut self, size: i64, token: &str) {
+        self.range("page_size", size, 0, PAGE_SIZE_MAX);
+        self.length("page_token", token, PAGE_TOKEN_MAX);
+    }
+
+    fn count(&mut self, field: &str, found: usize, min: usize, max: usize) {
+        if !(min..=max).contains(&found) {
+            self.fail(field, format!("found {found}, expected {min} to {max}"));
+        }
+    }
+
+    fn binding(&mut self, field: &str, binding: Option<&AccessBinding>) {
+        let Some(AccessBinding { role_id, subject }) = binding else {
+            return self.fail(field, "required, found nothing");
+        };
+        let parts = [
+            ("role_id", role_id.as_str(), ROLE_ID_MAX),
+            ("subject.id", subject.as_ref().map_or("", |subject| &subject.id), SUBJECT_MAX),
+            ("subject.type", subject.as_ref().map_or("", |subject| &subject.r#type), SUBJECT_MAX),
+        ];
+        for (part, value, max) in parts {
+            let field = format!("{field}.{part}");
+            self.required(&field, value);
+            self.length(&field, value, max);
+        }
     }
 
     fn length(&mut self, field: &str, value: &str, max: usize) {

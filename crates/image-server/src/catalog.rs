@@ -7,7 +7,9 @@
 //!
 //! The source URI is a secret: only [`Catalog::job`] reads it, and the commit that ends the operation clears it.
 
+mod access;
 mod admission;
+mod changes;
 mod error;
 mod images;
 mod rows;
@@ -32,7 +34,9 @@ use crate::{
     operation::{Event, Kind, State, transition},
     uri::SourceUri,
 };
+pub(crate) use access::BindingsEdit;
 pub(crate) use admission::{Admission, IdempotencyKey, NewImage};
+pub(crate) use changes::{Asked, ImageEdit, SeenOperation};
 pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
 pub(crate) use rows::OperationRecord;
