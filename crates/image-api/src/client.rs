@@ -8,6 +8,7 @@
 //! Redirects are not followed (the bearer token would go with them), and an answer of more than [`ANSWER_MAX`] bytes is
 //! not read to its end. A server's error is the same [`StatusError`] over both transports.
 
+mod endpoints;
 mod error;
 mod grpc;
 mod rest;
@@ -18,7 +19,6 @@ use std::time::Duration;
 use prost::Name;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::{Host, Url};
 pub use uuid::Uuid;
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     iam::{CreateIamTokenRequest, CreateIamTokenResponse},
     operation::{CancelOperationRequest, GetOperationRequest},
 };
+use endpoints::Endpoints;
 pub use error::{ApiError, StatusError, TransportError};
 pub use retry::{Retry, WaitOptions};
 
@@ -342,86 +343,9 @@ const CANCEL_OPERATION: Call =
     Call::new("cancel operation", "/yandex.cloud.operation.OperationService/Cancel");
 const CREATE_IAM_TOKEN: Call = Call::new("create token", "/yandex.cloud.iam.v1.IamTokenService/Create");
 
-/// Where the services are.
-#[derive(Clone, Debug)]
-struct Endpoints {
-    base: Url,
-    operations: Url,
-}
-
-impl Endpoints {
-    fn new(endpoint: &str, options: &ClientOptions) -> Result<Self, ApiError> {
-        let base = parse_endpoint(endpoint)?;
-        let operations = match &options.operation_endpoint {
-            Some(endpoint) => parse_endpoint(endpoint)?,
-            None => operation_host(&base),
-        };
-        Ok(Self { base, operations })
-    }
-
-    /// The one that serves a method.
-    fn of(&self, call: &Call) -> &Url {
-        if is_of_operations(call) { &self.operations } else { &self.base }
-    }
-}
-
-fn is_of_operations(call: &Call) -> bool {
-    call.path.starts_with("/yandex.cloud.operation.")
-}
-
-/// Host and port, for errors.
-fn server_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
-    let usable = |url: &Url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    };
-    Url::parse(endpoint).ok().filter(usable).ok_or(ApiError::Endpoint)
-}
-
-/// True if the URL leads to this machine. `localhost` is this machine by RFC 6761, section 6.3.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-fn operation_host(base: &Url) -> Url {
-    let mut url = base.clone();
-    if let Some(rest) = base.host_str().and_then(|host| host.strip_prefix("compute.api.")) {
-        // A host that was one stays one with another first label.
-        let _ = url.set_host(Some(&format!("operation.api.{rest}")));
-    }
-    url
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints() {
-        let of = |endpoint| Endpoints::new(endpoint, &ClientOptions::default());
-        let cloud = of("https://compute.api.cloud.yandex.net").unwrap();
-        assert_eq!(cloud.of(&GET_IMAGE).as_str(), "https://compute.api.cloud.yandex.net/");
-        assert_eq!(cloud.of(&GET_OPERATION).as_str(), "https://operation.api.cloud.yandex.net/");
-        let other = of("http://127.0.0.1:8080/prefix/").unwrap();
-        assert_eq!(other.of(&CANCEL_OPERATION).as_str(), "http://127.0.0.1:8080/prefix/");
-        for wrong in ["", "compute.api", "ftp://a/", "https://user@a/", "https://a/?q"] {
-            assert!(matches!(of(wrong), Err(ApiError::Endpoint)), "{wrong}");
-        }
-    }
 
     #[test]
     fn every_call_is_a_method() {

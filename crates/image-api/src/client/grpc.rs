@@ -15,8 +15,9 @@ use tonic_prost::ProstCodec;
 use url::Url;
 
 use super::{
-    ANSWER_MAX, ApiError, Call, ClientOptions, Endpoints, IDEMPOTENCY_KEY, StatusError, TransportError,
-    USER_AGENT, Uuid, is_of_operations, server_of,
+    ANSWER_MAX, ApiError, Call, ClientOptions, IDEMPOTENCY_KEY, StatusError, TransportError, USER_AGENT,
+    Uuid,
+    endpoints::{Endpoints, is_of_operations, server_of},
 };
 use crate::{Token, rpc::Status};
 

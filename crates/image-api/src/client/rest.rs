@@ -7,8 +7,9 @@ use reqwest::header;
 use url::Url;
 
 use super::{
-    ANSWER_MAX, ApiError, Call, ClientOptions, Endpoints, IDEMPOTENCY_KEY, StatusError, TransportError,
-    USER_AGENT, Uuid, is_loopback, server_of,
+    ANSWER_MAX, ApiError, Call, ClientOptions, IDEMPOTENCY_KEY, StatusError, TransportError, USER_AGENT,
+    Uuid,
+    endpoints::{Endpoints, is_loopback, server_of},
 };
 use crate::{Method, Token, from_json_lenient};
 
