@@ -51,8 +51,8 @@ pub(super) struct NewChange<'a> {
 
 type ChangeRow = (String, String, String, String, i64, String, String);
 
-const CHANGE: &str =
-    "SELECT id, image_id, description, created_by, created_at, metadata, response FROM changes ";
+const CHANGE: &str = "SELECT id, image_id, description, created_by, created_at, metadata, response FROM changes \
+                      WHERE id = $1";
 
 impl Catalog {
     /// Changes a READY image; gives the operation, which is done.
@@ -248,10 +248,8 @@ async fn key_of_change(tx: &mut Tx, key: &IdempotencyKey) -> Result<Option<(Stri
 }
 
 async fn read_change(tx: &mut Tx, id: &str) -> Result<Option<SeenOperation>, CatalogError> {
-    let mut query = sqlx::QueryBuilder::new(CHANGE);
-    query.push("WHERE id = ").push_bind(id);
-    let row: Option<ChangeRow> = query
-        .build_query_as()
+    let row: Option<ChangeRow> = sqlx::query_as(CHANGE)
+        .bind(id)
         .fetch_optional(&mut **tx)
         .await
         .map_err(CatalogError::database("read an operation"))?;
