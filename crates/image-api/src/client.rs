@@ -1,4 +1,4 @@
-//! The REST calls of the contract.
+//! The calls of the contract, over REST or gRPC.
 //!
 //! Every attempt has its own time-out; 429, 5xx and connections that fail are tried again, with growing pauses and
 //! jitter, a bounded number of times. That is safe because each changing call carries an `Idempotency-Key`, which stays
@@ -6,36 +6,56 @@
 //! when the server could not be reached for as long as [`WaitOptions::patience`].
 //!
 //! Redirects are not followed (the bearer token would go with them), and an answer of more than [`ANSWER_MAX`] bytes is
-//! not read to its end.
+//! not read to its end. A server's error is the same [`StatusError`] over both transports.
 
+mod endpoints;
 mod error;
+mod grpc;
+mod rest;
 mod retry;
 
 use std::time::Duration;
 
 use prost::Name;
-use reqwest::{Method, header};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::{Host, Url};
 pub use uuid::Uuid;
 
 use crate::{
     CreateImageRequest, Image, Operation, Token,
-    compute::{ListImagesRequest, ListImagesResponse},
-    from_json_lenient, to_json,
+    compute::{
+        DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest, ListImageOperationsRequest,
+        ListImageOperationsResponse, ListImagesRequest, ListImagesResponse, UpdateImageRequest,
+    },
+    iam::{CreateIamTokenRequest, CreateIamTokenResponse},
+    operation::{CancelOperationRequest, GetOperationRequest},
 };
-pub use error::{ApiError, StatusError};
+use endpoints::Endpoints;
+pub use error::{ApiError, StatusError, TransportError};
 pub use retry::{Retry, WaitOptions};
 
-/// The header that makes a repeated call give the same Operation.
+/// The header, or gRPC metadata, that makes a repeated call give the same Operation.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Most bytes of an answer: a page of 1000 images with full labels is below 16 MiB.
 const ANSWER_MAX: usize = 32 << 20;
+/// How we call ourselves.
+const USER_AGENT: &str = concat!("image-prep/", env!("CARGO_PKG_VERSION"));
+
+/// What a [`Client`] speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// JSON over HTTP.
+    #[default]
+    Rest,
+    /// gRPC; goes to the server directly, without a proxy of the environment.
+    Grpc,
+}
 
 /// How a [`Client`] talks.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
+    /// What to speak.
+    pub transport: Transport,
     /// Where operations are asked for, if not at the endpoint itself. The cloud has a host of its own for them, which
     /// is found without this: `compute.api.X` goes with `operation.api.X`.
     pub operation_endpoint: Option<String>,
@@ -52,6 +72,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
+            transport: Transport::default(),
             operation_endpoint: None,
             connect_timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(60),
@@ -64,11 +85,16 @@ impl Default for ClientOptions {
 /// A client of the image service; a clone shares its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
-    images: Url,
-    operations: Url,
+    channel: Channel,
     token: Option<Token>,
     retry: Retry,
+}
+
+/// The transport in use.
+#[derive(Clone, Debug)]
+enum Channel {
+    Rest(rest::Rest),
+    Grpc(grpc::Grpc),
 }
 
 impl Client {
@@ -77,40 +103,23 @@ impl Client {
         Self::with_options(endpoint, token, &ClientOptions::default())
     }
 
-    /// A client with other time-outs, retries or roots of trust.
+    /// A client with another transport, other time-outs, retries or roots of trust.
+    ///
+    /// # Panics
+    /// Over gRPC, outside of a tokio runtime.
     pub fn with_options(
         endpoint: &str,
         token: Option<Token>,
         options: &ClientOptions,
     ) -> Result<Self, ApiError> {
-        let base = parse_endpoint(endpoint)?;
-        let operations = match &options.operation_endpoint {
-            Some(endpoint) => parse_endpoint(endpoint)?,
-            None => operation_host(&base),
-        };
-        // reqwest asks for the process's provider; whoever comes first has set the same one.
+        let endpoints = Endpoints::new(endpoint, options)?;
+        // Both transports ask for the process's provider; whoever comes first has set the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("image-prep/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.attempt_timeout);
-        if is_loopback(&base) && is_loopback(&operations) {
-            // A proxy of the environment has another loopback, and no business with our token.
-            http = http.no_proxy();
-        }
-        if let Some(pem) = &options.extra_roots_pem {
-            let roots =
-                reqwest::Certificate::from_pem_bundle(pem).map_err(|source| ApiError::Setup { source })?;
-            http = http.tls_certs_merge(roots);
-        }
-        Ok(Self {
-            http: http.build().map_err(|source| ApiError::Setup { source })?,
-            images: extend(&base, &["compute", "v1", "images"]),
-            operations: extend(&operations, &["operations"]),
-            token,
-            retry: options.retry,
-        })
+        let channel = match options.transport {
+            Transport::Rest => Channel::Rest(rest::Rest::new(endpoints, options)?),
+            Transport::Grpc => Channel::Grpc(grpc::Grpc::new(&endpoints, options)?),
+        };
+        Ok(Self { channel, token, retry: options.retry })
     }
 
     /// Asks for a new image. The same key with the same request gives the same Operation, so a call may be repeated
@@ -121,14 +130,25 @@ impl Client {
         idempotency_key: Uuid,
         cancel: &CancellationToken,
     ) -> Result<Operation, ApiError> {
-        let body = to_json(request).map_err(|source| ApiError::Request { call: "create image", source })?;
-        let call = Call::new("create image", Method::POST, self.images.clone());
-        self.send(&Call { body: Some(body), key: Some(idempotency_key), ..call }, cancel).await
+        self.send(&CREATE_IMAGE, request, Some(idempotency_key), cancel).await
     }
 
     /// Shows an image.
     pub async fn get_image(&self, image_id: &str, cancel: &CancellationToken) -> Result<Image, ApiError> {
-        self.send(&Call::new("get image", Method::GET, extend(&self.images, &[image_id])), cancel).await
+        let request = GetImageRequest { image_id: image_id.to_owned() };
+        self.send(&GET_IMAGE, &request, None, cancel).await
+    }
+
+    /// Shows the newest image of a family that is READY.
+    pub async fn get_image_latest_by_family(
+        &self,
+        folder_id: &str,
+        family: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Image, ApiError> {
+        let request =
+            GetImageLatestByFamilyRequest { folder_id: folder_id.to_owned(), family: family.to_owned() };
+        self.send(&GET_IMAGE_LATEST, &request, None, cancel).await
     }
 
     /// Lists images of a folder, one page.
@@ -137,17 +157,17 @@ impl Client {
         request: &ListImagesRequest,
         cancel: &CancellationToken,
     ) -> Result<ListImagesResponse, ApiError> {
-        let mut url = self.images.clone();
-        let page_size = request.page_size.to_string();
-        let pairs = [
-            ("folderId", request.folder_id.as_str()),
-            ("pageSize", if request.page_size == 0 { "" } else { &page_size }),
-            ("pageToken", &request.page_token),
-            ("filter", &request.filter),
-            ("orderBy", &request.order_by),
-        ];
-        url.query_pairs_mut().extend_pairs(pairs.iter().filter(|(_, value)| !value.is_empty()));
-        self.send(&Call::new("list images", Method::GET, url), cancel).await
+        self.send(&LIST_IMAGES, request, None, cancel).await
+    }
+
+    /// Changes what an image is called; the operation is done at once.
+    pub async fn update_image(
+        &self,
+        request: &UpdateImageRequest,
+        idempotency_key: Uuid,
+        cancel: &CancellationToken,
+    ) -> Result<Operation, ApiError> {
+        self.send(&UPDATE_IMAGE, request, Some(idempotency_key), cancel).await
     }
 
     /// Asks for the removal of an image.
@@ -157,13 +177,52 @@ impl Client {
         idempotency_key: Uuid,
         cancel: &CancellationToken,
     ) -> Result<Operation, ApiError> {
-        let call = Call::new("delete image", Method::DELETE, extend(&self.images, &[image_id]));
-        self.send(&Call { key: Some(idempotency_key), ..call }, cancel).await
+        let request = DeleteImageRequest { image_id: image_id.to_owned() };
+        self.send(&DELETE_IMAGE, &request, Some(idempotency_key), cancel).await
+    }
+
+    /// Lists the operations on an image, one page, the newest first.
+    pub async fn list_image_operations(
+        &self,
+        request: &ListImageOperationsRequest,
+        cancel: &CancellationToken,
+    ) -> Result<ListImageOperationsResponse, ApiError> {
+        self.send(&LIST_IMAGE_OPERATIONS, request, None, cancel).await
+    }
+
+    /// Exchanges proof of an identity for a token.
+    pub async fn create_iam_token(
+        &self,
+        request: &CreateIamTokenRequest,
+        cancel: &CancellationToken,
+    ) -> Result<CreateIamTokenResponse, ApiError> {
+        self.send(&CREATE_IAM_TOKEN, request, None, cancel).await
+    }
+
+    /// Any call of the contract, by its gRPC path, such as `/yandex.cloud.compute.v1.ImageService/SetAccessBindings`.
+    /// `call` is what errors say was tried.
+    ///
+    /// # Panics
+    /// Where there is no such method.
+    pub async fn call<Q, M>(
+        &self,
+        call: &'static str,
+        grpc_path: &'static str,
+        request: &Q,
+        idempotency_key: Option<Uuid>,
+        cancel: &CancellationToken,
+    ) -> Result<M, ApiError>
+    where
+        Q: Name + Clone + 'static,
+        M: Name + Default + 'static,
+    {
+        self.send(&Call { name: call, path: grpc_path }, request, idempotency_key, cancel).await
     }
 
     /// Shows an operation.
     pub async fn get_operation(&self, id: &str, cancel: &CancellationToken) -> Result<Operation, ApiError> {
-        self.send(&self.operation_call(id), cancel).await
+        let request = GetOperationRequest { operation_id: id.to_owned() };
+        self.send(&GET_OPERATION, &request, None, cancel).await
     }
 
     /// Asks an operation to stop. It has stopped only when it says `done`; it may still succeed.
@@ -172,8 +231,8 @@ impl Client {
         id: &str,
         cancel: &CancellationToken,
     ) -> Result<Operation, ApiError> {
-        let url = extend(&self.operations, &[&format!("{id}:cancel")]);
-        self.send(&Call::new("cancel operation", Method::POST, url), cancel).await
+        let request = CancelOperationRequest { operation_id: id.to_owned() };
+        self.send(&CANCEL_OPERATION, &request, None, cancel).await
     }
 
     /// Polls an operation until it is done and returns it, whether it succeeded or failed; `on_progress` sees every
@@ -185,11 +244,11 @@ impl Client {
         mut on_progress: impl FnMut(&Operation),
         cancel: &CancellationToken,
     ) -> Result<Operation, ApiError> {
-        let call = self.operation_call(id);
+        let request = GetOperationRequest { operation_id: id.to_owned() };
         let mut interval = options.first_interval;
         let mut last_answer = Instant::now();
         loop {
-            let pause = match self.attempt::<Operation>(&call, cancel).await {
+            let pause = match self.attempt::<_, Operation>(&GET_OPERATION, &request, None, cancel).await {
                 Ok(operation) => {
                     on_progress(&operation);
                     if operation.done {
@@ -208,14 +267,20 @@ impl Client {
         }
     }
 
-    fn operation_call(&self, id: &str) -> Call {
-        Call::new("get operation", Method::GET, extend(&self.operations, &[id]))
-    }
-
-    async fn send<M: Name + Default>(&self, call: &Call, cancel: &CancellationToken) -> Result<M, ApiError> {
+    async fn send<Q, M>(
+        &self,
+        call: &Call,
+        request: &Q,
+        key: Option<Uuid>,
+        cancel: &CancellationToken,
+    ) -> Result<M, ApiError>
+    where
+        Q: Name + Clone + 'static,
+        M: Name + Default + 'static,
+    {
         let mut failures = 0;
         loop {
-            match self.attempt(call, cancel).await {
+            match self.attempt(call, request, key, cancel).await {
                 Err(error) if error.is_retryable() && failures + 1 < self.retry.attempts => {
                     failures += 1;
                     retry::pause(self.retry.pause_after(failures, error.retry_after()), cancel).await?;
@@ -225,27 +290,22 @@ impl Client {
         }
     }
 
-    async fn attempt<M: Name + Default>(
+    async fn attempt<Q, M>(
         &self,
         call: &Call,
+        request: &Q,
+        key: Option<Uuid>,
         cancel: &CancellationToken,
-    ) -> Result<M, ApiError> {
+    ) -> Result<M, ApiError>
+    where
+        Q: Name + Clone + 'static,
+        M: Name + Default + 'static,
+    {
         let exchange = async {
-            let mut request = self
-                .http
-                .request(call.method.clone(), call.url.clone())
-                .header(header::ACCEPT, "application/json");
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token.expose());
+            match &self.channel {
+                Channel::Rest(rest) => rest.attempt(call, request, self.token.as_ref(), key).await,
+                Channel::Grpc(grpc) => grpc.attempt(call, request, self.token.as_ref(), key).await,
             }
-            if let Some(key) = call.key {
-                request = request.header(IDEMPOTENCY_KEY, key.to_string());
-            }
-            if let Some(body) = &call.body {
-                request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
-            }
-            let response = request.send().await.map_err(|source| call.unreachable(source))?;
-            read_answer(call, response).await
         };
         // First of all the token: a call that is not wanted any more is not started.
         tokio::select! {
@@ -256,110 +316,52 @@ impl Client {
     }
 }
 
-/// One call, as often as it is attempted.
+/// A method, and what errors call it.
 struct Call {
     name: &'static str,
-    method: Method,
-    url: Url,
-    body: Option<String>,
-    key: Option<Uuid>,
+    /// Over gRPC; the descriptors know the rest.
+    path: &'static str,
 }
 
 impl Call {
-    fn new(name: &'static str, method: Method, url: Url) -> Self {
-        Self { name, method, url, body: None, key: None }
-    }
-
-    fn unreachable(&self, source: reqwest::Error) -> ApiError {
-        let host = self.url.host_str().unwrap_or_default();
-        let server = self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        ApiError::Transport { call: self.name, server, source: source.without_url() }
+    const fn new(name: &'static str, path: &'static str) -> Self {
+        Self { name, path }
     }
 }
 
-async fn read_answer<M: Name + Default>(call: &Call, mut response: reqwest::Response) -> Result<M, ApiError> {
-    let mut body = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|source| call.unreachable(source))? {
-        body.extend_from_slice(&bytes);
-        if body.len() > ANSWER_MAX {
-            return Err(ApiError::AnswerTooLong { call: call.name, limit: ANSWER_MAX });
-        }
-    }
-    if response.status().is_success() {
-        return from_json_lenient(&body).map_err(|source| ApiError::Answer {
-            call: call.name,
-            http_status: response.status().as_u16(),
-            source,
-        });
-    }
-    let header =
-        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    let error = StatusError::read(response.status().as_u16(), &body, header("x-request-id"), retry_after);
-    Err(ApiError::Status(Box::new(error)))
-}
-
-fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
-    let usable = |url: &Url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    };
-    Url::parse(endpoint).ok().filter(usable).ok_or(ApiError::Endpoint)
-}
-
-/// True if the URL leads to this machine. `localhost` is this machine by RFC 6761, section 6.3.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
-fn operation_host(base: &Url) -> Url {
-    let mut url = base.clone();
-    if let Some(rest) = base.host_str().and_then(|host| host.strip_prefix("compute.api.")) {
-        // A host that was one stays one with another first label.
-        let _ = url.set_host(Some(&format!("operation.api.{rest}")));
-    }
-    url
-}
-
-/// `base` with further segments of its path, each percent-encoded.
-fn extend(base: &Url, segments: &[&str]) -> Url {
-    let mut url = base.clone();
-    // Only `mailto:` and its like have no segments, and an endpoint has a host.
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(segments);
-    }
-    url
-}
+const CREATE_IMAGE: Call = Call::new("create image", "/yandex.cloud.compute.v1.ImageService/Create");
+const GET_IMAGE: Call = Call::new("get image", "/yandex.cloud.compute.v1.ImageService/Get");
+const GET_IMAGE_LATEST: Call =
+    Call::new("get the latest image", "/yandex.cloud.compute.v1.ImageService/GetLatestByFamily");
+const LIST_IMAGES: Call = Call::new("list images", "/yandex.cloud.compute.v1.ImageService/List");
+const UPDATE_IMAGE: Call = Call::new("update image", "/yandex.cloud.compute.v1.ImageService/Update");
+const DELETE_IMAGE: Call = Call::new("delete image", "/yandex.cloud.compute.v1.ImageService/Delete");
+const LIST_IMAGE_OPERATIONS: Call =
+    Call::new("list operations", "/yandex.cloud.compute.v1.ImageService/ListOperations");
+const GET_OPERATION: Call = Call::new("get operation", "/yandex.cloud.operation.OperationService/Get");
+const CANCEL_OPERATION: Call =
+    Call::new("cancel operation", "/yandex.cloud.operation.OperationService/Cancel");
+const CREATE_IAM_TOKEN: Call = Call::new("create token", "/yandex.cloud.iam.v1.IamTokenService/Create");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn endpoints() {
-        let client = Client::new("https://compute.api.cloud.yandex.net", None).unwrap();
-        assert_eq!(client.images.as_str(), "https://compute.api.cloud.yandex.net/compute/v1/images");
-        assert_eq!(client.operations.as_str(), "https://operation.api.cloud.yandex.net/operations");
-        let client = Client::new("http://127.0.0.1:8080/prefix/", None).unwrap();
-        assert_eq!(client.operations.as_str(), "http://127.0.0.1:8080/prefix/operations");
-        for wrong in ["", "compute.api", "ftp://a/", "https://user@a/", "https://a/?q"] {
-            assert!(matches!(Client::new(wrong, None), Err(ApiError::Endpoint)), "{wrong}");
+    fn every_call_is_a_method() {
+        for call in [
+            CREATE_IMAGE,
+            GET_IMAGE,
+            GET_IMAGE_LATEST,
+            LIST_IMAGES,
+            UPDATE_IMAGE,
+            DELETE_IMAGE,
+            LIST_IMAGE_OPERATIONS,
+            GET_OPERATION,
+            CANCEL_OPERATION,
+            CREATE_IAM_TOKEN,
+        ] {
+            assert!(crate::Method::at(call.path).is_some(), "{}", call.path);
         }
-    }
-
-    #[test]
-    fn an_id_stays_one_segment() {
-        let base = Url::parse("http://h/operations").unwrap();
-        assert_eq!(extend(&base, &["a/../b?c"]).as_str(), "http://h/operations/a%2F..%2Fb%3Fc");
-        assert_eq!(extend(&base, &["fd8x:cancel"]).as_str(), "http://h/operations/fd8x:cancel");
     }
 }

@@ -5,16 +5,11 @@
 //! types are refused by [`from_json`] and skipped by [`from_json_lenient`]. A message goes through its wire form and
 //! back: some microseconds, nothing that a REST call would notice.
 
-use std::sync::LazyLock;
-
 use prost::Name;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice())
-        .expect("the descriptors come from the compiler of this crate")
-});
+use crate::descriptors::{descriptor, pool};
 
 /// Why text is not a message, or a message has no JSON.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +54,17 @@ pub fn to_json_value<M: Name>(message: &M) -> Result<Value, JsonError> {
 
 /// A message from canonical JSON; unknown fields and types are errors, as a server must see them.
 pub fn from_json<M: Name + Default>(text: &[u8]) -> Result<M, JsonError> {
+    finish(read_strictly(descriptor::<M>(), text))
+}
+
+/// What [`from_json`] reads, of a message that is known by its descriptor only.
+pub(crate) fn read_strictly(
+    message: MessageDescriptor,
+    text: &[u8],
+) -> Result<DynamicMessage, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = DynamicMessage::deserialize(descriptor::<M>(), &mut reader)
-        .and_then(|dynamic| reader.end().map(|()| dynamic));
-    finish(read)
+    let dynamic = DynamicMessage::deserialize(message, &mut reader)?;
+    reader.end().map(|()| dynamic)
 }
 
 /// A message from canonical JSON of a server that may be newer: unknown fields are skipped, and so is an Any of a type
@@ -81,10 +83,6 @@ fn finish<M: Name + Default>(read: Result<DynamicMessage, serde_json::Error>) ->
     dynamic.transcode_to().map_err(|source| JsonError::Wire { message: M::full_name(), source })
 }
 
-fn descriptor<M: Name>() -> MessageDescriptor {
-    POOL.get_message_by_name(&M::full_name()).expect("every message of `proto/` is in the descriptors")
-}
-
 fn drop_unknown_types(value: &mut Value) {
     match value {
         Value::Array(items) => {
@@ -94,7 +92,7 @@ fn drop_unknown_types(value: &mut Value) {
         Value::Object(fields) => {
             let unknown = fields.get("@type").and_then(Value::as_str).is_some_and(|url| {
                 let name = url.rsplit('/').next().unwrap_or(url);
-                POOL.get_message_by_name(name).is_none()
+                pool().get_message_by_name(name).is_none()
             });
             if unknown {
                 *value = Value::Null;

@@ -4,24 +4,34 @@
 //! `google.rpc.Status` for errors): the same field numbers, JSON names, paths and codes, so that what is written for
 //! the cloud talks to `image-server` and the reverse. The `.proto` files are ours and hold what the contract needs.
 //!
-//! - [`compute`], [`operation`], [`rpc`]: messages, from `proto/` by prost; sizes are bytes.
+//! - [`compute`], [`operation`], [`access`], [`endpoint`], [`iam`], [`rpc`]: messages, from `proto/` by prost; sizes are bytes.
 //! - [`to_json`], [`from_json`]: canonical proto3 JSON. A server refuses unknown fields, a client skips them.
 //! - [`Validate`]: the rules of the fields; reports every violation, not the first.
 //! - [`Code`]: the canonical codes and what HTTP calls them.
-//! - [`Client`]: the REST calls, with bounded retries and cancellation.
+//! - [`Method`]: the methods of the services and their HTTP forms, for whoever serves or calls them by name.
+//! - [`openapi`]: the same as an OpenAPI document.
+//! - [`Client`]: the calls over REST or gRPC, with bounded retries and cancellation.
 //!
-//! The protos define the gRPC services too; no code is made from them here.
+//! No code is made from the services: both transports carry the bytes of messages, and the descriptors say the rest.
 
 mod client;
 mod code;
+mod descriptors;
 mod json;
+mod method;
+mod openapi;
 mod operation_state;
 mod token;
 mod validate;
 
-pub use client::{ApiError, Client, ClientOptions, Retry, StatusError, Uuid, WaitOptions};
+pub use client::{
+    ApiError, Client, ClientOptions, Retry, StatusError, Transport, TransportError, Uuid, WaitOptions,
+};
 pub use code::Code;
+pub use descriptors::DESCRIPTORS;
 pub use json::{JsonError, from_json, from_json_lenient, to_json, to_json_value};
+pub use method::{Binding, HttpCall, HttpRequest, Method, Route};
+pub use openapi::openapi;
 pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
 pub use token::Token;
 pub use validate::{ID_MAX, MIN_DISK_SIZE_MAX, MIN_DISK_SIZE_MIN, Validate, Violations};
@@ -37,6 +47,21 @@ pub mod compute {
     pub use crate::messages::yandex::cloud::compute::v1::*;
 }
 
+/// Messages of `yandex.cloud.access`.
+pub mod access {
+    pub use crate::messages::yandex::cloud::access::*;
+}
+
+/// Messages of `yandex.cloud.endpoint`.
+pub mod endpoint {
+    pub use crate::messages::yandex::cloud::endpoint::*;
+}
+
+/// Messages of `yandex.cloud.iam.v1`.
+pub mod iam {
+    pub use crate::messages::yandex::cloud::iam::v1::*;
+}
+
 /// Messages of `yandex.cloud.operation`.
 pub mod operation {
     pub use crate::messages::yandex::cloud::operation::*;
@@ -49,4 +74,4 @@ pub mod rpc {
 
 pub use compute::{CreateImageRequest, Image};
 pub use operation::Operation;
-pub use prost_types::{Any, Timestamp};
+pub use prost_types::{Any, Duration, FieldMask, Timestamp};

@@ -1,15 +1,18 @@
 //! The rules of the fields, all checked, all violations reported.
 //!
-//! Source: `yandex/cloud/compute/v1/image_service.proto` of the public API definitions (options `length`, `pattern`,
-//! `value`, `size`, `exactly_one`). Lengths are characters, sizes are bytes; patterns cover the whole value. The rules
-//! are matched by hand: they are five character classes, and a regular-expression engine is not worth its weight.
+//! Source: the services of the public API definitions (options `length`, `pattern`, `value`, `size`, `exactly_one`). Lengths
+//! are characters, sizes are bytes; patterns cover the whole value. The rules are matched by hand: they are five character
+//! classes, and a regular-expression engine is not worth its weight.
+
+mod access;
 
 use std::fmt;
 
 use crate::{
     Code,
     compute::{
-        CreateImageRequest, DeleteImageRequest, GetImageRequest, ListImagesRequest, Os, PciTopology,
+        CreateImageRequest, DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest,
+        ListImageOperationsRequest, ListImagesRequest, Os, PciTopology, UpdateImageRequest,
         create_image_request::Source, hardware_generation::Features, os,
     },
     operation::{CancelOperationRequest, GetOperationRequest},
@@ -32,6 +35,9 @@ const PAGE_TOKEN_MAX: usize = 100;
 const FILTER_MAX: usize = 1000;
 const ORDER_BY_MAX: usize = 100;
 
+/// Fields that an Update may name.
+const UPDATABLE: [&str; 4] = ["name", "description", "min_disk_size", "labels"];
+
 const NAME_RULE: &str = "[a-z]([-_a-z0-9]{0,61}[a-z0-9])?";
 const FAMILY_RULE: &str = "[a-z][-a-z0-9]{1,61}[a-z0-9]";
 const LABEL_KEY_RULE: &str = r"[a-z][-_./\@0-9a-z]*";
@@ -45,6 +51,12 @@ impl Violations {
     /// One violation, for a rule that only a server knows.
     pub fn one(field: &str, description: impl Into<String>) -> Self {
         Self(vec![FieldViolation { field: field.to_owned(), description: description.into() }])
+    }
+
+    /// All of them as one; `None` where there are none.
+    pub fn all(violations: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let fields: Vec<_> = violations.into_iter().flat_map(|violations| violations.0).collect();
+        (!fields.is_empty()).then_some(Self(fields))
     }
 
     /// The violations, in the order of the fields.
@@ -120,8 +132,7 @@ impl Validate for ListImagesRequest {
     fn validate(&self) -> Result<(), Violations> {
         let mut check = Check::default();
         check.id("folder_id", &self.folder_id);
-        check.range("page_size", self.page_size, 0, PAGE_SIZE_MAX);
-        check.length("page_token", &self.page_token, PAGE_TOKEN_MAX);
+        check.page(self.page_size, &self.page_token);
         check.length("filter", &self.filter, FILTER_MAX);
         check.length("order_by", &self.order_by, ORDER_BY_MAX);
         check.finish()
@@ -137,6 +148,45 @@ impl Validate for GetImageRequest {
 impl Validate for DeleteImageRequest {
     fn validate(&self) -> Result<(), Violations> {
         Check::only_id("image_id", &self.image_id)
+    }
+}
+
+impl Validate for GetImageLatestByFamilyRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("folder_id", &self.folder_id);
+        check.pattern("family", &self.family, FAMILY_RULE, is_family);
+        check.finish()
+    }
+}
+
+impl Validate for UpdateImageRequest {
+    /// The values of fields that do not change are checked too: they are wrong all the same.
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("image_id", &self.image_id);
+        for path in self.update_mask.iter().flat_map(|mask| &mask.paths) {
+            if !UPDATABLE.contains(&path.as_str()) {
+                let description = format!("found {path:?}, expected one of {}", UPDATABLE.join(", "));
+                check.fail("update_mask", description);
+            }
+        }
+        check.pattern("name", &self.name, NAME_RULE, |name| name.is_empty() || is_name(name));
+        check.length("description", &self.description, DESCRIPTION_MAX);
+        if self.min_disk_size != 0 {
+            check.range("min_disk_size", self.min_disk_size, MIN_DISK_SIZE_MIN, MIN_DISK_SIZE_MAX);
+        }
+        check.labels(&self.labels);
+        check.finish()
+    }
+}
+
+impl Validate for ListImageOperationsRequest {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut check = Check::default();
+        check.id("image_id", &self.image_id);
+        check.page(self.page_size, &self.page_token);
+        check.finish()
     }
 }
 
@@ -175,6 +225,11 @@ impl Check {
     fn id(&mut self, field: &str, id: &str) {
         self.required(field, id);
         self.length(field, id, ID_MAX);
+    }
+
+    fn page(&mut self, size: i64, token: &str) {
+        self.range("page_size", size, 0, PAGE_SIZE_MAX);
+        self.length("page_token", token, PAGE_TOKEN_MAX);
     }
 
     fn length(&mut self, field: &str, value: &str, max: usize) {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use disk_image::Format;
+use image_api::Transport;
 
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
@@ -485,9 +486,32 @@ pub(crate) struct ApiArgs {
         default_value = "https://compute.api.cloud.yandex.net"
     )]
     pub(crate) endpoint: String,
+    /// What to speak to the image service
+    ///
+    /// Both give the same results and the same errors. gRPC goes to the endpoint directly, not by a proxy of the environment.
+    #[arg(long, value_name = "TRANSPORT", default_value = "rest")]
+    pub(crate) transport: TransportArg,
     /// Read the bearer token from this file [default: from YC_TOKEN or YC_IAM_TOKEN]
     #[arg(long, value_name = "FILE", conflicts_with = "local")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+/// What the image service is spoken to by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportArg {
+    /// JSON over HTTP
+    Rest,
+    /// gRPC
+    Grpc,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(transport: TransportArg) -> Self {
+        match transport {
+            TransportArg::Rest => Self::Rest,
+            TransportArg::Grpc => Self::Grpc,
+        }
+    }
 }
 
 /// Show, wait for, or cancel an operation.

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use image_api::{Client, Token, Uuid};
+use image_api::{Client, ClientOptions, Token, Transport, Uuid};
 use image_server::{Config, Running, Server};
 use object_io::{Journal, Store};
 
@@ -33,7 +33,11 @@ impl Local {
     ///
     /// Images may be read from anywhere: an earlier command may have left an operation on a URL of its own, which was checked
     /// when it was typed. Others on this machine have no token, so they can name no URL.
-    pub(crate) async fn start(dir: Option<&Path>, context: &Context) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        dir: Option<&Path>,
+        transport: Transport,
+        context: &Context,
+    ) -> Result<Self, Error> {
         let dir = dir.map_or_else(default_dir, |dir| Ok(dir.to_owned()))?;
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
         config.memory = context.memory();
@@ -43,7 +47,8 @@ impl Local {
         let token = Token::new(&Uuid::new_v4().simple().to_string());
         config.tokens.extend(token.clone());
         let running = Server::start(config).await.map_err(|source| Error::Local { source })?;
-        let client = Client::new(&running.endpoint, token)?;
+        let options = ClientOptions { transport, ..ClientOptions::default() };
+        let client = Client::with_options(&running.endpoint, token, &options)?;
         Ok(Self { running, client })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use image_api::compute::ListImagesRequest;
-use image_api::{Client, Code, Operation, OperationOutcome, Token, WaitOptions};
+use image_api::{Client, ClientOptions, Code, Operation, OperationOutcome, Token, WaitOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ApiArgs;
@@ -28,7 +28,8 @@ pub(crate) fn connect(args: &ApiArgs, allow_http: bool) -> Result<Client, Error>
     if token.is_none() && endpoint.scheme() == "https" && !url_policy::is_loopback(&endpoint) {
         return Err(Error::NoToken);
     }
-    Ok(Client::new(&args.endpoint, token)?)
+    let options = ClientOptions { transport: args.transport.into(), ..ClientOptions::default() };
+    Ok(Client::with_options(&args.endpoint, token, &options)?)
 }
 
 fn read_token(path: &Path) -> Result<Token, Error> {

@@ -144,6 +144,47 @@ fn keep_object_keeps_it() {
     assert!(objects[0].starts_with("image-prep/") && objects[0].ends_with(".qcow2"), "{objects:?}");
 }
 
+/// Over either transport a command prints the same, but for identifiers and times.
+#[test]
+fn grpc_gives_what_rest_gives() {
+    let bench = Bench::new();
+    bench.sample();
+    let cloud = Cloud::start_with_token(&bench.path("cloud"), "t0ken");
+    let over = |transport: &str, args: &[&str]| {
+        let mut command = bench.command([args, &["--transport", transport]].concat());
+        cloud.tell(&mut command);
+        command.env("YC_TOKEN", "t0ken").env("IMAGE_PREP_BUCKET", BUCKET);
+        finish(command.spawn().unwrap())
+    };
+    for transport in ["rest", "grpc"] {
+        let done = over(transport, &["create", "sample.raw", "--name", transport, "--json"]);
+        assert_eq!(done.code, 0, "{done:?}");
+        let operation = done.json();
+        assert_eq!(image(&operation)["name"], transport);
+        let id = operation["id"].as_str().unwrap();
+        for other in ["rest", "grpc"] {
+            let shown = over(other, &["operation", "get", id, "--json"]);
+            assert_eq!(shown.json(), operation, "{transport} {other}");
+        }
+    }
+    let refusals: [&[&str]; 3] = [
+        &["create", "sample.raw", "--name", "rest", "--description", "another"],
+        &["create", "--uri", "https://elsewhere.example/disk?signature", "--name", "new"],
+        &["operation", "wait", "fd8nothing"],
+    ];
+    for args in refusals {
+        let said = ["rest", "grpc"].map(|transport| {
+            let refused = over(transport, args);
+            assert_ne!(refused.code, 0, "{refused:?}");
+            let lines =
+                refused.stderr.lines().map(|line| line.split(" (request ").next().unwrap().to_owned());
+            (refused.code, lines.collect::<Vec<_>>())
+        });
+        assert!(said[0].1.iter().any(|line| line.starts_with("error: ")), "{said:?}");
+        assert_eq!(said[0], said[1], "{args:?}");
+    }
+}
+
 #[test]
 fn an_operation_can_be_waited_for_later() {
     let (bench, dir) = (Bench::new(), Bench::new());

@@ -11,8 +11,10 @@
 //!
 //! The source URI is a secret: only [`read_job`] reads it, and the commit that ends the operation clears it.
 
+mod access;
 mod admission;
 mod blocks;
+mod changes;
 mod database;
 mod error;
 mod images;
@@ -29,8 +31,10 @@ use crate::{
     operation::{Event, Kind, Lease, Standing, State, transition},
     uri::SourceUri,
 };
+pub(crate) use access::BindingsEdit;
 pub(crate) use admission::{Admission, IdempotencyKey, NewImage};
 pub(crate) use blocks::{Attempt, Published};
+pub(crate) use changes::{Asked, ImageEdit, SeenOperation};
 use database::{Dialect, Tx, for_update};
 pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use image_api::Token;
 use object_io::{BucketUri, HostRule, Store, StoreConfig};
 
-use crate::limits;
+use crate::{Grant, limits};
 
 /// What a server is made from. Everything can be chosen that `image-server serve` has a flag for.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Tokens of which a caller must show one. None: everyone may call, which only a loopback address allows.
     pub tokens: Vec<Token>,
+    /// Service accounts, and what they may do.
+    pub access: Access,
+    /// Host and port that clients are told to call; where `None`, those by which they came.
+    pub advertised: Option<String>,
     /// Hosts that images may be read from. None: only the host of the store of blocks.
     pub allowed_uri_hosts: Vec<HostRule>,
     /// Plain http is fine for those hosts.
@@ -45,11 +49,35 @@ impl Config {
             storage: Storage::Embedded,
             tls: None,
             tokens: Vec::new(),
+            access: Access::default(),
+            advertised: None,
             allowed_uri_hosts: Vec::new(),
             allow_http: false,
             any_uri_host: false,
             memory: limits::INGEST_MEMORY,
             jobs: None,
+        }
+    }
+}
+
+/// Service accounts, and what they may do.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Files with the public keys of service accounts, as `yc iam key create` writes them; a JWT of one of them is good for a
+    /// token.
+    pub account_keys: Vec<PathBuf>,
+    /// Roles of those accounts. Without one an account may do nothing but what an image's access bindings say.
+    pub grants: Vec<Grant>,
+    /// What a JWT may be meant for (`aud`). The SDKs name the cloud's own address, wherever they send it.
+    pub audiences: Vec<String>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            account_keys: Vec::new(),
+            grants: Vec::new(),
+            audiences: vec!["https://iam.api.cloud.yandex.net/iam/v1/tokens".to_owned()],
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use object_io::{ObjectError, UriError};
 
+use crate::service::AccountKeyError;
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a server does not start, or stopped by itself.
@@ -81,6 +83,20 @@ pub enum ServerError {
     EmbeddedStore {
         /// Why.
         source: local_store::Error,
+    },
+    /// A key file of a service account.
+    #[error("`{}` registers no service account", path.display())]
+    AccountKey {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: AccountKeyError,
+    },
+    /// The descriptors that gRPC reflection serves; a defect.
+    #[error("the descriptors of the services cannot be read")]
+    Descriptors {
+        /// Why not.
+        source: tonic_reflection::server::Error,
     },
     /// The CPU workers.
     #[error("cannot start the cpu workers")]

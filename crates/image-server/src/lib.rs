@@ -1,10 +1,11 @@
-//! Ingest from a URI as a durable, cancellable operation, behind the REST API of the image service.
+//! Ingest from a URI as a durable, cancellable operation, behind the API of the image service.
 //!
 //! The receiver's end of the engine: a Create call names a pre-signed URL; the server reads the disk image behind it by byte
 //! ranges, proves its mapping before it believes it, and stores the raw content as blocks in an S3-compatible store. The
 //! contract is the cloud's (`image_api`), so its clients work here.
 //!
-//! - `rest`: paths, JSON, codes, tokens.
+//! - `service`: the methods of the API, without a transport: who may call them, what they refuse, what they do.
+//! - `rest`, `grpc`: its two faces, on one port (`http`).
 //! - `operation`: the states of an operation and the leases on it, changed by one pure function.
 //! - `catalog`: images and operations on SQLite or PostgreSQL; READY and done are one commit.
 //! - `worker`: four ingests at once, the rest in order; leases, cancel, shutdown, restart.
@@ -22,6 +23,8 @@ mod config;
 mod content;
 mod embedded;
 mod error;
+mod grpc;
+mod http;
 mod ids;
 mod ingest;
 mod ledger;
@@ -32,14 +35,16 @@ mod operation;
 mod postgres;
 mod rest;
 mod server;
+mod service;
 mod upkeep;
 mod uri;
 mod worker;
 
-pub use config::{Config, Storage, TlsFiles};
+pub use config::{Access, Config, Storage, TlsFiles};
 pub use error::ServerError;
 pub use ingest::{IngestError, Ingested, Policy, ingest};
 pub use server::{Running, Server};
+pub use service::{AccountKeyError, Grant, GrantError};
 pub use upkeep::{Report, Upkeep, UpkeepError};
 // Named by `Config` and by `Upkeep`.
 pub use block_store::{Collected, Depth, Sum};

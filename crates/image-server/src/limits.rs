@@ -68,3 +68,15 @@ pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
 
 /// How long a caller may take to send the head of a request.
 pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(30);
+
+/// Access bindings of one image; as many as one call of the contract can set.
+pub(crate) const ACCESS_BINDINGS: usize = 1000;
+
+/// Life of a token that is given out for a JWT: short, as nobody can take one back; a client asks again.
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// Longest life of a JWT, as the contract has it.
+pub(crate) const JWT_LIFE: Duration = Duration::from_secs(3600);
+
+/// How far a caller's clock may be ahead.
+pub(crate) const JWT_CLOCK_SKEW: Duration = Duration::from_secs(60);

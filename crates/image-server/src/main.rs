@@ -5,7 +5,9 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use image_api::Token;
-use image_server::{Collected, Config, Depth, HostRule, Server, ServerError, Storage, TlsFiles, Upkeep};
+use image_server::{
+    Access, Collected, Config, Depth, Grant, HostRule, Server, ServerError, Storage, TlsFiles, Upkeep,
+};
 use object_io::{BucketUri, StoreConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves the REST API of the image service until SIGINT or SIGTERM.
+    /// Serves the API of the image service, REST and gRPC on one port, until SIGINT or SIGTERM.
     ///
     /// Without --bucket, blocks go to an S3 server inside this process, on loopback; its address and keys stand in
     /// DIR/store.json. Prints one line with its own address on stdout when it listens, logs to stderr (RUST_LOG).
@@ -76,6 +78,18 @@ struct Serve {
     /// Token that a caller must show; repeatable. Without one, only a loopback address is served.
     #[arg(long = "token", value_name = "TOKEN", env = "IMAGE_SERVER_TOKEN", hide_env_values = true)]
     tokens: Vec<String>,
+    /// File with the public key of a service account, whose JWTs are exchanged for tokens; repeatable.
+    #[arg(long = "account-key", value_name = "FILE")]
+    account_keys: Vec<PathBuf>,
+    /// Role of a service account, in one folder or in all: viewer, user, editor or admin; repeatable.
+    #[arg(long = "grant", value_name = "ACCOUNT=ROLE[@FOLDER]")]
+    grants: Vec<Grant>,
+    /// What a JWT may be meant for; repeatable. Without one, the cloud's own address, which the SDKs name.
+    #[arg(long = "audience", value_name = "URL")]
+    audiences: Vec<String>,
+    /// Host and port that clients are told to call; without it, those by which they came.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Host that images may be read from; repeatable. Without one, only the bucket's own store.
     #[arg(long = "allow-uri-host", value_name = "HOST[:PORT]")]
     allowed_uri_hosts: Vec<HostRule>,
@@ -169,7 +183,10 @@ impl Serve {
         let tls = self.tls_cert.zip(self.tls_key);
         // Not by the parser of arguments: it would print what it refuses.
         let tokens: Result<Vec<Token>, _> = self.tokens.iter().map(|token| token.parse()).collect();
+        let audiences = if self.audiences.is_empty() { Access::default().audiences } else { self.audiences };
         Ok(Config {
+            access: Access { account_keys: self.account_keys, grants: self.grants, audiences },
+            advertised: self.advertise,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             tokens: tokens.context("what --token or IMAGE_SERVER_TOKEN holds is not a token")?,
             allowed_uri_hosts: self.allowed_uri_hosts,

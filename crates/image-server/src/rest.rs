@@ -1,77 +1,78 @@
-//! The REST face: paths, JSON and codes of the contract.
+//! The REST face: JSON over HTTP onto the methods of [`crate::service`].
 //!
-//! Source: `api.md`, "HTTP". Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP
-//! status of its code. Every answer carries an `x-request-id`, which the log has too. Methods that are
-//! not served yet (Update) are UNIMPLEMENTED, paths (ListOperations, access bindings) NOT_FOUND.
+//! Source: `api.md`, "HTTP". Which method a verb and a path call, and which of its fields stand where, the descriptors say
+//! ([`image_api::Method`]). Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP status
+//! of its code. A verb that a path does not have is UNIMPLEMENTED, a path that nobody has NOT_FOUND.
 
-mod answer;
-mod auth;
-mod images;
-mod listing;
-mod operations;
-
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::get,
+    body::{self, Body, Bytes},
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method as Verb, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
-use image_api::{Code, Token, rpc::Status};
-use tracing::{Instrument as _, info_span};
+use image_api::{Code, Method, Route, rpc::Status, to_json};
 
-use crate::{catalog::Catalog, limits, uri::UriPolicy, worker::Worker};
-use answer::Refusal;
+use crate::{
+    limits,
+    service::{Origin, Refusal, Service, is_open, retry_after},
+};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static OPENAPI: LazyLock<String> = LazyLock::new(|| {
+    image_api::openapi("Image service", env!("CARGO_PKG_VERSION"), |method| is_open(method.grpc_path()))
+        .to_string()
+});
 
-/// What the handlers share.
-pub(crate) struct App {
-    pub(crate) catalog: Catalog,
-    pub(crate) worker: Worker,
-    pub(crate) uris: UriPolicy,
-    /// Whoever shows one of these may do everything. None: everyone may, which only a loopback address allows.
-    pub(crate) tokens: Vec<Token>,
+const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// The OpenAPI document of this face, for anybody.
+pub(crate) async fn openapi() -> Response {
+    ([JSON], OPENAPI.as_str()).into_response()
 }
 
-/// The routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/compute/v1/images", get(images::list).post(images::create))
-        // `fd8...`, or a verb after a colon: axum has no patterns for suffixes.
-        .route("/compute/v1/images/{id}", get(images::get).delete(images::delete))
-        .route("/operations/{id}", get(operations::get).post(operations::post))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(unknown_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::check))
-        .layer(middleware::from_fn(identify))
-        .layer(DefaultBodyLimit::max(limits::REQUEST_BODY))
-        .with_state(app)
+/// A call of one of the methods, or of one that there is not.
+pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) -> Response {
+    match call(service, request).await {
+        Ok(body) => (StatusCode::OK, [JSON], body).into_response(),
+        Err(refusal) => refuse(&refusal.into_status(id)),
+    }
 }
 
-type AppState = State<Arc<App>>;
-
-async fn unknown_path() -> Refusal {
-    Refusal::from(Status::new(Code::NotFound, "no such path"))
+async fn call(service: &Arc<Service>, request: Request) -> Result<String, Refusal> {
+    let (parts, body) = request.into_parts();
+    // HEAD is GET whose body nobody sends.
+    let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
+    let (method, http) = match Method::route(verb, parts.uri.path()) {
+        Route::Method(method, http) => (method, http),
+        Route::OtherVerb => return Err(Refusal::no_such_method()),
+        Route::Nothing => return Err(Status::new(Code::NotFound, "no such path").into()),
+    };
+    let origin = Origin { headers: &parts.headers, uri: &parts.uri };
+    let prepared = service.prepare(method.grpc_path(), &origin).await?;
+    let body = read(body).await?;
+    let message = method.request_from_http(&http, parts.uri.query().unwrap_or_default(), &body)?;
+    let answer = prepared.run(message.into()).await?;
+    Ok(method.response_to_json(&answer)?)
 }
 
-async fn unknown_method() -> Refusal {
-    Refusal::from(Status::new(Code::Unimplemented, "this server does not serve that method here"))
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    body::to_bytes(body, limits::REQUEST_BODY).await.map_err(|_| {
+        let message = format!("the body broke off, or is longer than {} bytes", limits::REQUEST_BODY);
+        Status::new(Code::InvalidArgument, message).into()
+    })
 }
 
-/// Gives the request a name, in the log and in the answer.
-async fn identify(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::new_v4().to_string();
-    let span = info_span!("request", id = %id, method = %request.method(), path = %request.uri().path());
-    let mut response = next.run(request).instrument(span).await.into_response();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+fn refuse(status: &Status) -> Response {
+    let http = StatusCode::from_u16(status.canonical_code().http_status());
+    let http = http.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // A Status without JSON form would be one with a detail that we did not make.
+    let mut response = (http, [JSON], to_json(status).unwrap_or_default()).into_response();
+    if let Some(seconds) = retry_after(status) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if http == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use axum_server::Handle;
 use block_store::BlockStore;
 use disk_convert::{Options, Workers};
@@ -28,9 +29,10 @@ use crate::{
     catalog::Catalog,
     content::StoredContent,
     embedded::Embedded,
+    http,
     ledger::CatalogLedger,
     limits,
-    rest::{self, App},
+    service::{Accounts, Directory, Identity, Rights, Service},
     uri::UriPolicy,
     worker::Worker,
 };
@@ -62,7 +64,8 @@ pub struct Running {
 impl Server {
     /// Starts a server: opens catalog and store, continues what was left unfinished, listens.
     pub async fn start(config: Config) -> Result<Running, ServerError> {
-        if config.tokens.is_empty() && !config.listen.ip().is_loopback() {
+        let identity = Identity { tokens: config.tokens.clone(), accounts: accounts(&config)? };
+        if identity.is_open() && !config.listen.ip().is_loopback() {
             return Err(ServerError::OpenToTheNetwork { listen: config.listen });
         }
         let tls = config.tls.as_ref().map(tls::load).transpose()?;
@@ -90,17 +93,33 @@ impl Server {
         };
         let worker = Worker::new(catalog.clone(), Arc::new(content));
         worker.start();
-        let app = App { catalog: catalog.clone(), worker: worker.clone(), uris, tokens: config.tokens };
+        let directory = Directory {
+            advertised: config.advertised,
+            listen: addr.to_string(),
+            default_port: if tls.is_some() { 443 } else { 80 },
+            storage: uris.own_endpoint.as_ref().and_then(host_and_port),
+        };
+        let sizes = Arc::new(BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()));
+        let service = Service {
+            catalog: catalog.clone(),
+            worker: worker.clone(),
+            uris,
+            identity,
+            rights: Rights(config.access.grants),
+            sizes,
+            directory,
+        };
+        let routes = http::router(Arc::new(service)).await?;
         let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });
-        let http = Handle::new();
-        let serving = serve(listener, tls, http.clone(), app).map_err(listen_error(addr))?;
+        let handle = Handle::new();
+        let serving = serve(listener, tls, handle.clone(), routes).map_err(listen_error(addr))?;
         info!(%endpoint, "listening");
         Ok(Running {
             addr,
             endpoint,
             store,
             bucket,
-            http,
+            http: handle,
             serving: Some(serving),
             worker,
             catalog,
@@ -212,6 +231,20 @@ pub(crate) fn shared_blocks(store: &Store, bucket: &BucketUri, catalog: &Catalog
     BlockStore::shared(store.clone(), bucket.bucket(), bucket.prefix(), ledger)
 }
 
+/// The service accounts whose keys are configured.
+fn accounts(config: &Config) -> Result<Accounts, ServerError> {
+    let mut accounts = Accounts::new(config.access.audiences.clone());
+    for path in &config.access.account_keys {
+        let registered = accounts.register(path);
+        registered.map_err(|source| ServerError::AccountKey { path: path.clone(), source })?;
+    }
+    Ok(accounts)
+}
+
+fn host_and_port(url: &Url) -> Option<String> {
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+}
+
 /// Scheme, host and port that pre-signed URLs of our own bucket have, whatever the store was configured by.
 async fn own_endpoint(
     store: &Store,
@@ -227,9 +260,9 @@ fn serve(
     listener: TcpListener,
     tls: Option<axum_server::tls_rustls::RustlsConfig>,
     handle: Handle<SocketAddr>,
-    app: App,
+    routes: Router,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
-    let routes = rest::router(Arc::new(app)).into_make_service();
+    let routes = routes.into_make_service();
     Ok(match tls {
         Some(tls) => {
             let mut server = axum_server::from_tcp_rustls(listener, tls)?.map(Patience).handle(handle);

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use image_api::{ApiError, Code, OperationOutcome, Uuid, compute::image, unpack};
+use image_api::{ApiError, Code, OperationOutcome, Transport, Uuid, compute::image, unpack};
 use image_server::{Config, Server, ServerError, Storage};
 use support::{Fixture, disk, failure, image_id, request};
 
@@ -321,6 +321,10 @@ async fn over_tls_with_a_token() {
         .wait(&fixture.create(&request("web", &fixture.upload("raw", &disk(MIB, &[])).await)).await)
         .await;
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
+    let grpc = fixture.client_over(Transport::Grpc, fixture.token());
+    assert_eq!(grpc.get_operation(&done.id, &fixture.cancel).await.unwrap(), done);
+    let stranger = fixture.client_over(Transport::Grpc, None).get_operation(&done.id, &fixture.cancel).await;
+    assert_eq!(stranger.unwrap_err().code(), Code::Unauthenticated);
     let stranger = fixture.client_with(None).get_operation(&done.id, &fixture.cancel).await;
     assert_eq!(stranger.unwrap_err().code(), Code::Unauthenticated);
     fixture.stop().await;

@@ -6,7 +6,8 @@ use prost_types::Any;
 
 use crate::{
     Code, JsonError, from_json_lenient,
-    rpc::{Status, bad_request::FieldViolation},
+    rpc::{RetryInfo, Status, bad_request::FieldViolation},
+    unpack,
 };
 
 /// Most characters that are shown of an error page that is not JSON.
@@ -18,11 +19,11 @@ pub enum ApiError {
     /// The endpoint is not usable. Its text is not repeated: it may hold a password.
     #[error("the endpoint is not an http or https URL with a host, and nothing but a path after it")]
     Endpoint,
-    /// The HTTP client cannot be made, for example without any root of trust.
+    /// The client cannot be made, for example without any root of trust.
     #[error("cannot set up the http client")]
     Setup {
         /// What is missing.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// The request has no JSON form.
     #[error("cannot write the request: {call}")]
@@ -43,7 +44,7 @@ pub enum ApiError {
         /// Host and port.
         server: String,
         /// What broke; holds no URL.
-        source: reqwest::Error,
+        source: TransportError,
     },
     /// The server reported success with something that is not the expected message.
     #[error("the answer with HTTP status {http_status} cannot be read: {call}")]
@@ -68,6 +69,26 @@ pub enum ApiError {
     Cancelled,
 }
 
+/// What broke beneath a call.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// HTTP.
+    #[error(transparent)]
+    Http(reqwest::Error),
+    /// A connection for gRPC.
+    #[error(transparent)]
+    Grpc(tonic::transport::Error),
+    /// A call over such a connection.
+    #[error(transparent)]
+    Call(Box<dyn std::error::Error + Send + Sync>),
+    /// The time of an attempt is over.
+    #[error("the time-out of {} s is over", after.as_secs_f32())]
+    TimedOut {
+        /// The time-out.
+        after: Duration,
+    },
+}
+
 impl ApiError {
     /// The canonical code that fits this error.
     pub fn code(&self) -> Code {
@@ -84,7 +105,8 @@ impl ApiError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status(error) => matches!(error.http_status, 429 | 500 | 502..=504),
-            Self::Transport { source, .. } => !source.is_builder(),
+            Self::Transport { source: TransportError::Http(source), .. } => !source.is_builder(),
+            Self::Transport { .. } => true,
             _ => false,
         }
     }
@@ -111,11 +133,11 @@ pub struct StatusError {
     pub message: String,
     /// Typed details of the kinds that are known here.
     pub details: Vec<Any>,
-    /// Status line.
+    /// Status line; over gRPC the one that stands for the code.
     pub http_status: u16,
-    /// `x-request-id`, by which an operator finds the call.
+    /// `x-request-id`, header or metadata, by which an operator finds the call.
     pub request_id: Option<String>,
-    /// `Retry-After`.
+    /// `Retry-After`; over gRPC the `RetryInfo` among the details.
     pub retry_after: Option<Duration>,
 }
 
@@ -131,6 +153,15 @@ impl StatusError {
         let Status { code, message, details } =
             status.unwrap_or_else(|| Status::new(Code::from_http_status(http_status), excerpt(body)));
         Self { code: Code::from(code), message, details, http_status, request_id, retry_after }
+    }
+
+    /// A Status as gRPC carries it.
+    pub(super) fn of_status(status: Status, request_id: Option<String>) -> Self {
+        let delay = status.details.iter().find_map(|any| unpack::<RetryInfo>(any).ok()?.retry_delay);
+        let Status { code, message, details } = status;
+        let code = Code::from(code);
+        let retry_after = delay.and_then(|delay| delay.try_into().ok());
+        Self { code, message, details, http_status: code.http_status(), request_id, retry_after }
     }
 
     /// The fields of the request that the server refused.

@@ -132,6 +132,16 @@ fn the_other_requests() {
         ..ListImagesRequest::default()
     };
     assert_eq!(list.validate().unwrap_err().fields().len(), 5);
+    let operations = ListImageOperationsRequest { page_size: -1, ..ListImageOperationsRequest::default() };
+    assert_eq!(operations.validate().unwrap_err().fields().len(), 2);
+    let latest = GetImageLatestByFamilyRequest { folder_id: "f".to_owned(), family: String::new() };
+    assert_eq!(latest.validate().unwrap_err().fields()[0].field, "family");
+    let many = crate::access::SetAccessBindingsRequest {
+        resource_id: "r".repeat(65),
+        access_bindings: vec![crate::access::AccessBinding::default(); 1001],
+    };
+    let fields = many.validate().unwrap_err().fields().len();
+    assert_eq!(fields, 2 + 3 * 1001, "every part of every binding");
     assert!(GetImageRequest::default().validate().is_err());
     assert!(DeleteImageRequest { image_id: "i".repeat(51) }.validate().is_err());
     assert!(GetOperationRequest { operation_id: "o".to_owned() }.validate().is_ok());

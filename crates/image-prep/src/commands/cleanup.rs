@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use image_api::Transport;
 use object_io::{Begun, Journal, ObjectError, Store};
 use serde_json::json;
 
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
     let place = place(args);
     match &args.local.local {
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), context).await?;
+            let local = Local::start(dir.as_deref(), Transport::default(), context).await?;
             let result = Cleanup { args, context, store: local.store(), folder, place }.run().await;
             local.stop(context).await;
             result

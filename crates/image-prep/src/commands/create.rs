@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
             }
         }
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), context).await?;
+            let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
             let operation = locally(args, context, fields, &source, &local).await;
             local.stop(context).await;
             operation

@@ -17,7 +17,7 @@ pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit,
     match &local.local {
         None => act(&args.verb, &service::connect(api, *allow_http)?, context).await,
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), context).await?;
+            let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
             let result = act(&args.verb, local.client(), context).await;
             local.stop(context).await;
             result

@@ -1,6 +1,7 @@
 //! `upload`: an image into an object store, and a URL to read it by.
 
 use disk_convert::Disk;
+use image_api::Transport;
 use object_io::Store;
 use serde_json::json;
 
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
     match &args.local.local {
         None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
         Some(dir) => {
-            let local = Local::start(dir.as_deref(), context).await?;
+            let local = Local::start(dir.as_deref(), Transport::default(), context).await?;
             let result = match local.bucket(args.to_url.bucket(), context).await {
                 Ok(()) => upload(args, &disk, local.store(), context).await,
                 Err(error) => Err(error),

@@ -40,6 +40,12 @@ pub(crate) enum CatalogError {
     /// The image is not in a state that can be deleted.
     #[error("image {id} is {status}, expected READY or ERROR")]
     NotDeletable { id: String, status: &'static str },
+    /// The image is not in a state that can be changed.
+    #[error("image {id} is {status}, expected READY")]
+    NotChangeable { id: String, status: &'static str },
+    /// Too many bindings on one image.
+    #[error("found {found} access bindings, expected at most {limit}")]
+    TooManyBindings { found: usize, limit: usize },
     /// The state machine refuses.
     #[error(transparent)]
     Refused(#[from] Refused),

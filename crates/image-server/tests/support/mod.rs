@@ -31,7 +31,7 @@ use disk_convert::{
 use disk_image::{Format, OpenOptions, Span};
 use futures_util::stream;
 use image_api::{
-    Client, ClientOptions, CreateImageRequest, Operation, OperationOutcome, Uuid, WaitOptions,
+    Client, ClientOptions, CreateImageRequest, Operation, OperationOutcome, Transport, Uuid, WaitOptions,
     compute::{CreateImageMetadata, create_image_request::Source},
     rpc::Status,
 };
@@ -75,7 +75,7 @@ impl Fixture {
         let running = Server::start(config.clone()).await.unwrap();
         // The same address after a restart, as an operator would have it.
         config.listen = running.addr;
-        let client = client(&running, config.tokens.first().cloned());
+        let client = client(&running, Transport::Rest, config.tokens.first().cloned());
         let store = running.store.clone();
         Self { dir, config, running, client, store, cancel: CancellationToken::new() }
     }
@@ -107,7 +107,15 @@ impl Fixture {
     }
 
     pub fn client_with(&self, token: Option<image_api::Token>) -> Client {
-        client(&self.running, token)
+        self.client_over(Transport::Rest, token)
+    }
+
+    pub fn client_over(&self, transport: Transport, token: Option<image_api::Token>) -> Client {
+        client(&self.running, transport, token)
+    }
+
+    pub fn token(&self) -> Option<image_api::Token> {
+        self.config.tokens.first().cloned()
     }
 
     pub async fn stop(self) {
@@ -188,9 +196,9 @@ impl Fixture {
     }
 }
 
-fn client(running: &Running, token: Option<image_api::Token>) -> Client {
+fn client(running: &Running, transport: Transport, token: Option<image_api::Token>) -> Client {
     let roots = std::fs::read(format!("{TLS}/root.pem")).unwrap();
-    let options = ClientOptions { extra_roots_pem: Some(roots), ..ClientOptions::default() };
+    let options = ClientOptions { transport, extra_roots_pem: Some(roots), ..ClientOptions::default() };
     Client::with_options(&running.endpoint, token, &options).unwrap()
 }
 

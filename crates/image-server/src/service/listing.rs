@@ -11,32 +11,11 @@ use image_api::{
     Image, Violations,
     compute::{ListImagesRequest, ListImagesResponse},
 };
-use url::form_urlencoded;
 
 use crate::{
     catalog::{Column, Direction, ListQuery},
     limits,
 };
-
-/// The request that stands in a query string; lowerCamel and proto names, as the transcoding rules allow.
-pub(super) fn read_request(query: &str) -> Result<ListImagesRequest, Violations> {
-    let mut request = ListImagesRequest::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let value = value.into_owned();
-        match name.as_ref() {
-            "folderId" | "folder_id" => request.folder_id = value,
-            "pageSize" | "page_size" => {
-                let wrong = |_| Violations::one("page_size", "not a whole number");
-                request.page_size = value.parse().map_err(wrong)?;
-            }
-            "pageToken" | "page_token" => request.page_token = value,
-            "filter" => request.filter = value,
-            "orderBy" | "order_by" => request.order_by = value,
-            other => return Err(Violations::one(other, "no such parameter")),
-        }
-    }
-    Ok(request)
-}
 
 /// The page to read, and one image more, which tells whether there is a next page.
 pub(super) fn plan(request: &ListImagesRequest) -> Result<ListQuery, Violations> {

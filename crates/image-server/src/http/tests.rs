@@ -1,4 +1,8 @@
-//! The REST face under a real client, over a catalog on disk and content that does what its URI says.
+//! Both faces under a real client, over a catalog on disk and content that does what its URI says.
+
+mod access;
+mod changes;
+mod faces;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -8,11 +12,12 @@ use std::{
 use async_trait::async_trait;
 use disk_convert::GuestDigest;
 use image_api::{
-    ApiError, Client, ClientOptions, CreateImageRequest, Image, Operation, OperationOutcome, Retry, Uuid,
-    WaitOptions,
+    ApiError, Client, ClientOptions, Code, CreateImageRequest, Image, Operation, OperationOutcome, Retry,
+    Transport, Uuid, WaitOptions,
     compute::{
         CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image,
     },
+    rpc::Status,
     unpack,
 };
 use tokio::sync::Notify;
@@ -20,9 +25,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    catalog::Catalog,
     ingest::{IngestError, Ingested, min_disk_size},
-    worker::{Content, IngestWork},
+    limits,
+    service::{Directory, Identity, Refusal, Rights, Sizes},
+    uri::UriPolicy,
+    worker::{Content, IngestWork, Worker},
 };
+
+/// Makes of each function two tests, one for each transport: what a caller sees must not depend on it.
+macro_rules! over_both {
+    ($($name:ident),+ $(,)?) => { $(mod $name {
+        #[tokio::test]
+        async fn rest() {
+            super::$name(image_api::Transport::Rest).await;
+        }
+
+        #[tokio::test]
+        async fn grpc() {
+            super::$name(image_api::Transport::Grpc).await;
+        }
+    })+ };
+}
+use over_both;
 
 const HOST: &str = "https://store.example/bucket";
 
@@ -75,10 +100,17 @@ impl Content for Fake {
     }
 }
 
+#[async_trait]
+impl Sizes for Fake {
+    async fn virtual_size(&self, _image_id: &str) -> Result<u64, Refusal> {
+        Ok(5 << 20)
+    }
+}
+
 struct Harness {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
-    app: Arc<App>,
+    app: Arc<Service>,
     client: Client,
     address: std::net::SocketAddr,
     stop: CancellationToken,
@@ -86,29 +118,46 @@ struct Harness {
 }
 
 impl Harness {
-    async fn start(tokens: &[&str]) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), tokens).await
+    async fn start(transport: Transport, tokens: &[&str]) -> Self {
+        Self::over(transport, tempfile::tempdir().unwrap(), tokens).await
     }
 
-    async fn over(dir: tempfile::TempDir, tokens: &[&str]) -> Self {
+    async fn over(transport: Transport, dir: tempfile::TempDir, tokens: &[&str]) -> Self {
+        let identity = Identity {
+            tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
+            ..Identity::default()
+        };
+        Self::with(transport, dir, identity, Rights::default()).await
+    }
+
+    async fn with(transport: Transport, dir: tempfile::TempDir, identity: Identity, rights: Rights) -> Self {
         let catalog = Catalog::open_file(&dir.path().join("catalog.sqlite")).await.unwrap();
         let fake = Arc::new(Fake::default());
         let worker = Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>);
         worker.start();
         let hosts = vec!["store.example".parse().unwrap()];
-        let app = Arc::new(App {
+        let token = identity.tokens.first().map(|token| token.expose().to_owned());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Arc::new(Service {
             catalog,
             worker,
             uris: UriPolicy { hosts, allow_http: false, any_host: false, own_endpoint: None },
-            tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
+            identity,
+            rights,
+            sizes: Arc::clone(&fake) as Arc<dyn Sizes>,
+            directory: Directory {
+                listen: address.to_string(),
+                default_port: 80,
+                storage: Some("store.example:443".to_owned()),
+                ..Directory::default()
+            },
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let routes = router(Arc::clone(&app)).await.unwrap();
         let stop = CancellationToken::new();
-        let serve = axum::serve(listener, router(Arc::clone(&app)))
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serve = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::spawn(async move { serve.await.unwrap() });
-        let client = client(address, tokens.first().copied());
+        let client = client(transport, address, token.as_deref());
         Self { dir, fake, app, client, address, stop, cancel: CancellationToken::new() }
     }
 
@@ -149,12 +198,30 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
     panic!("{what} never happened");
 }
 
-fn client(address: std::net::SocketAddr, token: Option<&str>) -> Client {
-    let options =
-        ClientOptions { retry: Retry { attempts: 1, ..Retry::default() }, ..ClientOptions::default() };
+fn client(transport: Transport, address: std::net::SocketAddr, token: Option<&str>) -> Client {
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let options = ClientOptions { transport, retry, ..ClientOptions::default() };
     let token = token.map(|token| token.parse().unwrap());
     Client::with_options(&format!("http://{address}"), token, &options).unwrap()
 }
+
+over_both!(
+    an_image_becomes_ready,
+    sizes_that_callers_want,
+    refusals,
+    tokens,
+    a_repeated_call_gives_the_same_operation,
+    a_key_whose_operation_failed_starts_anew,
+    cancel_while_it_runs,
+    cancel_at_the_last_moment_wins,
+    four_run_and_the_rest_wait,
+    a_restart_continues,
+    what_an_earlier_run_stored_goes_with_the_failure,
+    a_catalog_that_fails_for_a_moment_delays_an_operation,
+    a_cancel_before_a_crash_is_kept,
+    deletion,
+    pages,
+);
 
 fn request(name: &str, what: &str) -> CreateImageRequest {
     CreateImageRequest {
@@ -179,9 +246,8 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, ApiError>) -> image_api::Status
     }
 }
 
-#[tokio::test]
-async fn an_image_becomes_ready() {
-    let server = Harness::start(&[]).await;
+async fn an_image_becomes_ready(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "disk")).await.unwrap();
     let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
     let done = server.wait(&operation.id).await;
@@ -194,9 +260,8 @@ async fn an_image_becomes_ready() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn sizes_that_callers_want() {
-    let server = Harness::start(&[]).await;
+async fn sizes_that_callers_want(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let with = |size| CreateImageRequest { min_disk_size: size, ..request("", "disk") };
     let small = server.create(&with(4 << 20)).await.unwrap();
     let status = failure(&server.wait(&small.id).await);
@@ -208,9 +273,8 @@ async fn sizes_that_callers_want() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn refusals() {
-    let server = Harness::start(&[]).await;
+async fn refusals(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let bad = CreateImageRequest { name: "Web".to_owned(), folder_id: String::new(), ..request("", "disk") };
     let error = refusal(server.create(&bad).await);
     assert_eq!((error.code, error.http_status), (Code::InvalidArgument, 400));
@@ -248,7 +312,7 @@ async fn refusals() {
 
 #[tokio::test]
 async fn raw_http() {
-    let server = Harness::start(&[]).await;
+    let server = Harness::start(Transport::Rest, &[]).await;
     let http = reqwest_of(&server);
     let post = async |body: &str| {
         let answer =
@@ -257,13 +321,15 @@ async fn raw_http() {
     };
     let (status, body) = post(r#"{"folderId":"f","unknown":1}"#).await;
     assert_eq!(status, 400);
-    assert!(body.starts_with(r#"{"code":3,"message":"#) && body.contains("unknown"), "{body}");
+    assert!(body.starts_with(r#"{"code":3,"#) && body.contains("unknown"), "{body}");
     assert_eq!(post("").await.0, 400);
     assert_eq!(post(&format!(r#"{{"description":"{}"}}"#, "x".repeat(limits::REQUEST_BODY))).await.0, 400);
     for (method, path, status) in [
         ("GET", "/", 404),
         ("GET", "/compute/v1/disks", 404),
-        ("PATCH", "/compute/v1/images/fd8", 501),
+        ("PATCH", "/compute/v1/images/fd8", 404),
+        ("PUT", "/compute/v1/images/fd8", 501),
+        ("HEAD", "/compute/v1/images/fd8", 404),
         ("POST", "/operations/fd8", 501),
         ("POST", "/operations/fd8:stop", 404),
         ("GET", "/operations/fd8:cancel", 404),
@@ -298,23 +364,23 @@ async fn raw_http() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn tokens() {
-    let server = Harness::start(&["first", "second"]).await;
+async fn tokens(transport: Transport) {
+    let server = Harness::start(transport, &["first", "second"]).await;
     let operation = server.create(&request("web", "disk")).await.unwrap();
     assert_eq!(operation.created_by, "token-1");
     for wrong in [None, Some("third"), Some("firs"), Some("first1")] {
-        let error = refusal(client(server.address, wrong).get_operation(&operation.id, &server.cancel).await);
+        let error = refusal(
+            client(transport, server.address, wrong).get_operation(&operation.id, &server.cancel).await,
+        );
         assert_eq!((error.code, error.http_status), (Code::Unauthenticated, 401), "{wrong:?}");
     }
-    let second = client(server.address, Some("second"));
+    let second = client(transport, server.address, Some("second"));
     assert_eq!(second.get_operation(&operation.id, &server.cancel).await.unwrap().id, operation.id);
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_repeated_call_gives_the_same_operation() {
-    let server = Harness::start(&[]).await;
+async fn a_repeated_call_gives_the_same_operation(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let key = Uuid::new_v4();
     let first = server.client.create_image(&request("web", "disk"), key, &server.cancel).await.unwrap();
     server.wait(&first.id).await;
@@ -336,9 +402,8 @@ async fn a_repeated_call_gives_the_same_operation() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_key_whose_operation_failed_starts_anew() {
-    let server = Harness::start(&[]).await;
+async fn a_key_whose_operation_failed_starts_anew(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let key = Uuid::new_v4();
     let first = server.client.create_image(&request("web", "panic"), key, &server.cancel).await.unwrap();
     let status = failure(&server.wait(&first.id).await);
@@ -349,9 +414,8 @@ async fn a_key_whose_operation_failed_starts_anew() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn cancel_while_it_runs() {
-    let server = Harness::start(&[]).await;
+async fn cancel_while_it_runs(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "slow")).await.unwrap();
     server.until_running(1).await;
     let asked = std::time::Instant::now();
@@ -367,9 +431,8 @@ async fn cancel_while_it_runs() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn cancel_at_the_last_moment_wins() {
-    let server = Harness::start(&[]).await;
+async fn cancel_at_the_last_moment_wins(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "deaf")).await.unwrap();
     server.until_running(1).await;
     let answer = server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
@@ -380,9 +443,8 @@ async fn cancel_at_the_last_moment_wins() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn four_run_and_the_rest_wait() {
-    let server = Harness::start(&[]).await;
+async fn four_run_and_the_rest_wait(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let mut operations = Vec::new();
     for _ in 0..6 {
         operations.push(server.create(&request("", "slow")).await.unwrap());
@@ -406,12 +468,11 @@ async fn four_run_and_the_rest_wait() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_restart_continues() {
-    let server = Harness::start(&[]).await;
+async fn a_restart_continues(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let goes_on = server.create(&request("web", "slow")).await.unwrap();
     server.until_running(1).await;
-    let server = Harness::over(server.stop().await, &[]).await;
+    let server = Harness::over(transport, server.stop().await, &[]).await;
     server.until_running(1).await;
     let seen = server.client.get_operation(&goes_on.id, &server.cancel).await.unwrap();
     assert!(!seen.done);
@@ -420,14 +481,13 @@ async fn a_restart_continues() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn what_an_earlier_run_stored_goes_with_the_failure() {
-    let server = Harness::start(&[]).await;
+async fn what_an_earlier_run_stored_goes_with_the_failure(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let small = CreateImageRequest { min_disk_size: 4 << 20, ..request("web", "slow") };
     let operation = server.create(&small).await.unwrap();
     server.until_running(1).await;
     // The first run may have stored everything, up to the manifest; the second one is refused before its first block.
-    let server = Harness::over(server.stop().await, &[]).await;
+    let server = Harness::over(transport, server.stop().await, &[]).await;
     server.until_running(1).await;
     server.fake.go_on.notify_one();
     assert_eq!(failure(&server.wait(&operation.id).await).canonical_code(), Code::InvalidArgument);
@@ -435,9 +495,8 @@ async fn what_an_earlier_run_stored_goes_with_the_failure() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_catalog_that_fails_for_a_moment_delays_an_operation() {
-    let server = Harness::start(&[]).await;
+async fn a_catalog_that_fails_for_a_moment_delays_an_operation(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let path = server.dir.path().join("catalog.sqlite");
     let database = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
     let full = "CREATE TRIGGER full BEFORE UPDATE ON operations WHEN NEW.state = 'RUNNING' \
@@ -452,9 +511,8 @@ async fn a_catalog_that_fails_for_a_moment_delays_an_operation() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_cancel_before_a_crash_is_kept() {
-    let server = Harness::start(&[]).await;
+async fn a_cancel_before_a_crash_is_kept(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "deaf")).await.unwrap();
     server.until_running(1).await;
     server.app.catalog.cancel(&operation.id).await.unwrap();
@@ -463,7 +521,7 @@ async fn a_cancel_before_a_crash_is_kept() {
     std::fs::copy(server.dir.path().join("catalog.sqlite"), dir.path().join("catalog.sqlite")).unwrap();
     std::fs::copy(server.dir.path().join("catalog.sqlite-wal"), dir.path().join("catalog.sqlite-wal"))
         .unwrap();
-    let after = Harness::over(dir, &[]).await;
+    let after = Harness::over(transport, dir, &[]).await;
     assert_eq!(failure(&after.wait(&operation.id).await).canonical_code(), Code::Cancelled);
     assert_eq!(after.fake.ingests.load(Ordering::SeqCst), 0, "nothing is downloaded for it again");
     after.until_collected(1).await;
@@ -472,9 +530,8 @@ async fn a_cancel_before_a_crash_is_kept() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn deletion() {
-    let server = Harness::start(&[]).await;
+async fn deletion(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "disk")).await.unwrap();
     server.wait(&operation.id).await;
     let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
@@ -497,9 +554,8 @@ async fn deletion() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn pages() {
-    let server = Harness::start(&[]).await;
+async fn pages(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
     for name in ["d", "a", "c", "b", "e"] {
         server.wait(&server.create(&request(name, "disk")).await.unwrap().id).await;
     }

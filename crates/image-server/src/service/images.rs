@@ -1,0 +1,229 @@
+//! `ImageService`, but for the access bindings.
+
+use std::sync::Arc;
+
+use image_api::{
+    Code, CreateImageRequest, Image, Operation, Validate as _, Violations,
+    compute::{
+        DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest, ListImageOperationsRequest,
+        ListImageOperationsResponse, ListImagesRequest, ListImagesResponse, Os, UpdateImageRequest,
+        create_image_request::Source, os,
+    },
+    rpc::Status,
+};
+use object_io::without_signature;
+use url::Url;
+
+use super::{Call, Refusal, Service, listing, paging, rights::Right};
+use crate::{
+    catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, SeenOperation},
+    ingest,
+    uri::SourceUri,
+};
+
+impl Service {
+    pub(super) async fn get_image(
+        self: Arc<Self>,
+        call: Call,
+        request: GetImageRequest,
+    ) -> Result<Image, Refusal> {
+        request.validate()?;
+        self.image_for(&call.caller, &request.image_id, Right::Read).await
+    }
+
+    pub(super) async fn get_latest_image(
+        self: Arc<Self>,
+        call: Call,
+        request: GetImageLatestByFamilyRequest,
+    ) -> Result<Image, Refusal> {
+        request.validate()?;
+        let GetImageLatestByFamilyRequest { folder_id, family } = &request;
+        if let Some(image) = self.catalog.latest_of_family(folder_id, family).await?
+            && self.may_read(&call.caller, &image).await?
+        {
+            return Ok(image);
+        }
+        let message = format!("no image of family {family:?} is READY in folder {folder_id:?}");
+        Err(Status::new(Code::NotFound, message).into())
+    }
+
+    pub(super) async fn list_images(
+        self: Arc<Self>,
+        call: Call,
+        request: ListImagesRequest,
+    ) -> Result<ListImagesResponse, Refusal> {
+        request.validate()?;
+        let query = listing::plan(&request)?;
+        self.check_folder(&call.caller, &request.folder_id, Right::Read)?;
+        let images = self.catalog.images(&query).await?;
+        Ok(listing::page(images, &query))
+    }
+
+    pub(super) async fn create_image(
+        self: Arc<Self>,
+        call: Call,
+        request: CreateImageRequest,
+    ) -> Result<Operation, Refusal> {
+        request.validate()?;
+        self.check_folder(&call.caller, &request.folder_id, Right::Write)?;
+        let source = self.check_source(&request)?;
+        let key = call.key_for(&without_signature_of(&request));
+        self.catalog.check_key(key.as_ref()).await?;
+        let new = NewImage {
+            wanted_disk_size: request.min_disk_size,
+            image: image_of(request),
+            source,
+            created_by: call.caller.name(),
+            key,
+        };
+        let catalog = self.catalog.clone();
+        self.accept(async move { catalog.admit_create(new).await }).await
+    }
+
+    pub(super) async fn update_image(
+        self: Arc<Self>,
+        call: Call,
+        request: UpdateImageRequest,
+    ) -> Result<Operation, Refusal> {
+        request.validate()?;
+        let image = self.image_for(&call.caller, &request.image_id, Right::Write).await?;
+        let key = call.key_for(&request);
+        let mut edit = edit_of(request);
+        // Upwards nothing can be wrong; downwards the content has a say.
+        edit.min_disk_size = match edit.min_disk_size {
+            Some(wanted) if wanted < image.min_disk_size => {
+                Some(self.smallest_disk(&image.id, wanted).await?)
+            }
+            other => other,
+        };
+        let asked = Asked { by: &call.caller.name(), key: key.as_ref() };
+        Ok(self.catalog.update_image(&image.id, edit, asked).await?)
+    }
+
+    pub(super) async fn delete_image(
+        self: Arc<Self>,
+        call: Call,
+        request: DeleteImageRequest,
+    ) -> Result<Operation, Refusal> {
+        request.validate()?;
+        let key = call.key_for(&request);
+        self.catalog.check_key(key.as_ref()).await?;
+        match self.catalog.image(&request.image_id).await {
+            Ok(image) => self.check_image(&call.caller, &image, Right::Write).await?,
+            // It may be gone by the very operation that the key stands for: the catalog looks at the key first.
+            Err(CatalogError::NoImage { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (catalog, by) = (self.catalog.clone(), call.caller.name());
+        self.accept(async move { catalog.admit_delete(&request.image_id, &by, key.as_ref()).await }).await
+    }
+
+    pub(super) async fn list_image_operations(
+        self: Arc<Self>,
+        call: Call,
+        request: ListImageOperationsRequest,
+    ) -> Result<ListImageOperationsResponse, Refusal> {
+        request.validate()?;
+        let after = match request.page_token.split_once(':') {
+            Some((id, at)) => at.parse().ok().map(|at| (at, id.to_owned())),
+            None => None,
+        };
+        if after.is_none() && !request.page_token.is_empty() {
+            return Err(Violations::one("page_token", "not a token of this server").into());
+        }
+        self.image_for(&call.caller, &request.image_id, Right::Read).await?;
+        let limit = paging::limit(request.page_size);
+        let mut page = self.catalog.operations_of(&request.image_id, after, limit).await?;
+        let more = paging::cut(&mut page, request.page_size);
+        let token = |last: &SeenOperation| format!("{}:{}", last.message.id, last.created_at);
+        let next_page_token = page.last().filter(|_| more).map(token).unwrap_or_default();
+        let operations = page.into_iter().map(|operation| operation.message).collect();
+        Ok(ListImageOperationsResponse { operations, next_page_token })
+    }
+
+    /// What `minDiskSize` becomes if the caller wants this; 0 means what the content needs.
+    async fn smallest_disk(&self, image_id: &str, wanted: i64) -> Result<i64, Refusal> {
+        let manifest = self.catalog.manifest(image_id).await?;
+        let virtual_size = self.sizes.virtual_size(&manifest).await?;
+        let size = ingest::min_disk_size(virtual_size, u64::try_from(wanted).unwrap_or_default())
+            .map_err(|error| Violations::one("min_disk_size", error.to_string()))?;
+        Ok(i64::try_from(size).unwrap_or(i64::MAX))
+    }
+
+    /// Puts an operation into the catalog and into the worker's hands, both or neither: a caller that hangs up in between
+    /// drops the handler, so the two steps are a task of their own.
+    async fn accept(
+        self: Arc<Self>,
+        admit: impl Future<Output = Result<Admission, CatalogError>> + Send + 'static,
+    ) -> Result<Operation, Refusal> {
+        let task = tokio::spawn(async move {
+            Ok(match admit.await? {
+                Admission::New(record) => {
+                    self.worker.wake();
+                    record
+                }
+                Admission::Known(record) => record,
+            })
+        });
+        let done: Result<_, CatalogError> = task.await.map_err(|_| Refusal::internal())?;
+        Ok(done?.into_message())
+    }
+
+    /// The URI, if that is the source and the policy allows it.
+    fn check_source(&self, request: &CreateImageRequest) -> Result<SourceUri, Refusal> {
+        if request.pooled {
+            return Err(Refusal::unimplemented("pooled"));
+        }
+        match &request.source {
+            Some(Source::Uri(uri)) => {
+                self.uris.check(uri).map_err(|refusal| Violations::one("uri", refusal.to_string()).into())
+            }
+            Some(Source::ImageId(_)) => Err(Refusal::unimplemented("image_id")),
+            Some(Source::DiskId(_)) => Err(Refusal::unimplemented("disk_id")),
+            Some(Source::SnapshotId(_)) => Err(Refusal::unimplemented("snapshot_id")),
+            None => Err(Violations::one("source", "required, found nothing").into()),
+        }
+    }
+}
+
+/// The fields that an Update changes: those of its mask, all without one.
+fn edit_of(request: UpdateImageRequest) -> ImageEdit {
+    let mask = request.update_mask.unwrap_or_default().paths;
+    let changes = |field: &str| mask.is_empty() || mask.iter().any(|path| path == field);
+    ImageEdit {
+        name: changes("name").then_some(request.name),
+        description: changes("description").then_some(request.description),
+        labels: changes("labels").then_some(request.labels),
+        min_disk_size: changes("min_disk_size").then_some(request.min_disk_size),
+    }
+}
+
+fn image_of(request: CreateImageRequest) -> Image {
+    let mut os = request.os.unwrap_or_default();
+    if os.r#type() == os::Type::Unspecified {
+        os = Os { r#type: os::Type::Linux.into(), ..os };
+    }
+    Image {
+        folder_id: request.folder_id,
+        name: request.name,
+        description: request.description,
+        labels: request.labels,
+        family: request.family,
+        product_ids: request.product_ids,
+        os: Some(os),
+        pooled: request.pooled,
+        hardware_generation: request.hardware_generation,
+        ..Image::default()
+    }
+}
+
+/// What the caller asked for, by which a repetition is known. The signature of the URI is left out: it differs from signing
+/// to signing.
+fn without_signature_of(request: &CreateImageRequest) -> CreateImageRequest {
+    let mut request = request.clone();
+    if let Some(Source::Uri(uri)) = &mut request.source {
+        // Whatever is no URL was refused before.
+        *uri = Url::parse(uri).map_or_else(|_| uri.clone(), |url| without_signature(&url).into());
+    }
+    request
+}

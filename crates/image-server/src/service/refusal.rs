@@ -1,0 +1,97 @@
+//! Why a call is refused, as `google.rpc.Status` with its details.
+
+use image_api::{
+    Code, JsonError, Violations, any_of,
+    rpc::{RequestInfo, RetryInfo, Status},
+    unpack,
+};
+use tracing::error;
+
+use crate::{catalog::CatalogError, limits, operation::Refused};
+
+/// A refused call.
+#[derive(Debug)]
+pub(crate) struct Refusal(Box<Status>);
+
+impl Refusal {
+    /// A call that is well-formed, and asks for what this version cannot do; names the field.
+    pub(crate) fn unimplemented(field: &str) -> Self {
+        let description = "this server does not serve this field yet";
+        let details = Violations::one(field, description).into_status().details;
+        let message = format!("{field}: {description}");
+        Self::from(Status { details, ..Status::new(Code::Unimplemented, message) })
+    }
+
+    pub(crate) fn no_such_method() -> Self {
+        Status::new(Code::Unimplemented, "this server does not serve that method here").into()
+    }
+
+    /// What broke stands in the log, under the request's id.
+    pub(crate) fn internal() -> Self {
+        Status::new(Code::Internal, "internal error").into()
+    }
+
+    /// The status of the call that the log has under `request_id`.
+    pub(crate) fn into_status(self, request_id: &str) -> Status {
+        let mut status = *self.0;
+        let info = RequestInfo { request_id: request_id.to_owned(), serving_data: String::new() };
+        status.details.push(any_of(&info));
+        status
+    }
+}
+
+/// Whole seconds after which a refused call may be repeated, where the status says so.
+pub(crate) fn retry_after(status: &Status) -> Option<u64> {
+    let delay = status.details.iter().find_map(|any| unpack::<RetryInfo>(any).ok())?.retry_delay?;
+    u64::try_from(delay.seconds).ok()
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self(Box::new(status))
+    }
+}
+
+impl From<Violations> for Refusal {
+    fn from(violations: Violations) -> Self {
+        Self::from(violations.into_status())
+    }
+}
+
+/// Of our own making: what we wrote has no JSON form.
+impl From<JsonError> for Refusal {
+    fn from(error: JsonError) -> Self {
+        error!(error = &error as &dyn std::error::Error, "an answer cannot be written");
+        Self::internal()
+    }
+}
+
+impl From<CatalogError> for Refusal {
+    fn from(error: CatalogError) -> Self {
+        let code = match &error {
+            CatalogError::NoImage { .. } | CatalogError::NoOperation { .. } => Code::NotFound,
+            CatalogError::NameTaken { .. } | CatalogError::KeyReused => Code::AlreadyExists,
+            CatalogError::QueueFull { .. } => Code::ResourceExhausted,
+            CatalogError::NotDeletable { .. }
+            | CatalogError::NotChangeable { .. }
+            | CatalogError::TooManyBindings { .. } => Code::FailedPrecondition,
+            CatalogError::Refused(Refused::State { .. } | Refused::LeaseLost { .. }) => {
+                Code::FailedPrecondition
+            }
+            CatalogError::Database { .. }
+            | CatalogError::Migration { .. }
+            | CatalogError::UnsupportedUrl
+            | CatalogError::Json { .. }
+            | CatalogError::Word { .. } => {
+                error!(error = &error as &dyn std::error::Error, "the catalog failed");
+                return Self::internal();
+            }
+        };
+        let mut status = Status::new(code, error.to_string());
+        if code == Code::ResourceExhausted {
+            let retry_delay = image_api::Duration::try_from(limits::QUEUE_RETRY_AFTER).ok();
+            status.details.push(any_of(&RetryInfo { retry_delay }));
+        }
+        Self::from(status)
+    }
+}
