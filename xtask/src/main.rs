@@ -10,6 +10,7 @@
 //! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
+//! - `sdk` runs the official Python SDK of the cloud against image-server.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -30,6 +31,7 @@ mod images;
 mod kills;
 mod kinds;
 mod repo;
+mod sdk;
 mod seed;
 mod sparse;
 mod stores;
@@ -69,6 +71,8 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
+    /// Run the official Python SDK of the cloud against image-server
+    Sdk(sdk::SdkArgs),
     /// Run the upload suite on every object store that can be started here
     Stores(stores::StoresArgs),
     /// Kill uploads at seeded places, and have the same command go on
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&repo, &args),
         Command::Fuzz(args) => fuzz::fuzz(&repo, &args),
         Command::Garage(args) => garage::run_garage(&repo, &args),
+        Command::Sdk(args) => sdk::run_sdk(&repo, &args),
         Command::Stores(args) => stores::run_stores(&repo, &args),
         Command::Kills(args) => kills::kills(&repo, &args),
         Command::Chaos(args) => chaos::chaos(&repo, &args),
