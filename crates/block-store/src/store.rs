@@ -72,6 +72,24 @@ impl BlockStore {
         Ok(self.inner.store.delete(&self.inner.bucket, &key, cancel).await?)
     }
 
+    /// Gives Image `to` the content of Image `from`: the manifest is copied, and no block moves.
+    ///
+    /// # Errors
+    ///
+    /// If there is no Image `from` ([`BlockStoreError::is_not_found`]), its manifest is damaged, or the store fails.
+    pub async fn share(
+        &self,
+        from: &str,
+        to: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Manifest, BlockStoreError> {
+        // No collection while the blocks may be listed by nobody: `from` may be deleted meanwhile.
+        let _open = self.inner.gate.read().await;
+        let manifest = self.load(from, cancel).await?;
+        self.put(self.manifest_key(to), manifest.encode(), PutOptions::default(), cancel).await?;
+        Ok(manifest)
+    }
+
     pub(crate) async fn save(
         &self,
         id: &str,
