@@ -8,8 +8,10 @@
 //! The source URI is a secret: only [`Catalog::job`] reads it, and the commit that ends the operation clears it.
 
 mod admission;
+mod counts;
 mod error;
 mod images;
+mod quota;
 mod rows;
 
 use std::{
@@ -35,6 +37,7 @@ use crate::{
 pub(crate) use admission::{Admission, IdempotencyKey, NewImage};
 pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
+pub(crate) use quota::{QueueLimits, Room};
 pub(crate) use rows::OperationRecord;
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
 

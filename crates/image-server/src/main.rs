@@ -1,76 +1,30 @@
-//! `image-server`: arguments in, a [`Server`] that runs until it is told to stop.
+//! `image-server`: arguments in, a server that runs until it is told to stop.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+mod options;
+
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
-use image_api::Token;
-use image_server::{Config, HostRule, Server, ServerError, Storage, TlsFiles};
-use object_io::{BucketUri, StoreConfig};
+use image_server::{Server, ServerError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Makes images from disk images behind pre-signed URLs.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serves the REST API of the image service until SIGINT or SIGTERM.
-    ///
-    /// Without --bucket, blocks go to an S3 server inside this process, on loopback; its address and keys stand in
-    /// DIR/store.json. Prints one line with its own address on stdout when it listens, logs to stderr (RUST_LOG).
-    Serve(Serve),
-}
-
-#[derive(Args)]
-struct Serve {
-    /// Address and port; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Folder of the catalog, and of the store where no bucket is given.
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
-    /// Catalog elsewhere: sqlite:PATH.
-    #[arg(long, value_name = "URL", env = "IMAGE_SERVER_DATABASE_URL", hide_env_values = true)]
-    database_url: Option<String>,
-    /// Bucket, or folder in one, for blocks and manifests; credentials as the AWS tools find them.
-    #[arg(long, value_name = "s3://B")]
-    bucket: Option<BucketUri>,
-    /// The bucket's store; AWS where it is not given.
-    #[arg(long, value_name = "URL", requires = "bucket")]
-    s3_endpoint: Option<String>,
-    /// Certificate chain in PEM; serves https.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// Private key in PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Token that a caller must show; repeatable. Without one, only a loopback address is served.
-    #[arg(long = "token", value_name = "TOKEN", env = "IMAGE_SERVER_TOKEN", hide_env_values = true)]
-    tokens: Vec<String>,
-    /// Host that images may be read from; repeatable. Without one, only the bucket's own store.
-    #[arg(long = "allow-uri-host", value_name = "HOST[:PORT]")]
-    allowed_uri_hosts: Vec<HostRule>,
-    /// Read by plain http too.
-    #[arg(long)]
-    allow_http: bool,
-    /// Memory of one ingest, of which four run at once: bytes, or a number with K, M or G.
-    #[arg(short, long, value_name = "SIZE", default_value = "192M", value_parser = parse_size)]
-    memory: u64,
-    /// CPU workers; as many as there are cores if not given.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-}
+use options::{LogFormat, Serve};
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(serve) } = Cli::parse();
+    let serve = match options::parse(std::env::args_os().collect()) {
+        Ok(serve) => serve,
+        Err(error) => {
+            report(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match serve.log_format() {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     match run(serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,42 +50,6 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     }
     running.shutdown().await;
     Ok(())
-}
-
-impl Serve {
-    fn into_config(self) -> anyhow::Result<Config> {
-        let mut config = Config::new(self.listen, self.data_dir);
-        if let Some(uri) = self.bucket {
-            let store = StoreConfig { endpoint_url: self.s3_endpoint, ..StoreConfig::default() };
-            config.storage = Storage::Bucket { uri, config: store.into() };
-        }
-        let tls = self.tls_cert.zip(self.tls_key);
-        // Not by the parser of arguments: it would print what it refuses.
-        let tokens: Result<Vec<Token>, _> = self.tokens.iter().map(|token| token.parse()).collect();
-        Ok(Config {
-            database_url: self.database_url,
-            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
-            tokens: tokens.context("what --token or IMAGE_SERVER_TOKEN holds is not a token")?,
-            allowed_uri_hosts: self.allowed_uri_hosts,
-            allow_http: self.allow_http,
-            memory: self.memory,
-            jobs: self.jobs.map(usize::from),
-            ..config
-        })
-    }
-}
-
-fn parse_size(text: &str) -> Result<u64, &'static str> {
-    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => return Err("expected bytes, or a number with K, M or G"),
-    };
-    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    size.filter(|size| *size > 0).ok_or("expected a number above zero")
 }
 
 /// The error, everything beneath it, and what would help.

@@ -6,9 +6,12 @@
 
 mod answer;
 mod auth;
+mod content;
 mod images;
 mod listing;
 mod operations;
+mod origin;
+mod range;
 
 use std::sync::Arc;
 
@@ -21,9 +24,16 @@ use axum::{
     routing::get,
 };
 use image_api::{Code, Token, rpc::Status};
+use tokio::sync::Semaphore;
 use tracing::{Instrument as _, info_span};
 
-use crate::{catalog::Catalog, limits, uri::UriPolicy, worker::Worker};
+use crate::{
+    catalog::{Catalog, QueueLimits},
+    limits,
+    uri::UriPolicy,
+    volumes::VolumeSources,
+    worker::{Content, Worker},
+};
 use answer::Refusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,7 +42,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct App {
     pub(crate) catalog: Catalog,
     pub(crate) worker: Worker,
+    pub(crate) content: Arc<dyn Content>,
+    /// Places for those who read the content of images.
+    pub(crate) readers: Arc<Semaphore>,
     pub(crate) uris: UriPolicy,
+    pub(crate) volumes: VolumeSources,
+    pub(crate) queue: QueueLimits,
     /// Whoever shows one of these may do everything. None: everyone may, which only a loopback address allows.
     pub(crate) tokens: Vec<Token>,
 }
@@ -43,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/compute/v1/images", get(images::list).post(images::create))
         // `fd8...`, or a verb after a colon: axum has no patterns for suffixes.
         .route("/compute/v1/images/{id}", get(images::get).delete(images::delete))
+        .route("/images/{id}/{file}", get(content::serve))
         .route("/operations/{id}", get(operations::get).post(operations::post))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)

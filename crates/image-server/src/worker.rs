@@ -14,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use disk_convert::ByteSource;
 use futures_util::FutureExt as _;
 use image_api::{Code, rpc::Status};
 use tokio::sync::{Notify, Semaphore};
@@ -44,11 +45,36 @@ pub(crate) trait Content: Send + Sync + 'static {
     /// an ingest that is repeated replaces what the first one stored.
     async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError>;
 
+    /// The content of an image that is READY, for reading.
+    async fn open(
+        &self,
+        image_id: &str,
+        form: Form,
+        cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError>;
+
     /// Removes an image's manifest. Removing what is not there is no error.
     async fn remove(&self, image_id: &str, cancel: &CancellationToken) -> Result<(), IngestError>;
 
     /// Removes the blocks that no manifest lists and no running ingest has stored.
     async fn collect(&self, cancel: &CancellationToken) -> Result<(), IngestError>;
+}
+
+/// What the content of an image is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// What the guest sees.
+    Raw,
+    /// A qcow2 file.
+    Qcow2,
+}
+
+/// The content of an image in a form.
+#[derive(Clone)]
+pub(crate) struct Readable {
+    pub(crate) source: Arc<dyn ByteSource>,
+    /// Names these bytes, quotes included.
+    pub(crate) etag: String,
 }
 
 /// What to ingest.
@@ -86,11 +112,11 @@ struct Shared {
 }
 
 impl Worker {
-    pub(crate) fn new(catalog: Catalog, content: Arc<dyn Content>) -> Self {
+    pub(crate) fn new(catalog: Catalog, content: Arc<dyn Content>, places: usize) -> Self {
         let shared = Shared {
             catalog,
             content,
-            places: Semaphore::new(limits::RUNNING_INGESTS),
+            places: Semaphore::new(places),
             cancels: Mutex::default(),
             tasks: TaskTracker::new(),
             leftovers: Notify::new(),

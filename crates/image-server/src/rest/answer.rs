@@ -50,6 +50,11 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// A call that may be made again soon.
+    pub(super) fn busy(status: Status) -> Self {
+        Self { retry_after: Some(limits::QUEUE_RETRY_AFTER), ..Self::from(status) }
+    }
+
     /// A call that is well-formed, and asks for what this version cannot do; names the field.
     pub(super) fn unimplemented(field: &str) -> Self {
         let description = "this server does not serve this field yet";
@@ -84,7 +89,7 @@ impl From<CatalogError> for Refusal {
         let code = match &error {
             CatalogError::NoImage { .. } | CatalogError::NoOperation { .. } => Code::NotFound,
             CatalogError::NameTaken { .. } | CatalogError::KeyReused => Code::AlreadyExists,
-            CatalogError::QueueFull { .. } => Code::ResourceExhausted,
+            CatalogError::QueueFull { .. } | CatalogError::TooFast { .. } => Code::ResourceExhausted,
             CatalogError::NotDeletable { .. } => Code::FailedPrecondition,
             CatalogError::Refused(Refused { .. }) => Code::FailedPrecondition,
             CatalogError::Database { .. }

@@ -9,7 +9,7 @@ use axum::{
     http::HeaderMap,
 };
 use image_api::{
-    Code, CreateImageRequest, Image, Operation, Validate as _, Violations,
+    Code, CreateImageRequest, Image, Operation, Validate as _,
     compute::{
         DeleteImageRequest, GetImageRequest, ListImagesResponse, Os, create_image_request::Source, os,
     },
@@ -25,12 +25,11 @@ use super::{
     App, AppState,
     answer::{Id, Json, Refusal},
     auth::Caller,
-    listing,
+    listing, origin,
 };
 use crate::{
     catalog::{Admission, CatalogError, IdempotencyKey, NewImage},
     limits,
-    uri::SourceUri,
 };
 
 pub(super) async fn create(
@@ -45,16 +44,20 @@ pub(super) async fn create(
         Status::new(Code::InvalidArgument, format!("{error}: {cause}"))
     })?;
     request.validate()?;
-    let source = check_source(&app, &request)?;
+    if request.pooled {
+        return Err(Refusal::unimplemented("pooled"));
+    }
+    let accepted = origin::accept(&app, &request).await?;
     let key = idempotency_key(&headers)?
         .map(|key| request_digest(&request).map(|request_digest| IdempotencyKey { key, request_digest }))
         .transpose()?;
     let new = NewImage {
         wanted_disk_size: request.min_disk_size,
-        image: image_of(request),
-        source,
+        image: image_of(accepted.fill(request)),
+        source: accepted.source,
         created_by: caller.0,
         key,
+        limits: app.queue,
     };
     let catalog = app.catalog.clone();
     accept(app, async move { catalog.admit_create(new).await }).await
@@ -110,22 +113,6 @@ async fn accept(
     let done: Result<_, CatalogError> =
         task.await.map_err(|_| Status::new(Code::Internal, "internal error"))?;
     Ok(Json(done?.into_message()))
-}
-
-/// The URI, if that is the source and the policy allows it.
-fn check_source(app: &App, request: &CreateImageRequest) -> Result<SourceUri, Refusal> {
-    if request.pooled {
-        return Err(Refusal::unimplemented("pooled"));
-    }
-    match &request.source {
-        Some(Source::Uri(uri)) => {
-            app.uris.check(uri).map_err(|refusal| Violations::one("uri", refusal.to_string()).into())
-        }
-        Some(Source::ImageId(_)) => Err(Refusal::unimplemented("image_id")),
-        Some(Source::DiskId(_)) => Err(Refusal::unimplemented("disk_id")),
-        Some(Source::SnapshotId(_)) => Err(Refusal::unimplemented("snapshot_id")),
-        None => Err(Violations::one("source", "required, found nothing").into()),
-    }
 }
 
 fn image_of(request: CreateImageRequest) -> Image {

@@ -6,12 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use disk_convert::GuestDigest;
+use disk_convert::{GuestDigest, MemorySource};
 use image_api::{
     ApiError, Client, ClientOptions, CreateImageRequest, Image, Operation, OperationOutcome, Retry, Uuid,
     WaitOptions,
     compute::{
-        CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image,
+        CreateImageMetadata, DeleteImageMetadata, Generation2HardwareFeatures, HardwareGeneration,
+        ListImagesRequest, Os, create_image_request::Source, hardware_generation::Features, image, os,
     },
     unpack,
 };
@@ -20,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    ingest::{IngestError, Ingested, min_disk_size},
-    worker::{Content, IngestWork},
+    Limits,
+    ingest::{IngestError, Ingested},
+    worker::{Content, Form, IngestWork, Readable},
 };
 
 const HOST: &str = "https://store.example/bucket";
@@ -35,6 +37,8 @@ struct Fake {
     removed: std::sync::Mutex<Vec<String>>,
     collected: AtomicUsize,
     go_on: Notify,
+    /// What every image reads as.
+    content: Vec<u8>,
 }
 
 #[async_trait]
@@ -65,9 +69,21 @@ impl Content for Fake {
         Ok(Ingested {
             virtual_size,
             storage_size: 1 << 20,
-            min_disk_size: min_disk_size(virtual_size, work.wanted_disk_size)?,
+            min_disk_size: image_ingest::min_disk_size(virtual_size, work.wanted_disk_size)?,
             guest_digest: GuestDigest([7; 32]),
+            output: (),
         })
+    }
+
+    async fn open(
+        &self,
+        image_id: &str,
+        form: Form,
+        _cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError> {
+        assert_eq!(form, Form::Raw);
+        let source = Arc::new(MemorySource::new(image_id, self.content.clone()));
+        Ok(Readable { source, etag: "\"7\"".to_owned() })
     }
 
     async fn remove(&self, image_id: &str, _cancel: &CancellationToken) -> Result<(), IngestError> {
@@ -102,14 +118,20 @@ impl Harness {
 
     async fn over(dir: tempfile::TempDir, tokens: &[&str]) -> Self {
         let catalog = Catalog::open_file(&dir.path().join("catalog.sqlite")).await.unwrap();
-        let fake = Arc::new(Fake::default());
-        let worker = Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>);
+        let content = (0..9 << 20).map(|i: u32| (i / 11 % 253).to_le_bytes()[0]).collect();
+        let fake = Arc::new(Fake { content, ..Fake::default() });
+        let worker =
+            Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>, limits::RUNNING_INGESTS);
         worker.resume().await.unwrap();
         let hosts = vec!["store.example".parse().unwrap()];
         let app = Arc::new(App {
             catalog,
             worker,
-            uris: UriPolicy { hosts, allow_http: false, any_host: false, own_endpoint: None },
+            content: Arc::clone(&fake) as Arc<dyn Content>,
+            readers: Arc::new(Semaphore::new(2)),
+            uris: UriPolicy { hosts, ..UriPolicy::default() },
+            volumes: VolumeSources::default(),
+            queue: Limits::default().queue(),
             tokens: tokens.iter().map(|token| token.parse().unwrap()).collect(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -228,11 +250,12 @@ async fn refusals() {
     assert_eq!(fields, ["folder_id", "name"]);
     assert!(error.request_id.is_some());
 
-    for (source, field) in [
-        (Source::ImageId("i".to_owned()), "image_id"),
-        (Source::DiskId("d".to_owned()), "disk_id"),
-        (Source::SnapshotId("s".to_owned()), "snapshot_id"),
-    ] {
+    let nothing = Some(Source::ImageId("nothing".to_owned()));
+    let error = refusal(server.create(&CreateImageRequest { source: nothing, ..request("", "") }).await);
+    assert_eq!((error.code, error.http_status), (Code::NotFound, 404));
+    for (source, field) in
+        [(Source::DiskId("d".to_owned()), "disk_id"), (Source::SnapshotId("s".to_owned()), "snapshot_id")]
+    {
         let error =
             refusal(server.create(&CreateImageRequest { source: Some(source), ..request("", "") }).await);
         assert_eq!((error.code, error.http_status), (Code::Unimplemented, 501));
@@ -483,6 +506,109 @@ async fn a_cancel_before_a_crash_is_kept() {
     assert_eq!(after.fake.removed.lock().unwrap().len(), 1);
     after.stop().await;
     server.fake.go_on.notify_one();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_of_an_image_inherits_what_is_not_said() {
+    let server = Harness::start(&[]).await;
+    let first = CreateImageRequest {
+        os: Some(Os { r#type: os::Type::Windows.into(), ..Os::default() }),
+        product_ids: vec!["p".to_owned()],
+        hardware_generation: Some(HardwareGeneration {
+            features: Some(Features::Generation2Features(Generation2HardwareFeatures {})),
+        }),
+        ..request("first", "slow")
+    };
+    let creating = server.create(&first).await.unwrap();
+    let id = creating.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let of =
+        |name: &str| CreateImageRequest { source: Some(Source::ImageId(id.clone())), ..request(name, "") };
+    let early = refusal(server.create(&of("early")).await);
+    assert_eq!(early.code, Code::FailedPrecondition, "{}", early.message);
+    server.until_running(1).await;
+    server.fake.go_on.notify_one();
+    server.wait(&creating.id).await;
+
+    let ready = async |request: &CreateImageRequest| {
+        let operation = server.create(request).await.unwrap();
+        let OperationOutcome::Succeeded(Some(any)) = server.wait(&operation.id).await.outcome() else {
+            panic!()
+        };
+        unpack::<Image>(&any).unwrap()
+    };
+    let second = ready(&of("second")).await;
+    assert_eq!((&second.os, &second.product_ids), (&first.os, &first.product_ids));
+    assert_eq!(second.hardware_generation, first.hardware_generation);
+    let said = CreateImageRequest {
+        os: Some(Os { r#type: os::Type::Linux.into(), ..Os::default() }),
+        product_ids: vec!["q".to_owned(), "r".to_owned()],
+        ..of("third")
+    };
+    let third = ready(&said).await;
+    assert_eq!((&third.os, &third.product_ids), (&said.os, &said.product_ids));
+    assert_eq!(third.hardware_generation, first.hardware_generation);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn content_by_ranges() {
+    let server = Harness::start(&["token"]).await;
+    let operation = server.create(&request("web", "slow")).await.unwrap();
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let http = reqwest_of(&server);
+    let path = format!("/images/{image_id}/disk.raw");
+    let ask = async |method: &str, path: &str, name: &str, value: &str| {
+        let request = http.request(method.parse().unwrap(), url(&server, path)).bearer_auth("token");
+        let answer = request.header(name, value).send().await.unwrap();
+        let head = (answer.status().as_u16(), answer.headers().clone());
+        (head.0, head.1, answer.bytes().await.unwrap())
+    };
+    server.until_running(1).await;
+    assert_eq!(ask("GET", &path, "range", "bytes=0-0").await.0, 400, "it is not READY yet");
+    server.fake.go_on.notify_one();
+    server.wait(&operation.id).await;
+
+    let content = server.fake.content.clone();
+    let (status, headers, body) = ask("GET", &path, "accept", "*/*").await;
+    assert_eq!((status, headers["etag"].to_str().unwrap()), (200, "\"7\""));
+    assert!(body == content && headers["content-length"] == content.len().to_string().as_str());
+    let (status, headers, body) = ask("GET", &path, "range", "bytes=4194000-8389000").await;
+    assert_eq!((status, headers["content-range"].to_str().unwrap()), (206, "bytes 4194000-8389000/9437184"));
+    assert!(body == content[4_194_000..=8_389_000]);
+    let (status, headers, body) = ask("HEAD", &path, "range", "bytes=0-9").await;
+    assert_eq!((status, headers["content-length"].to_str().unwrap(), body.len()), (206, "10", 0));
+    let (status, headers, body) = ask("HEAD", &path, "accept", "*/*").await;
+    assert_eq!((status, headers["content-length"].to_str().unwrap(), body.len()), (200, "9437184", 0));
+    assert_eq!(headers["accept-ranges"], "bytes");
+    let (status, headers, body) = ask("GET", &path, "range", "bytes=9437184-").await;
+    assert_eq!((status, headers["content-range"].to_str().unwrap(), body.len()), (416, "bytes */9437184", 0));
+    assert_eq!(ask("GET", &path, "if-match", "\"8\"").await.0, 412);
+    assert_eq!(ask("GET", &path, "if-none-match", "\"7\"").await.0, 304);
+
+    assert_eq!(ask("GET", "/images/nothing/disk.raw", "accept", "*/*").await.0, 404);
+    assert_eq!(ask("GET", &format!("/images/{image_id}/disk.vmdk"), "accept", "*/*").await.0, 404);
+    let stranger = http.get(url(&server, &path)).send().await.unwrap();
+    assert_eq!(stranger.status().as_u16(), 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn readers_take_turns() {
+    let server = Harness::start(&[]).await;
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    server.wait(&operation.id).await;
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let http = reqwest_of(&server);
+    let ask = || http.get(url(&server, &format!("/images/{image_id}/disk.raw"))).send();
+    // Two that are in no hurry hold both places, until they go.
+    let first = ask().await.unwrap();
+    let second = ask().await.unwrap();
+    eventually("both places are taken", || server.app.readers.available_permits() == 0).await;
+    drop(first);
+    assert_eq!(ask().await.unwrap().bytes().await.unwrap().len(), 9 << 20);
+    drop(second);
+    eventually("both places are free", || server.app.readers.available_permits() == 2).await;
     server.stop().await;
 }
 
