@@ -272,7 +272,7 @@ pub(crate) struct MapArgs {
 /// place, after its size was checked; what it held is lost from the first byte on.
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// File or block device to write
@@ -285,6 +285,8 @@ pub(crate) struct ConvertArgs {
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
 }
 
 /// What `convert` makes.
@@ -338,10 +340,10 @@ impl Compression {
 /// different sizes differ at the latest where the shorter one ends. Failures exit with 2, refused images with 3.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "A")]
     pub(crate) first: String,
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "B")]
     pub(crate) second: String,
     /// Take A to be of this format instead of looking at its content
@@ -361,6 +363,8 @@ pub(crate) struct CompareArgs {
     /// Allow http:// besides https:// for hosts other than this one
     #[arg(long)]
     pub(crate) allow_http: bool,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
 }
 
 /// Upload an image to an S3-compatible store; print a pre-signed URL of it.
@@ -488,6 +492,15 @@ pub(crate) struct ApiArgs {
     /// Read the bearer token from this file [default: from YC_TOKEN or YC_IAM_TOKEN]
     #[arg(long, value_name = "FILE", conflicts_with = "local")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Where `image:ID` is read from.
+#[derive(Debug, Args)]
+pub(crate) struct StoredArgs {
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 /// Show, wait for, or cancel an operation.
