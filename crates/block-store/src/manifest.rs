@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes};
-use disk_convert::{BLOCK_SIZE, BlockId, GuestDigest, block_id};
+use disk_convert::{BLOCK_SIZE, BlockId, GuestDigest, Summary, Summed, block_id};
 use disk_image::Span;
 use disk_image::limits::MAX_VIRTUAL_SIZE;
 
@@ -62,6 +62,12 @@ pub enum ManifestError {
     /// Storage size or guest digest do not follow from the blocks.
     #[error("its sizes and digest do not follow from its blocks")]
     Sums,
+}
+
+impl Summed for Manifest {
+    fn summary(&self) -> Summary {
+        Summary { guest_digest: self.guest_digest, storage_size: self.storage_size }
+    }
 }
 
 impl Manifest {

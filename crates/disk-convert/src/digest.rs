@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use disk_image::ObjectMap;
+use disk_image::{ExtentMap, ObjectMap};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +62,23 @@ pub fn block_id(content: &[u8]) -> BlockId {
     Sha256::digest(content).into()
 }
 
+/// The most that the blocks of a disk can take that are not zero, bytes: all blocks in which anything is stored. Time goes with the
+/// runs of the map.
+pub fn storage_bound(map: &ExtentMap) -> u64 {
+    // First block that is not counted yet.
+    let mut next = 0;
+    let mut bytes = 0;
+    for extent in map.iter().filter(|extent| extent.state.is_stored()) {
+        let first = (extent.guest.start / BLOCK_SIZE).max(next);
+        let end = extent.guest.end().div_ceil(BLOCK_SIZE);
+        if first < end {
+            bytes += (end * BLOCK_SIZE).min(map.guest_len()) - first * BLOCK_SIZE;
+            next = end;
+        }
+    }
+    bytes
+}
+
 /// What reading a whole disk tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
@@ -91,23 +108,29 @@ struct DigestSink {
     blocks: Mutex<Blocks>,
 }
 
+/// The blocks of a disk that are not zero, as far as they were seen.
 #[derive(Default)]
-struct Blocks {
+pub(crate) struct Blocks {
     ids: BTreeMap<u64, BlockId>,
     storage_size: u64,
 }
 
-impl DigestSink {
-    /// Gives how many zeroes it left out.
-    fn take(&self, number: u32, bytes: &[u8]) -> u64 {
+impl Blocks {
+    /// Hashes the content of block `index` outside of the lock. Gives how many zeroes it left out.
+    pub(crate) fn take(blocks: &Mutex<Self>, index: u64, bytes: &[u8]) -> u64 {
         if is_zero(bytes) {
             return bytes.len() as u64;
         }
         let id = block_id(bytes);
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        blocks.ids.insert(u64::from(number), id);
+        let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.ids.insert(index, id);
         blocks.storage_size += bytes.len() as u64;
         0
+    }
+
+    pub(crate) fn summary(&self, virtual_size: u64) -> Summary {
+        let guest_digest = GuestDigest::of_blocks(virtual_size, &self.ids);
+        Summary { guest_digest, storage_size: self.storage_size }
     }
 }
 
@@ -121,7 +144,7 @@ impl Sink for DigestSink {
 
     async fn put(&self, part: Part) -> Result<(), SinkError> {
         if let Payload::Data(bytes) = &part.payload {
-            self.take(part.number, bytes);
+            Blocks::take(&self.blocks, part.number.into(), bytes);
         }
         Ok(())
     }
@@ -131,9 +154,7 @@ impl Sink for DigestSink {
     }
 
     async fn finish(&self, _len: u64) -> Result<Summary, SinkError> {
-        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        let guest_digest = GuestDigest::of_blocks(self.virtual_size, &blocks.ids);
-        Ok(Summary { guest_digest, storage_size: blocks.storage_size })
+        Ok(self.blocks.lock().unwrap_or_else(PoisonError::into_inner).summary(self.virtual_size))
     }
 
     async fn abort(&self) {}
@@ -141,6 +162,26 @@ impl Sink for DigestSink {
 
 impl PutNow for DigestSink {
     fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError> {
-        Ok(self.take(part.number, part.bytes))
+        Ok(Blocks::take(&self.blocks, part.number.into(), part.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use disk_image::{ExtentMapBuilder, State, Stored};
+
+    use super::*;
+
+    #[test]
+    fn a_block_counts_once_and_the_last_one_as_long_as_it_is() {
+        let mut map = ExtentMapBuilder::new();
+        for at in 0..4 {
+            map.push(512, State::Data(Stored::image(at << 20, 512)));
+            map.push(512, State::Zero);
+        }
+        map.push(BLOCK_SIZE * 3 - 4096 + 1024, State::Hole);
+        map.push(512, State::Data(Stored::image(0, 512)));
+        let map = map.finish(BLOCK_SIZE * 3 + 2048);
+        assert_eq!(storage_bound(&map), BLOCK_SIZE + 2048);
     }
 }

@@ -144,7 +144,7 @@ impl Opener {
         if !self.seen.insert((metadata.dev(), metadata.ino())) {
             return Err(ReferenceFault::Twice);
         }
-        let source = FileSource::of(file, &place).map_err(|error| {
+        let source = FileSource::of(file, &place.to_string_lossy()).map_err(|error| {
             ReferenceFault::Io(error.cause.map_or_else(|| io::ErrorKind::Other.into(), io::Error::other))
         })?;
         self.places.push(place);

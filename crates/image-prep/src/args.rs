@@ -273,7 +273,7 @@ pub(crate) struct MapArgs {
 /// place, after its size was checked; what it held is lost from the first byte on.
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// File or block device to write
@@ -286,6 +286,8 @@ pub(crate) struct ConvertArgs {
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
 }
 
 /// What `convert` makes.
@@ -339,10 +341,10 @@ impl Compression {
 /// different sizes differ at the latest where the shorter one ends. Failures exit with 2, refused images with 3.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "A")]
     pub(crate) first: String,
-    /// Path, block device, or https URL
+    /// Path, block device, https URL, or image:ID for an Image of an image-server
     #[arg(value_name = "B")]
     pub(crate) second: String,
     /// Take A to be of this format instead of looking at its content
@@ -362,6 +364,8 @@ pub(crate) struct CompareArgs {
     /// Allow http:// besides https:// for hosts other than this one
     #[arg(long)]
     pub(crate) allow_http: bool,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
 }
 
 /// Upload an image to an S3-compatible store; print a pre-signed URL of it.
@@ -512,6 +516,15 @@ impl From<TransportArg> for Transport {
             TransportArg::Grpc => Self::Grpc,
         }
     }
+}
+
+/// Where `image:ID` is read from.
+#[derive(Debug, Args)]
+pub(crate) struct StoredArgs {
+    #[command(flatten)]
+    pub(crate) local: LocalArgs,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 /// Show, wait for, or cancel an operation.

@@ -157,6 +157,12 @@ pub(crate) enum Error {
         /// The output.
         path: PathBuf,
     },
+    /// Not the id of an Image.
+    #[error("`{}` is not the id of an Image", id.escape_debug())]
+    ImageId {
+        /// As typed.
+        id: String,
+    },
     /// What an image behind a URL names lies on another machine.
     #[error(
         "--allow-references is for an IMAGE on this machine: names in an image behind a URL mean files of another"
@@ -234,6 +240,7 @@ impl Error {
             | Self::PlainHttp { .. }
             | Self::SameFile { .. }
             | Self::RemoteReferences
+            | Self::ImageId { .. }
             | Self::SnapshotOfSource
             | Self::OptionUnused { .. }
             | Self::Layout(_)

@@ -26,6 +26,7 @@ const INTERRUPTED_STOP_GRACE: Duration = Duration::from_millis(250);
 pub(crate) struct Local {
     running: Running,
     client: Client,
+    token: Token,
 }
 
 impl Local {
@@ -44,17 +45,28 @@ impl Local {
         config.jobs = Some(context.jobs());
         config.any_uri_host = true;
         // A UUID has 122 random bits, and its digits are those of a token.
-        let token = Token::new(&Uuid::new_v4().simple().to_string());
-        config.tokens.extend(token.clone());
+        let text = Uuid::new_v4().simple().to_string();
+        let token = Token::new(&text).ok_or_else(|| Error::Token { place: "this program".to_owned() })?;
+        config.tokens.push(token.clone());
         let running = Server::start(config).await.map_err(|source| Error::Local { source })?;
         let options = ClientOptions { transport, ..ClientOptions::default() };
-        let client = Client::with_options(&running.endpoint, token, &options)?;
-        Ok(Self { running, client })
+        let client = Client::with_options(&running.endpoint, Some(token.clone()), &options)?;
+        Ok(Self { running, client, token })
     }
 
     /// A client of the image server.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Scheme and address of the image server.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.running.endpoint
+    }
+
+    /// What the image server asks for.
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
     }
 
     /// The object store.

@@ -22,6 +22,7 @@ mod run;
 mod service;
 mod show;
 mod sizes;
+mod stored;
 mod times;
 mod transfer;
 mod url_policy;

@@ -10,6 +10,7 @@ use object_io::{HttpOptions, HttpSource};
 use crate::args::{FormatName, OpenArgs, ReferenceArgs};
 use crate::context::Context;
 use crate::error::Error;
+use crate::stored::{StoredImages, image_id};
 use crate::url_policy;
 
 /// How an image is opened, whichever command says so.
@@ -25,6 +26,8 @@ pub(crate) struct How<'a> {
     pub(crate) references: &'a ReferenceArgs,
     /// `--allow-http`.
     pub(crate) allow_http: bool,
+    /// Where Images are read from, in commands that read some.
+    pub(crate) stored: Option<&'a StoredImages>,
 }
 
 impl<'a> From<&'a OpenArgs> for How<'a> {
@@ -35,14 +38,22 @@ impl<'a> From<&'a OpenArgs> for How<'a> {
             member: args.member.as_deref(),
             references: &args.references,
             allow_http: args.allow_http,
+            stored: None,
         }
     }
 }
 
-impl How<'_> {
-    fn options(&self) -> OpenOptions {
+impl<'a> How<'a> {
+    /// The same, where Images may be read from there.
+    pub(crate) fn with_stored(self, stored: Option<&'a StoredImages>) -> Self {
+        Self { stored, ..self }
+    }
+
+    fn options(&self, image: &str) -> OpenOptions {
+        // What a guest has written must not choose the format.
+        let stored = self.stored.and_then(|_| image_id(image)).map(|_| Format::Qcow2);
         OpenOptions {
-            format: self.format.map(Format::from),
+            format: stored.or(self.format.map(Format::from)),
             snapshot: self.snapshot.map(str::to_owned),
             member: self.member.map(str::to_owned),
             backing_format: self.references.backing_format.map(Format::from),
@@ -54,7 +65,7 @@ impl How<'_> {
 pub(crate) async fn open(context: &Context, image: &str, how: impl Into<How<'_>>) -> Result<Disk, Error> {
     let how = how.into();
     let policy = policy(image, how.references)?;
-    let disk = read(context, source(context, image, how).await?, &how.options(), &policy).await?;
+    let disk = read(context, source(context, image, how).await?, &how.options(image), &policy).await?;
     context.warn_of(&disk);
     Ok(disk)
 }
@@ -75,7 +86,7 @@ pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>
         policy => policy,
     };
     let source = source(context, image, how).await?;
-    let mut options = how.options();
+    let mut options = how.options(image);
     let mut formats_declared = true;
     let disk = match read(context, source.clone(), &options, &policy).await {
         Err(ConvertError::Open { source: OpenError::Undeclared { .. }, .. })
@@ -102,7 +113,9 @@ async fn read(
 }
 
 async fn source(context: &Context, image: &str, how: How<'_>) -> Result<Arc<dyn ByteSource>, Error> {
-    Ok(if url_policy::is_url(image) {
+    Ok(if let (Some(stored), Some(id)) = (how.stored, image_id(image)) {
+        stored.open(id, context).await?
+    } else if url_policy::is_url(image) {
         let url = url_policy::check(image, how.allow_http)?;
         Arc::new(HttpSource::open(url.as_str(), &HttpOptions::default(), &context.cancel).await?)
     } else {
@@ -114,6 +127,8 @@ async fn source(context: &Context, image: &str, how: How<'_>) -> Result<Arc<dyn 
 fn policy(image: &str, how: &ReferenceArgs) -> Result<References, Error> {
     match &how.allow_references {
         None => Ok(References::Deny),
+        // The content of an Image names nothing.
+        Some(_) if image_id(image).is_some() => Ok(References::Deny),
         Some(_) if url_policy::is_url(image) => Err(Error::RemoteReferences),
         Some(folder) => Ok(References::Beneath(ReferenceFolder::new(Path::new(image), folder.as_deref())?)),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use image_api::compute::ListImagesRequest;
 use image_api::{Client, ClientOptions, Code, Operation, OperationOutcome, Token, WaitOptions};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::args::ApiArgs;
 use crate::context::Context;
@@ -20,6 +21,13 @@ const CANCEL_GRACE: Duration = Duration::from_millis(700);
 
 /// A client of the service that the command line and the environment name.
 pub(crate) fn connect(args: &ApiArgs, allow_http: bool) -> Result<Client, Error> {
+    let (_, token) = credentials(args, allow_http)?;
+    let options = ClientOptions { transport: args.transport.into(), ..ClientOptions::default() };
+    Ok(Client::with_options(&args.endpoint, token, &options)?)
+}
+
+/// The endpoint and the token that the command line and the environment name.
+pub(crate) fn credentials(args: &ApiArgs, allow_http: bool) -> Result<(Url, Option<Token>), Error> {
     let endpoint = url_policy::check(&args.endpoint, allow_http)?;
     let token = match &args.token_file {
         Some(path) => Some(read_token(path)?),
@@ -28,8 +36,7 @@ pub(crate) fn connect(args: &ApiArgs, allow_http: bool) -> Result<Client, Error>
     if token.is_none() && endpoint.scheme() == "https" && !url_policy::is_loopback(&endpoint) {
         return Err(Error::NoToken);
     }
-    let options = ClientOptions { transport: args.transport.into(), ..ClientOptions::default() };
-    Ok(Client::with_options(&args.endpoint, token, &options)?)
+    Ok((endpoint, token))
 }
 
 fn read_token(path: &Path) -> Result<Token, Error> {

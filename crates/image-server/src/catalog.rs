@@ -15,10 +15,12 @@ mod access;
 mod admission;
 mod blocks;
 mod changes;
+mod counts;
 mod database;
 mod error;
 mod images;
 mod leases;
+mod quota;
 mod rows;
 mod sql;
 
@@ -39,6 +41,7 @@ use database::{Dialect, Tx, for_update};
 pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
 pub(crate) use leases::{Claimed, Ticket, Want};
+pub(crate) use quota::{QueueLimits, Room};
 pub(crate) use rows::OperationRecord;
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
 
@@ -128,14 +131,18 @@ impl Catalog {
     }
 
     /// The content is stored, listed by a manifest: image READY and operation done, in one commit. Refused where a cancel came
-    /// first, or another worker.
+    /// first, or another worker; and where the manifest is not `own`, that of this attempt, and no image has it any more.
     pub(crate) async fn publish(
         &self,
         ticket: &Ticket,
         sizes: Sizes,
+        own: &str,
         manifest: &str,
     ) -> Result<Image, CatalogError> {
         let mut tx = self.begin().await?;
+        if manifest != own {
+            blocks::hold_manifest(&mut tx, manifest).await?;
+        }
         let record = self.advance(&mut tx, &ticket.id, Event::Succeed(ticket.epoch)).await?;
         let sql = "UPDATE images SET status = $1, storage_size = $2, min_disk_size = $3, manifest = $4 WHERE id = $5";
         sqlx::query(sql)

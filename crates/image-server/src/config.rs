@@ -1,17 +1,20 @@
 //! What a server is made from.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use disk_image::limits::{MAX_MAP_MEMORY, MAX_VIRTUAL_SIZE};
 use image_api::Token;
-use object_io::{BucketUri, HostRule, Store, StoreConfig};
+use object_io::{BucketUri, HostRule, Resolver, Store, StoreConfig, SystemResolver, TimeLimits};
 
-use crate::{Grant, limits};
+use crate::{Grant, VolumeSources, catalog::QueueLimits, limits};
 
 /// What a server is made from. Everything can be chosen that `image-server serve` has a flag for.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one, see [`crate::Running::addr`].
     pub listen: SocketAddr,
+    /// Where to serve metrics, by plain http; nowhere if not given.
+    pub metrics: Option<SocketAddr>,
     /// Folder of the embedded catalog and store. Locked while the server runs.
     pub data_dir: PathBuf,
     /// Catalog elsewhere: `sqlite:PATH`, or `postgres://...` for several servers.
@@ -30,6 +33,12 @@ pub struct Config {
     pub allowed_uri_hosts: Vec<HostRule>,
     /// Plain http is fine for those hosts.
     pub allow_http: bool,
+    /// The names of those hosts may lead to private networks and to this machine; see [`image_ingest::UriPolicy`].
+    pub allow_private_hosts: bool,
+    /// Who tells the addresses of those hosts.
+    pub resolver: Arc<dyn Resolver>,
+    /// Snapshots and disks that images are made from.
+    pub volumes: VolumeSources,
     /// Images may be read from any host, by https and http: only where whoever has a token may reach what this machine can
     /// reach, and has checked the URL.
     pub any_uri_host: bool,
@@ -37,6 +46,8 @@ pub struct Config {
     pub memory: u64,
     /// CPU workers; as many as there are cores where `None`.
     pub jobs: Option<usize>,
+    /// What callers and sources are held to.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -44,6 +55,7 @@ impl Config {
     pub fn new(listen: SocketAddr, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             listen,
+            metrics: None,
             data_dir: data_dir.into(),
             database_url: None,
             storage: Storage::Embedded,
@@ -53,9 +65,74 @@ impl Config {
             advertised: None,
             allowed_uri_hosts: Vec::new(),
             allow_http: false,
+            allow_private_hosts: false,
+            resolver: Arc::new(SystemResolver),
+            volumes: VolumeSources::default(),
             any_uri_host: false,
             memory: limits::INGEST_MEMORY,
             jobs: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What callers and sources are held to. Sizes in bytes. The error of whoever meets one names it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Ingests that run at once, over all folders.
+    pub running_ingests: usize,
+    /// Operations that may wait for one of these places; more are RESOURCE_EXHAUSTED.
+    pub queued_operations: u32,
+    /// Images that may be created in a folder each second, on average over ten; more are RESOURCE_EXHAUSTED.
+    pub creates_per_second: u32,
+    /// What the images of a folder may store. Checked before the first block is written, with the most that an image can come to:
+    /// the 4 MiB blocks in which it stores anything.
+    pub folder_quota: Option<u64>,
+    /// Answers with the content of images that are given at a time. Each holds three blocks of 4 MiB.
+    pub content_readers: usize,
+    /// Memory of all ingests together, their maps included. What `None` means: so many as may run, each with a map of
+    /// ordinary size, and one with the largest.
+    pub total_memory: Option<u64>,
+    /// The largest disk.
+    pub max_virtual_size: u64,
+    /// Memory that the map of one image may take.
+    pub max_metadata: u64,
+    /// The longest time of one ingest.
+    pub ingest_time: Duration,
+    /// When a source counts as too slow.
+    pub http: TimeLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            running_ingests: limits::RUNNING_INGESTS,
+            queued_operations: limits::QUEUED_OPERATIONS,
+            creates_per_second: limits::CREATES_PER_SECOND,
+            folder_quota: None,
+            content_readers: limits::READERS,
+            total_memory: None,
+            max_virtual_size: MAX_VIRTUAL_SIZE,
+            max_metadata: MAX_MAP_MEMORY as u64,
+            ingest_time: image_ingest::limits::INGEST_TIME,
+            http: TimeLimits::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Memory of all ingests, of which each may hold so many bytes besides its map.
+    pub(crate) fn total_memory(&self, each: u64) -> u64 {
+        let ordinary = each.saturating_add(limits::ORDINARY_MAP);
+        let all = ordinary.saturating_mul(self.running_ingests as u64).saturating_add(MAX_MAP_MEMORY as u64);
+        self.total_memory.unwrap_or(all)
+    }
+
+    pub(crate) fn queue(&self) -> QueueLimits {
+        let unfinished = u64::from(self.queued_operations).saturating_add(self.running_ingests as u64);
+        QueueLimits {
+            unfinished: i64::try_from(unfinished).unwrap_or(i64::MAX),
+            creates_per_second: self.creates_per_second,
         }
     }
 }

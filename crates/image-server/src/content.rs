@@ -1,39 +1,94 @@
-//! The content of images as it really is: URL to blocks.
+//! The content of images as it really is: from a URL, a volume or another image to blocks, and from blocks to readers.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use block_store::{BlockStore, BlockStoreError, Collected};
-use disk_convert::Options;
-use object_io::{HttpOptions, HttpSource};
-use tokio::time::timeout;
+use disk_convert::{ByteSource, ConvertError, Options, References, Rendered, open_image};
+use disk_image::{Format, ObjectMap, OpenOptions, qcow2};
+use image_ingest::{Found, Policy, min_disk_size, probe, probe_source};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ingest::{IngestError, Ingested, Policy, ingest},
+    catalog::{Catalog, CatalogError, Room},
+    ingest::{IngestError, Ingested},
     limits,
-    worker::{Content, IngestWork},
+    observe::Traffic,
+    origin::Origin,
+    volumes::{Volume, VolumeSources, Volumes},
+    worker::{Content, Form, IngestWork, Readable},
 };
+
+/// Pause before the catalog is asked for room once more.
+const CATALOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads by range GET, stores in a [`BlockStore`].
 pub(crate) struct StoredContent {
     pub(crate) blocks: BlockStore,
-    pub(crate) http: HttpOptions,
-    pub(crate) options: Options,
+    pub(crate) catalog: Catalog,
+    pub(crate) policy: Policy,
+    /// What the images of a folder may store, bytes.
+    pub(crate) folder_quota: Option<u64>,
+    pub(crate) volumes: VolumeSources,
+    pub(crate) open: OpenImages,
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// The images that were read last, by id and form, the last one first. Content never changes under an id.
+#[derive(Default)]
+pub(crate) struct OpenImages(Mutex<VecDeque<(String, Form, Readable)>>);
+
+impl OpenImages {
+    fn get(&self, image_id: &str, form: Form) -> Option<Readable> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = open.iter().position(|(id, of, _)| id == image_id && *of == form)?;
+        let found = open.remove(at)?;
+        open.push_front(found.clone());
+        Some(found.2)
+    }
+
+    fn put(&self, image_id: &str, form: Form, readable: Readable) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.truncate(limits::OPEN_IMAGES - 1);
+        open.push_front((image_id.to_owned(), form, readable));
+    }
 }
 
 #[async_trait]
 impl Content for StoredContent {
-    async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
-        let cancel = cancel.child_token();
-        let mut ingest = pin!(self.read_and_store(work, &cancel));
-        let Ok(ended) = timeout(limits::INGEST_TIME, &mut ingest).await else {
-            cancel.cancel();
-            // What is in flight ends before anything is said about it.
-            let _ = ingest.await;
-            return Err(IngestError::TooLong { limit: limits::INGEST_TIME });
-        };
+    async fn ingest(
+        &self,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested<String>, IngestError> {
+        // Counters are of one ingest: what they count together is nobody's progress.
+        let options = Options { counters: Arc::default(), ..self.policy.options.clone() };
+        let (counters, begun) = (Arc::clone(&options.counters), Instant::now());
+        let policy = Policy { wanted_disk_size: work.wanted_disk_size, options, ..self.policy.clone() };
+        let ended = self.take_in(work, &policy, cancel).await;
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.traffic.bytes_read.fetch_add(counters.bytes_read(), Ordering::Relaxed);
+        self.traffic.ingests.fetch_add(1, Ordering::Relaxed);
+        self.traffic.ingest_millis.fetch_add(millis, Ordering::Relaxed);
         ended
+    }
+
+    async fn open(
+        &self,
+        image_id: &str,
+        form: Form,
+        cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError> {
+        if let Some(readable) = self.open.get(image_id, form) {
+            return Ok(readable);
+        }
+        let readable = self.readable(image_id, form, cancel).await?;
+        self.open.put(image_id, form, readable.clone());
+        Ok(readable)
     }
 
     async fn collect(&self, cancel: &CancellationToken) -> Result<u64, IngestError> {
@@ -45,21 +100,138 @@ impl Content for StoredContent {
 }
 
 impl StoredContent {
-    async fn read_and_store(
+    async fn readable(
+        &self,
+        image_id: &str,
+        form: Form,
+        cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError> {
+        let options = &self.policy.options;
+        let name = self.catalog.manifest(image_id).await.map_err(IngestError::Catalog)?;
+        let manifest = self.blocks.load(&name, cancel).await.map_err(|error| stored(error, cancel))?;
+        let digest = manifest.guest_digest();
+        let raw: Arc<dyn ByteSource> = Arc::new(self.blocks.source(image_id, manifest, &options.workers));
+        Ok(match form {
+            Form::Raw => Readable { source: raw, etag: format!("\"{digest}\"") },
+            Form::Qcow2 => {
+                let how = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+                let disk =
+                    open_image(raw, &how, &References::Deny, options, cancel).await.map_err(unreadable)?;
+                let cluster_size = qcow2::DEFAULT_CLUSTER_SIZE;
+                let layout = qcow2::Layout::new(disk.image().map(), &qcow2::LayoutOptions { cluster_size });
+                let layout = ObjectMap::qcow2(layout.map_err(|source| IngestError::Layout { source })?);
+                let name = format!("image {image_id} as qcow2");
+                let source = Arc::new(Rendered::new(name, disk, layout, options).map_err(unreadable)?);
+                Readable { source, etag: format!("\"{digest}-qcow2-{cluster_size}\"") }
+            }
+        })
+    }
+
+    /// Proves what the image is made of, and stores it. Gives the name of the manifest that lists it.
+    async fn take_in(
         &self,
         work: &IngestWork,
+        policy: &Policy,
         cancel: &CancellationToken,
-    ) -> Result<Ingested, IngestError> {
-        let source = HttpSource::open(work.source.expose(), &self.http, cancel).await;
-        let source = source.map_err(|error| match cancel.is_cancelled() {
-            true => IngestError::Cancelled,
-            false => IngestError::opening(error.into()),
-        })?;
-        // Counters are of one ingest: what they count together is nobody's progress.
-        let options = Options { counters: Arc::default(), ..self.options.clone() };
-        let policy = Policy { wanted_disk_size: work.wanted_disk_size, options };
-        ingest(Arc::new(source), &policy, &work.manifest, &self.blocks, cancel).await
+    ) -> Result<Ingested<String>, IngestError> {
+        let found = match Origin::of(&work.source) {
+            Origin::Image(id) => return self.share(id, work, cancel).await,
+            Origin::Uri(uri) => probe(uri.expose(), policy, cancel).await?,
+            Origin::Snapshot(id) => {
+                volume("snapshot", id, self.volumes.snapshots.as_deref(), policy.clone(), cancel).await?
+            }
+            Origin::Disk(id) => {
+                volume("disk", id, self.volumes.disks.as_deref(), policy.clone(), cancel).await?
+            }
+        };
+        self.reserve(work, found.storage_bound(), cancel).await?;
+        let sink = self.blocks.sink(&work.manifest, found.virtual_size(), &policy.options.workers, cancel);
+        // What the ledger knows of the same version of the source is not read again.
+        let source = found.disk().source();
+        let version = if source.is_pinned() { source.version() } else { String::new() };
+        let known = tokio::select! {
+            biased;
+            known = sink.resume(&version) => known.map_err(|error| stored(error, cancel))?,
+            () = cancel.cancelled() => return Err(IngestError::Cancelled),
+        };
+        if known > 0 {
+            tracing::info!(image_id = %work.image_id, known, "parts of an earlier attempt are kept");
+        }
+        Ok(found.store(sink, cancel).await?.map(|_| work.manifest.clone()))
     }
+
+    /// The content of another image, which then has both: its manifest is that of both, and no block is read or written. Whether it
+    /// still has it, the commit that publishes the new one asks again.
+    async fn share(
+        &self,
+        from: &str,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested<String>, IngestError> {
+        let gone = || IngestError::NoSource { kind: "image", id: from.to_owned() };
+        let name = match self.catalog.manifest(from).await {
+            Err(CatalogError::NoImage { .. }) => return Err(gone()),
+            found => found.map_err(IngestError::Catalog)?,
+        };
+        let manifest = self.blocks.load(&name, cancel).await.map_err(|error| match error.is_not_found() {
+            true => gone(),
+            false => stored(error, cancel),
+        })?;
+        let min_disk_size = min_disk_size(manifest.virtual_size(), work.wanted_disk_size)?;
+        self.reserve(work, manifest.storage_size(), cancel).await?;
+        Ok(Ingested {
+            virtual_size: manifest.virtual_size(),
+            storage_size: manifest.storage_size(),
+            min_disk_size,
+            guest_digest: manifest.guest_digest(),
+            output: name,
+        })
+    }
+
+    /// Takes the room that the image can fill, or fails before anything is written.
+    async fn reserve(
+        &self,
+        work: &IngestWork,
+        needed: u64,
+        cancel: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        let Some(quota) = self.folder_quota else { return Ok(()) };
+        loop {
+            match self.catalog.reserve(&work.image_id, needed, quota).await {
+                Ok(Room::Reserved) => return Ok(()),
+                Ok(Room::Lacking { folder_id, used }) => {
+                    return Err(IngestError::Quota { folder_id, used, needed, quota });
+                }
+                // As with commits: an ingest does not end because the database failed for a moment.
+                Err(CatalogError::Database { .. }) => {
+                    let pause = tokio::time::sleep(CATALOG_PAUSE);
+                    cancel.run_until_cancelled(pause).await.ok_or(IngestError::Cancelled)?;
+                }
+                Err(error) => return Err(IngestError::Catalog(error)),
+            }
+        }
+    }
+}
+
+/// Opens and proves a volume of the operator's.
+async fn volume(
+    kind: &'static str,
+    id: &str,
+    volumes: Option<&dyn Volumes>,
+    policy: Policy,
+    cancel: &CancellationToken,
+) -> Result<Found, IngestError> {
+    let opened = match volumes {
+        Some(volumes) => volumes.open(id).await.map_err(|error| unreadable(error.into()))?,
+        None => None,
+    };
+    let Volume { source, format } =
+        opened.ok_or_else(|| IngestError::NoSource { kind, id: id.to_owned() })?;
+    Ok(probe_source(source, &Policy { format: Some(format), ..policy }, cancel).await?)
+}
+
+fn unreadable(error: ConvertError) -> IngestError {
+    IngestError::Ingest(image_ingest::IngestError::Open(error))
 }
 
 fn stored(error: BlockStoreError, cancel: &CancellationToken) -> IngestError {

@@ -1,6 +1,9 @@
-//! Both faces on one port, over HTTP/1 and HTTP/2, and what every request gets: a name.
+//! Both faces on one port, over HTTP/1 and HTTP/2, the content of images beside them, and what every request gets: a name.
 //!
 //! The name stands in the log, in the header or metadata `x-request-id` of the answer, and in the details of an error.
+
+mod content;
+mod range;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -21,9 +24,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where the OpenAPI document of the REST face is.
 pub(crate) const OPENAPI: &str = "/openapi.json";
 
-/// The routes of both faces.
+/// All routes.
 pub(crate) async fn router(service: Arc<Service>) -> Result<Router, ServerError> {
-    let calls = Router::new().fallback(serve).with_state(service);
+    let calls = Router::new()
+        .route("/images/{id}/{file}", get(content::serve).fallback(serve))
+        .fallback(serve)
+        .with_state(service);
     let router = grpc::router().await?;
     Ok(router.route(OPENAPI, get(rest::openapi)).fallback_service(calls).layer(middleware::from_fn(identify)))
 }

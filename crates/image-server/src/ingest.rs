@@ -1,111 +1,203 @@
-//! One ingest: from a byte source to stored blocks, their manifest and their sizes.
-//!
-//! The image is opened, which proves its whole mapping against named limits, and its size is compared with what the caller
-//! wants, before the first block is read. Then the raw layout is converted into the block store, whose manifest is the last
-//! thing written. The format is found by content; what an image names beside itself is never opened. Memory: the
-//! budget of the options, and the image's map (at most 256 MiB, see `disk_image::limits`).
+//! Why an ingest failed, and what the caller is told.
 
-mod error;
+use block_store::BlockStoreError;
+use disk_convert::{ConvertError, SinkFault, SourceFault};
+use disk_image::qcow2;
+use image_api::{Code, rpc::Status};
+pub(crate) use image_ingest::Ingested;
 
-use std::sync::Arc;
+use crate::{catalog::CatalogError, uri::without_query, worker::IngestWork};
 
-use block_store::BlockStore;
-use disk_convert::{ByteSource, GuestDigest, Options, References, convert, open_image};
-use disk_image::{ObjectMap, OpenOptions};
-use tokio_util::sync::CancellationToken;
-
-use crate::limits;
-pub use error::IngestError;
-
-/// What an ingest may do, and what it must come to.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Bytes of the smallest disk that the caller wants to allow; 0 means what the content needs.
-    pub wanted_disk_size: u64,
-    /// Memory and workers.
-    pub options: Options,
+/// Why the content of an image did not come to be, or not go away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IngestError {
+    /// The ingest itself.
+    #[error(transparent)]
+    Ingest(image_ingest::IngestError),
+    /// The store of blocks failed outside of a conversion.
+    #[error(transparent)]
+    Store(BlockStoreError),
+    /// The folder has no room for what the image stores. Nothing was written.
+    #[error(
+        "folder {folder_id} stores {used} bytes and its quota is {quota}: there is no room for {needed} more"
+    )]
+    Quota { folder_id: String, used: u64, needed: u64, quota: u64 },
+    /// What the image is made of is not there any more.
+    #[error("{kind} {id} not found")]
+    NoSource { kind: &'static str, id: String },
+    /// The content has no qcow2 form.
+    #[error("the image cannot be laid out as qcow2")]
+    Layout { source: qcow2::LayoutError },
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(CatalogError),
+    /// The caller, or whoever stops the server.
+    #[error("cancelled")]
+    Cancelled,
+    /// The ingest panicked.
+    #[error("the ingest failed; this is a defect of the server")]
+    Panicked,
 }
 
-/// What an ingest stored.
-#[derive(Clone, Debug)]
-pub struct Ingested {
-    /// Bytes that the guest sees.
-    pub virtual_size: u64,
-    /// Bytes of the blocks that are not zero.
-    pub storage_size: u64,
-    /// Bytes of the smallest disk that may be made from the image.
-    pub min_disk_size: u64,
-    /// Digest of the disk, the same whatever format it came in.
-    pub guest_digest: GuestDigest,
-}
-
-/// Stores the disk that `source` holds, and saves its manifest as `name`.
-///
-/// After an error or a cancel there is no manifest; blocks may be left over, which the store's collection removes. What the ledger of
-/// `blocks` knows of the same version of the source is not read again.
-pub async fn ingest(
-    source: Arc<dyn ByteSource>,
-    policy: &Policy,
-    name: &str,
-    blocks: &BlockStore,
-    cancel: &CancellationToken,
-) -> Result<Ingested, IngestError> {
-    let options = &policy.options;
-    // Whatever a cancel made fail on its way through source and sink is the cancel.
-    let cancelled = |error| if cancel.is_cancelled() { IngestError::Cancelled } else { error };
-    let opened = open_image(source, &OpenOptions::default(), &References::Deny, options, cancel).await;
-    let disk = opened.map_err(|error| cancelled(IngestError::opening(error)))?;
-    let virtual_size = disk.image().virtual_size();
-    let min_disk_size = min_disk_size(virtual_size, policy.wanted_disk_size)?;
-    for warning in disk.image().warnings() {
-        tracing::warn!(name, %warning, "odd image");
+impl From<image_ingest::IngestError> for IngestError {
+    fn from(error: image_ingest::IngestError) -> Self {
+        match error {
+            image_ingest::IngestError::Cancelled => Self::Cancelled,
+            error => Self::Ingest(error),
+        }
     }
-    let layout = ObjectMap::raw(virtual_size);
-    let sink = blocks.sink(name, virtual_size, &options.workers, cancel);
-    let version = if disk.source().is_pinned() { disk.source().version() } else { String::new() };
-    let known = tokio::select! {
-        biased;
-        known = sink.resume(&version) => known.map_err(IngestError::Store)?,
-        () = cancel.cancelled() => return Err(IngestError::Cancelled),
-    };
-    if known > 0 {
-        tracing::info!(name, known, "parts of an earlier attempt are kept");
-    }
-    let converted = convert(&disk, &layout, sink, options, cancel).await;
-    let manifest = converted.map_err(|error| cancelled(IngestError::converting(error)))?;
-    Ok(Ingested {
-        virtual_size,
-        storage_size: manifest.storage_size(),
-        min_disk_size,
-        guest_digest: manifest.guest_digest(),
-    })
 }
 
-/// The smallest disk that holds the guest, and at least what the caller wants.
-pub(crate) fn min_disk_size(virtual_size: u64, wanted: u64) -> Result<u64, IngestError> {
-    let needed = virtual_size.max(1).checked_next_multiple_of(limits::DISK_UNIT).unwrap_or(u64::MAX);
-    match wanted {
-        0 => Ok(needed),
-        wanted if wanted < needed => Err(IngestError::DiskTooSmall { needed, wanted }),
-        wanted => Ok(wanted),
+impl IngestError {
+    /// The canonical code: whose fault it is, and whether the same call may work later.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Ingest(error) => ingest_code(error),
+            Self::Store(BlockStoreError::Store { .. }) => Code::Unavailable,
+            Self::Quota { .. } => Code::ResourceExhausted,
+            Self::NoSource { .. } => Code::NotFound,
+            Self::Store(_) | Self::Layout { .. } | Self::Catalog(_) | Self::Panicked => Code::Internal,
+            Self::Cancelled => Code::Cancelled,
+        }
+    }
+
+    /// Whether the same work may succeed later without a change.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.code() == Code::Unavailable
+    }
+
+    /// Whether blocks may be in the store that no manifest lists.
+    pub(crate) fn leaves_blocks(&self) -> bool {
+        match self {
+            Self::Ingest(error) => error.may_have_written(),
+            Self::Quota { .. } | Self::NoSource { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// The limit that ended it, by the name of its option.
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Ingest(error) => error.limit(),
+            Self::Quota { .. } => Some("folder-quota"),
+            _ => None,
+        }
+    }
+
+    /// What the caller is told: the whole chain in one line, without anything that the source's query holds.
+    pub(crate) fn status(&self, work: &IngestWork) -> Status {
+        let mut message = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        if let Some(limit) = self.limit() {
+            message = format!("{message} (limit {limit})");
+        }
+        // Below us every URL is redacted already. A library that forgets it once must not publish a signature.
+        let whole = work.source.expose();
+        let query = whole.strip_prefix(without_query(whole)).unwrap_or(whole);
+        if query.len() > 1 {
+            message = message.replace(query, "").replace(&query[1..], "(redacted)");
+        }
+        Status::new(self.code(), message)
+    }
+}
+
+fn ingest_code(error: &image_ingest::IngestError) -> Code {
+    match error {
+        image_ingest::IngestError::Open(error) | image_ingest::IngestError::Convert(error) => match error {
+            ConvertError::Open { .. }
+            | ConvertError::Decode { .. }
+            | ConvertError::Reference { .. }
+            | ConvertError::TooManyParts { .. } => Code::InvalidArgument,
+            ConvertError::Source(error) => source_code(error.fault),
+            ConvertError::Sink(error) => sink_code(error.fault),
+            ConvertError::Cancelled => Code::Cancelled,
+            _ => Code::Internal,
+        },
+        image_ingest::IngestError::TooLong { .. } => Code::DeadlineExceeded,
+        error if error.is_refusal() => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
+}
+
+/// What the caller named is the caller's to put right, unless the network between us and it failed.
+fn source_code(fault: SourceFault) -> Code {
+    match fault {
+        SourceFault::Stalled | SourceFault::Unavailable => Code::Unavailable,
+        SourceFault::Io => Code::Internal,
+        _ => Code::FailedPrecondition,
+    }
+}
+
+/// Our store is our fault.
+fn sink_code(fault: SinkFault) -> Code {
+    match fault {
+        SinkFault::Unavailable | SinkFault::NoSpace | SinkFault::Busy => Code::Unavailable,
+        _ => Code::Internal,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use disk_convert::{SinkError, SourceError};
+    use disk_image::Span;
+    use image_ingest::{IngestError as Failed, Limit};
+
     use super::*;
+    use crate::uri::SourceUri;
+
+    fn work() -> IngestWork {
+        IngestWork {
+            image_id: "fd8".to_owned(),
+            manifest: "fd8.1".to_owned(),
+            source: SourceUri::trusted("https://s/b/k?X-Amz-Signature=secret".to_owned()),
+            wanted_disk_size: 0,
+        }
+    }
 
     #[test]
-    fn smallest_disks() {
-        const MIB: u64 = 1 << 20;
-        for (virtual_size, needed) in [(512, 4), (4 * MIB, 4), (4 * MIB + 512, 8), (8 << 40, 8 << 20)] {
-            assert_eq!(min_disk_size(virtual_size, 0).unwrap(), needed * MIB);
-            assert_eq!(min_disk_size(virtual_size, needed * MIB).unwrap(), needed * MIB);
-            assert_eq!(min_disk_size(virtual_size, needed * MIB + 1).unwrap(), needed * MIB + 1);
-            assert!(matches!(
-                min_disk_size(virtual_size, needed * MIB - 1),
-                Err(IngestError::DiskTooSmall { needed: n, .. }) if n == needed * MIB
-            ));
+    fn codes_of_faults() {
+        for (fault, code) in [
+            (SourceFault::NotFound, Code::FailedPrecondition),
+            (SourceFault::Denied, Code::FailedPrecondition),
+            (SourceFault::Expired, Code::FailedPrecondition),
+            (SourceFault::Changed, Code::FailedPrecondition),
+            (SourceFault::Shrunk, Code::FailedPrecondition),
+            (SourceFault::NoRanges, Code::FailedPrecondition),
+            (SourceFault::Unavailable, Code::Unavailable),
+        ] {
+            let error = SourceError::new("x", Span::new(0, 0), fault);
+            assert_eq!(IngestError::from(Failed::Convert(error.into())).code(), code, "{fault:?}");
         }
+        for (fault, code) in [
+            (SinkFault::Unavailable, Code::Unavailable),
+            (SinkFault::NoSpace, Code::Unavailable),
+            (SinkFault::Checksum, Code::Internal),
+            (SinkFault::Denied, Code::Internal),
+        ] {
+            let error = SinkError::new("x", None, fault);
+            assert_eq!(IngestError::from(Failed::Convert(error.into())).code(), code, "{fault:?}");
+        }
+        assert!(matches!(IngestError::from(Failed::Cancelled), IngestError::Cancelled));
+        let large = Failed::TooLarge { limit: Limit::VirtualSize, found: 2, allowed: 1 };
+        let status = IngestError::from(large).status(&work());
+        assert_eq!(status.canonical_code(), Code::InvalidArgument);
+        assert!(status.message.ends_with("(limit max-virtual-size)"), "{}", status.message);
+        let quota = IngestError::Quota { folder_id: "f".to_owned(), used: 1, needed: 2, quota: 2 };
+        assert_eq!((quota.code(), quota.leaves_blocks()), (Code::ResourceExhausted, false));
+        assert!(quota.status(&work()).message.ends_with("(limit folder-quota)"));
+    }
+
+    #[test]
+    fn a_message_never_holds_the_signature() {
+        let leak = std::io::Error::other("GET https://s/b/k?X-Amz-Signature=secret: reset");
+        let source =
+            SourceError::new("https://s/b/k", Span::new(0, 1), SourceFault::Unavailable).because(leak);
+        let status = IngestError::from(Failed::Convert(source.into())).status(&work());
+        assert!(!status.message.contains("secret"), "{}", status.message);
+        assert!(status.message.ends_with("GET https://s/b/k: reset"), "{}", status.message);
     }
 }

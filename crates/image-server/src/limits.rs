@@ -5,8 +5,18 @@ use std::time::Duration;
 /// Ingests that run at once. Each holds a memory budget and decodes on all cores; more would only wait for each other.
 pub(crate) const RUNNING_INGESTS: usize = 4;
 
-/// Operations that may wait or run. A pre-signed URL that waits behind a hundred ingests is likely to expire first.
-pub(crate) const UNFINISHED_OPERATIONS: i64 = 104;
+/// Operations that may wait for a place. A pre-signed URL that waits behind a hundred ingests is likely to expire first.
+pub(crate) const QUEUED_OPERATIONS: u32 = 100;
+
+/// Images that may be created in a folder each second, on average over [`CREATE_WINDOW`].
+pub(crate) const CREATES_PER_SECOND: u32 = 10;
+
+/// Long enough that a queue can be filled at once, as scripts do.
+pub(crate) const CREATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// Memory for the map of an image, of each ingest that runs beside one with the largest map; see
+/// [`Limits::total_memory`](crate::Limits::total_memory). Holds the map of nearly every image.
+pub(crate) const ORDINARY_MAP: u64 = 32 << 20;
 
 /// What a caller is told to wait when the queue is full.
 pub(crate) const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -18,18 +28,8 @@ pub(crate) const REQUEST_BODY: usize = 256 << 10;
 /// Characters of an `Idempotency-Key`; the contract's are UUIDs of 36.
 pub(crate) const IDEMPOTENCY_KEY: usize = 128;
 
-/// Characters of a source URI. S3 signatures with a session token reach 3 KiB.
-pub(crate) const URI: usize = 16 << 10;
-
-/// `minDiskSize` counts in this unit and starts with it, as the cloud's does.
-pub(crate) const DISK_UNIT: u64 = 4 << 20;
-
 /// Default memory of one ingest: parts in flight and decoded units. The image's map comes on top.
 pub(crate) const INGEST_MEMORY: u64 = 192 << 20;
-
-/// Longest time of one ingest. A source may be slow (64 KiB/s at least, `object_io::TimeLimits`), but not hold one of the
-/// few places for days.
-pub(crate) const INGEST_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a stopping server waits for its connections and its operations. An operation that is still busy then is
 /// continued by the next start.
@@ -80,3 +80,15 @@ pub(crate) const JWT_LIFE: Duration = Duration::from_secs(3600);
 
 /// How far a caller's clock may be ahead.
 pub(crate) const JWT_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Answers with the content of images that are given at a time, and how long one waits for its turn. Each holds up to three
+/// blocks of 4 MiB.
+pub(crate) const READERS: usize = 16;
+/// See [`READERS`].
+pub(crate) const READER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a reader may take for a block of 4 MiB: 64 KiB/s, as sources must.
+pub(crate) const READER_IDLE: Duration = Duration::from_secs(64);
+
+/// Images that stay open for readers, who come back for one range after the other. Each holds its manifest (9 MiB for a full disk of
+/// 1 TiB) and two blocks.
+pub(crate) const OPEN_IMAGES: usize = 4;

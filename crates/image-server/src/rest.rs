@@ -46,7 +46,7 @@ async fn call(service: &Arc<Service>, request: Request) -> Result<String, Refusa
     let (method, http) = match Method::route(verb, parts.uri.path()) {
         Route::Method(method, http) => (method, http),
         Route::OtherVerb => return Err(Refusal::no_such_method()),
-        Route::Nothing => return Err(Status::new(Code::NotFound, "no such path").into()),
+        Route::Nothing => return Err(Refusal::no_such_path()),
     };
     let origin = Origin { headers: &parts.headers, uri: &parts.uri };
     let prepared = service.prepare(method.grpc_path(), &origin).await?;
@@ -63,7 +63,8 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     })
 }
 
-fn refuse(status: &Status) -> Response {
+/// The answer that a refused call gets.
+pub(crate) fn refuse(status: &Status) -> Response {
     let http = StatusCode::from_u16(status.canonical_code().http_status());
     let http = http.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // A Status without JSON form would be one with a detail that we did not make.

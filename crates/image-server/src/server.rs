@@ -9,17 +9,21 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, middleware};
 use axum_server::Handle;
 use block_store::BlockStore;
 use disk_convert::{Options, Workers};
 use hyper_util::rt::TokioTimer;
+use image_ingest::{MemoryBudget, Policy, UriPolicy};
 use object_io::{BucketUri, Store};
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use url::Url;
@@ -27,13 +31,13 @@ use url::Url;
 use crate::{
     Config, ServerError, Storage,
     catalog::Catalog,
-    content::StoredContent,
+    content::{OpenImages, StoredContent},
     embedded::Embedded,
     http,
     ledger::CatalogLedger,
     limits,
+    observe::{self, Observed},
     service::{Accounts, Directory, Identity, Rights, Service},
-    uri::UriPolicy,
     worker::Worker,
 };
 pub(crate) use lock::DirLock;
@@ -53,8 +57,11 @@ pub struct Running {
     pub store: Store,
     /// Where in the store they are.
     pub bucket: BucketUri,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     http: Handle<SocketAddr>,
-    serving: Option<JoinHandle<io::Result<()>>>,
+    serving: Vec<JoinHandle<io::Result<()>>>,
+    observed: Arc<Observed>,
     worker: Worker,
     catalog: Catalog,
     embedded: Option<Embedded>,
@@ -72,6 +79,7 @@ impl Server {
         let lock = make_dir(&config.data_dir)?;
         // Bound before anything is begun, so that a taken port costs nothing; connections wait until it is served.
         let (listener, addr) = bind(config.listen)?;
+        let watched = config.metrics.map(bind).transpose()?;
         let catalog = open_catalog(&config).await?;
         let starting = CancellationToken::new();
         let Place { embedded, store, bucket } = open_storage(config.storage, &config.data_dir, false).await?;
@@ -79,19 +87,44 @@ impl Server {
         let uris = UriPolicy {
             hosts: config.allowed_uri_hosts,
             allow_http: config.allow_http,
+            allow_private: config.allow_private_hosts,
             any_host: config.any_uri_host,
             own_endpoint,
+            resolver: config.resolver,
         };
-        let content = StoredContent {
-            blocks: shared_blocks(&store, &bucket, &catalog),
-            http: uris.http_options(),
+        let given = config.limits;
+        let budget = MemoryBudget::new(given.total_memory(config.memory));
+        let readers = Arc::new(Semaphore::new(given.content_readers));
+        let observed = Arc::new(Observed {
+            catalog: catalog.clone(),
+            budget: budget.clone(),
+            readers: (Arc::clone(&readers), given.content_readers),
+            traffic: Arc::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let policy = Policy {
+            http: given.http,
+            time: given.ingest_time,
+            max_virtual_size: given.max_virtual_size,
+            max_metadata: given.max_metadata,
             options: Options {
                 memory: config.memory,
                 workers: Workers::new(config.jobs).map_err(|source| ServerError::Workers { source })?,
                 ..Options::default()
             },
+            budget: Some(budget),
+            ..Policy::new(uris.clone())
         };
-        let worker = Worker::new(catalog.clone(), Arc::new(content));
+        let content = Arc::new(StoredContent {
+            blocks: shared_blocks(&store, &bucket, &catalog),
+            catalog: catalog.clone(),
+            policy,
+            folder_quota: given.folder_quota,
+            volumes: config.volumes.clone(),
+            open: OpenImages::default(),
+            traffic: Arc::clone(&observed.traffic),
+        });
+        let worker = Worker::new(catalog.clone(), content.clone(), given.running_ingests);
         worker.start();
         let directory = Directory {
             advertised: config.advertised,
@@ -99,28 +132,39 @@ impl Server {
             default_port: if tls.is_some() { 443 } else { 80 },
             storage: uris.own_endpoint.as_ref().and_then(host_and_port),
         };
-        let sizes = Arc::new(BlockStore::new(store.clone(), bucket.bucket(), bucket.prefix()));
         let service = Service {
             catalog: catalog.clone(),
             worker: worker.clone(),
+            content,
+            readers,
             uris,
+            volumes: config.volumes,
+            queue: given.queue(),
             identity,
             rights: Rights(config.access.grants),
-            sizes,
             directory,
         };
-        let routes = http::router(Arc::new(service)).await?;
         let endpoint = format!("{}://{addr}", if tls.is_some() { "https" } else { "http" });
         let handle = Handle::new();
-        let serving = serve(listener, tls, handle.clone(), routes).map_err(listen_error(addr))?;
+        let api = http::router(Arc::new(service)).await?.merge(observe::health(Arc::clone(&observed)));
+        let counted = middleware::from_fn_with_state(Arc::clone(&observed.traffic), observe::count);
+        let mut serving =
+            vec![serve(listener, tls, handle.clone(), api.layer(counted)).map_err(listen_error(addr))?];
+        let metrics = watched.as_ref().map(|(_, addr)| *addr);
+        if let Some((listener, addr)) = watched {
+            let routes = observe::metrics(Arc::clone(&observed));
+            serving.push(serve(listener, None, handle.clone(), routes).map_err(listen_error(addr))?);
+        }
         info!(%endpoint, "listening");
         Ok(Running {
             addr,
             endpoint,
             store,
             bucket,
+            metrics,
             http: handle,
-            serving: Some(serving),
+            serving,
+            observed,
             worker,
             catalog,
             embedded,
@@ -138,9 +182,10 @@ impl Running {
     /// Stops: first the socket, then the ingests, then catalog and store. Requests in flight are answered; unfinished
     /// operations are handed back, for another server or the next start.
     pub async fn shutdown(mut self) {
+        self.observed.stopping.store(true, Ordering::Relaxed);
         self.http.graceful_shutdown(Some(limits::SHUTDOWN_GRACE));
         self.worker.shutdown().await;
-        if let Some(serving) = self.serving.take() {
+        for serving in std::mem::take(&mut self.serving) {
             match serving.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "the listener failed"),

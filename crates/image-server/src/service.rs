@@ -12,9 +12,10 @@ mod jwt;
 mod listing;
 mod operations;
 mod paging;
+mod reading;
 mod refusal;
 mod rights;
-mod sizes;
+mod sources;
 mod tokens;
 
 use std::{collections::HashMap, future::Future, sync::Arc, sync::LazyLock};
@@ -24,18 +25,19 @@ use futures_util::future::BoxFuture;
 use image_api::{Code, rpc::Status};
 use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::{
-    catalog::{Catalog, IdempotencyKey},
+    catalog::{Catalog, IdempotencyKey, QueueLimits},
     uri::UriPolicy,
-    worker::Worker,
+    volumes::VolumeSources,
+    worker::{Content, Worker},
 };
 pub(crate) use directory::Directory;
 pub(crate) use identity::{Caller, Identity, Origin};
 pub(crate) use refusal::{Refusal, retry_after};
 pub(crate) use rights::Rights;
 pub use rights::{Grant, GrantError};
-pub(crate) use sizes::Sizes;
 pub use tokens::AccountKeyError;
 pub(crate) use tokens::Accounts;
 
@@ -43,10 +45,14 @@ pub(crate) use tokens::Accounts;
 pub(crate) struct Service {
     pub(crate) catalog: Catalog,
     pub(crate) worker: Worker,
+    pub(crate) content: Arc<dyn Content>,
+    /// Places for those who read the content of images.
+    pub(crate) readers: Arc<Semaphore>,
     pub(crate) uris: UriPolicy,
+    pub(crate) volumes: VolumeSources,
+    pub(crate) queue: QueueLimits,
     pub(crate) identity: Identity,
     pub(crate) rights: Rights,
-    pub(crate) sizes: Arc<dyn Sizes>,
     pub(crate) directory: Directory,
 }
 

@@ -22,6 +22,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use disk_convert::ByteSource;
 use futures_util::FutureExt as _;
 use image_api::{Code, rpc::Status};
 use tokio::{
@@ -54,11 +55,41 @@ const COLLECT_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) trait Content: Send + Sync + 'static {
     /// Reads a disk image, stores its blocks and its manifest. After an error nothing of them is left that can be seen;
     /// an ingest that is repeated goes on from what the one before has stored.
-    async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError>;
+    /// Gives the name of the manifest, which may be that of another image with the same content.
+    async fn ingest(
+        &self,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested<String>, IngestError>;
+
+    /// The content of an image that is READY, for reading.
+    async fn open(
+        &self,
+        image_id: &str,
+        form: Form,
+        cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError>;
 
     /// Removes the manifests that are not in use, and the blocks that no manifest lists and no ingest has claimed. Gives how many
     /// blocks are left to other collections.
     async fn collect(&self, cancel: &CancellationToken) -> Result<u64, IngestError>;
+}
+
+/// What the content of an image is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// What the guest sees.
+    Raw,
+    /// A qcow2 file.
+    Qcow2,
+}
+
+/// The content of an image in a form.
+#[derive(Clone)]
+pub(crate) struct Readable {
+    pub(crate) source: Arc<dyn ByteSource>,
+    /// Names these bytes, quotes included.
+    pub(crate) etag: String,
 }
 
 /// What to ingest.
@@ -123,12 +154,12 @@ struct Collections {
 }
 
 impl Worker {
-    pub(crate) fn new(catalog: Catalog, content: Arc<dyn Content>) -> Self {
+    pub(crate) fn new(catalog: Catalog, content: Arc<dyn Content>, places: usize) -> Self {
         let shared = Shared {
             catalog,
             content,
             owner: uuid::Uuid::new_v4().to_string(),
-            places: Arc::new(Semaphore::new(limits::RUNNING_INGESTS)),
+            places: Arc::new(Semaphore::new(places)),
             light_places: Arc::new(Semaphore::new(limits::RUNNING_LIGHT)),
             held: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -374,10 +405,10 @@ impl Run<'_> {
         }
     }
 
-    async fn publish(&self, work: &IngestWork, ingested: &Ingested) -> Result<(), CatalogError> {
+    async fn publish(&self, work: &IngestWork, ingested: &Ingested<String>) -> Result<(), CatalogError> {
         let sizes = Sizes { storage_size: ingested.storage_size, min_disk_size: ingested.min_disk_size };
-        let published =
-            self.persist(|| self.shared.catalog.publish(self.ticket, sizes, &work.manifest)).await;
+        let publish = || self.shared.catalog.publish(self.ticket, sizes, &work.manifest, &ingested.output);
+        let published = self.persist(publish).await;
         match published {
             Ok(_) => {}
             // A commit whose answer was lost: this epoch's, or the state would not be that.
@@ -385,6 +416,9 @@ impl Run<'_> {
             // A cancel came first: everything is stored, and has to go.
             Err(CatalogError::Refused(Refused::State { state: State::Cancelling, .. })) => {
                 return self.take_back(&work.image_id).await;
+            }
+            Err(error @ CatalogError::ContentGone { .. }) => {
+                return self.failed(&Status::new(Code::NotFound, error.to_string()), Blocks::None).await;
             }
             Err(error) => return Err(error),
         }

@@ -11,10 +11,12 @@
 //! off is continued where it broke.
 
 mod answer;
+mod bearer;
 mod expiry;
 mod fault;
 mod options;
 mod policy;
+mod resolver;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,8 @@ use disk_convert::{ByteSource, SourceError, SourceFault, SourceShape};
 use disk_image::{ReadShape, Span};
 use futures_util::future::try_join_all;
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION,
+    RANGE,
 };
 use reqwest::{Client, Response, StatusCode, redirect, retry};
 use tokio::sync::Semaphore;
@@ -40,8 +43,10 @@ use crate::trust;
 use answer::{ContentRange, Identity};
 use fault::Failure;
 
+pub use bearer::Bearer;
 pub use fault::HttpFault;
 pub use options::{AddressPolicy, HostRule, HostRuleError, HttpOptions, TimeLimits};
+pub use resolver::{Resolver, SystemResolver};
 
 /// The object behind a URL, as it was when it was opened.
 pub struct HttpSource {
@@ -258,7 +263,8 @@ impl HttpClient {
 
     /// Asks for the first byte, following as many redirects as are allowed; gives the URL that answered.
     async fn probe(&self, mut url: Url) -> Result<(Url, Identity), Failure> {
-        let mut redirects = self.options.redirects;
+        // Who asks is nobody's business but the URL's own host's.
+        let mut redirects = if self.options.bearer.is_some() { 0 } else { self.options.redirects };
         loop {
             let response = self.send(&url, Span::new(0, 1), None).await?;
             if !response.status().is_redirection() {
@@ -340,6 +346,9 @@ impl HttpClient {
         let range = format!("bytes={}-{}", span.start, span.end() - 1);
         let mut request =
             self.client.get(url.clone()).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
+        if let Some(bearer) = &self.options.bearer {
+            request = request.header(AUTHORIZATION, bearer.header());
+        }
         if let Some(etag) = opened.and_then(Identity::if_match) {
             request = request.header(IF_MATCH, etag);
         }
@@ -349,7 +358,7 @@ impl HttpClient {
         let patience = self.options.limits.first_byte;
         match timeout(patience, request.send()).await {
             Ok(answer) => answer.map_err(Failure::of_client),
-            Err(_) => Err(silent(patience)),
+            Err(_) => Err(Failure::new(SourceFault::Stalled, HttpFault::NoAnswer { after: patience })),
         }
     }
 

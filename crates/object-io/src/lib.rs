@@ -25,7 +25,8 @@ mod uri;
 pub use config::{Credentials, StoreConfig};
 pub use error::{Answer, ObjectError, Verb};
 pub use http::{
-    AddressPolicy, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, TimeLimits, Traffic,
+    AddressPolicy, Bearer, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, Resolver,
+    SystemResolver, TimeLimits, Traffic,
 };
 pub use multipart::{
     Begun, Done, Journal, JournalError, MultipartOptions, MultipartSink, PartPlan, Progress, Restart,

@@ -7,14 +7,26 @@ use cargo_metadata::{DependencyKind, Metadata};
 use super::Violations;
 
 /// Each crate with the crates of ours that it may depend on. `crates/README.md` draws them.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("disk-image", &[]),
     ("disk-convert", &["disk-image"]),
     ("object-io", &["disk-convert", "disk-image"]),
     ("block-store", &["object-io", "disk-convert", "disk-image"]),
+    ("image-ingest", &["object-io", "disk-convert", "disk-image"]),
     ("local-store", &[]),
     ("image-api", &[]),
-    ("image-server", &["image-api", "block-store", "object-io", "disk-convert", "disk-image", "local-store"]),
+    (
+        "image-server",
+        &[
+            "image-api",
+            "image-ingest",
+            "block-store",
+            "object-io",
+            "disk-convert",
+            "disk-image",
+            "local-store",
+        ],
+    ),
     ("image-prep", &["image-api", "object-io", "disk-convert", "disk-image", "image-server", "local-store"]),
 ];
 

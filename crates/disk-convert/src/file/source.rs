@@ -43,19 +43,27 @@ impl FileSource {
     ///
     /// If it cannot be opened, or is neither.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let name: Box<str> = path.to_string_lossy().into();
-        let failed = |error| SourceError::io(name.clone(), Span::default(), error);
+        Self::open_as(path, &path.to_string_lossy())
+    }
+
+    /// The same under another name than its path, for errors that are shown to those who need not know where it lies.
+    ///
+    /// # Errors
+    ///
+    /// As [`FileSource::open`].
+    pub fn open_as(path: &Path, name: &str) -> Result<Self, SourceError> {
+        let failed = |error| SourceError::io(name, Span::default(), error);
         // Asked before opening: opening a FIFO would wait for a writer.
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(SourceError::new(name, Span::default(), SourceFault::NotAFile));
         }
-        Self::of(File::open(path).map_err(failed)?, path)
+        Self::of(File::open(path).map_err(failed)?, name)
     }
 
-    /// A file or block device that is open already, called as `path`.
-    pub(crate) fn of(file: File, path: &Path) -> Result<Self, SourceError> {
-        let name: Box<str> = path.to_string_lossy().into();
+    /// A file or block device that is open already.
+    pub(crate) fn of(file: File, name: &str) -> Result<Self, SourceError> {
+        let name: Box<str> = name.into();
         let failed = |error| SourceError::io(name.clone(), Span::default(), error);
         let metadata = file.metadata().map_err(failed)?;
         let len = match metadata.is_file() {

@@ -8,15 +8,27 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::{How, open};
+use crate::stored::StoredImages;
 
 /// Prints the first difference, if there is one.
 pub(crate) async fn run(args: &CompareArgs, context: &Context) -> Result<Exit, Error> {
+    let images = [args.first.as_str(), args.second.as_str()];
+    let stored = StoredImages::connect(&images, &args.stored, args.allow_http, context).await?;
+    let compared = with(args, stored.as_ref(), context).await;
+    if let Some(stored) = stored {
+        stored.stop(context).await;
+    }
+    compared
+}
+
+async fn with(args: &CompareArgs, stored: Option<&StoredImages>, context: &Context) -> Result<Exit, Error> {
     let how = |format, snapshot| How {
         member: None,
         format,
         snapshot,
         references: &args.references,
         allow_http: args.allow_http,
+        stored,
     };
     let first = open(context, &args.first, how(args.format, args.snapshot.as_deref())).await?;
     let second =

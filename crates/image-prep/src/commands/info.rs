@@ -1,8 +1,8 @@
 //! `info`: what an image is.
 
-use disk_convert::{BLOCK_SIZE, Disk, Summary};
+use disk_convert::{Disk, Summary, storage_bound};
 use disk_image::qcow2::Snapshot;
-use disk_image::{Details, Encoding, ExtentMap, Image, Role};
+use disk_image::{Details, Encoding, Image, Role};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ impl Info {
             virtual_size: image.virtual_size(),
             file_size,
             allocated_size: stats.data + stats.encoded,
-            storage_size: summary.map_or_else(|| touched_blocks(image.map()), |summary| summary.storage_size),
+            storage_size: summary.map_or_else(|| storage_bound(image.map()), |summary| summary.storage_size),
             storage_size_exact: summary.is_some(),
             min_disk_size: min_disk_size(image.virtual_size()),
             guest_digest: summary.map(|summary| summary.guest_digest.to_string()),
@@ -268,40 +268,4 @@ fn snapshot(snapshot: &Snapshot) -> Value {
         "vmStateSize": snapshot.vm_state_size,
         "dateSeconds": snapshot.date_seconds,
     })
-}
-
-/// Bytes of the blocks in which anything is stored: what the cloud stores, unless some of it is zero.
-fn touched_blocks(map: &ExtentMap) -> u64 {
-    // First block that is not counted yet.
-    let mut next = 0;
-    let mut bytes = 0;
-    for extent in map.iter().filter(|extent| extent.state.is_stored()) {
-        let first = (extent.guest.start / BLOCK_SIZE).max(next);
-        let end = extent.guest.end().div_ceil(BLOCK_SIZE);
-        if first < end {
-            bytes += (end * BLOCK_SIZE).min(map.guest_len()) - first * BLOCK_SIZE;
-            next = end;
-        }
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use disk_image::{ExtentMapBuilder, State, Stored};
-
-    use super::*;
-
-    #[test]
-    fn a_block_counts_once_and_the_last_one_as_long_as_it_is() {
-        let mut map = ExtentMapBuilder::new();
-        for at in 0..4 {
-            map.push(512, State::Data(Stored::image(at << 20, 512)));
-            map.push(512, State::Zero);
-        }
-        map.push(BLOCK_SIZE * 3 - 4096 + 1024, State::Hole);
-        map.push(512, State::Data(Stored::image(0, 512)));
-        let map = map.finish(BLOCK_SIZE * 3 + 2048);
-        assert_eq!(touched_blocks(&map), BLOCK_SIZE + 2048);
-    }
 }

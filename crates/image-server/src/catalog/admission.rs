@@ -4,10 +4,11 @@ use image_api::{Image, compute::image, to_json};
 use sqlx::Row;
 
 use super::{
-    Catalog, CatalogError, OperationRecord, Tx, commit, now, read_image, read_operation, rows, set_status,
+    Catalog, CatalogError, OperationRecord, QueueLimits, Tx, commit, now, quota, read_image, read_operation,
+    rows, set_status,
 };
 use crate::{
-    ids, limits,
+    ids,
     operation::{Kind, State},
     uri::SourceUri,
 };
@@ -29,6 +30,7 @@ pub(crate) struct NewImage {
     pub(crate) wanted_disk_size: i64,
     pub(crate) created_by: String,
     pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) limits: QueueLimits,
 }
 
 /// What became of a call.
@@ -48,7 +50,7 @@ impl Catalog {
             // A key that was freed is freed by the commit of the new operation only.
             return Ok(Admission::Known(known));
         }
-        check_queue(&mut tx).await?;
+        quota::check(&mut tx, &new).await?;
         check_name(&mut tx, &new.image).await?;
         let (image_id, created_at) = (ids::new_id(), now());
         let attributes = to_json(&rows::attributes_of(&new.image)).map_err(|source| CatalogError::Json {
@@ -165,16 +167,6 @@ async fn known_operation(
         return Err(CatalogError::KeyReused);
     }
     Ok(Some(record))
-}
-
-async fn check_queue(tx: &mut Tx) -> Result<(), CatalogError> {
-    let sql = "SELECT COUNT(*) FROM operations WHERE state IN ('QUEUED', 'RUNNING', 'CANCELLING')";
-    let found: i64 = sqlx::query_scalar(sql)
-        .fetch_one(&mut **tx)
-        .await
-        .map_err(CatalogError::database("count operations"))?;
-    let limit = limits::UNFINISHED_OPERATIONS;
-    if found < limit { Ok(()) } else { Err(CatalogError::QueueFull { found, limit }) }
 }
 
 async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {

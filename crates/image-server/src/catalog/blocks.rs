@@ -13,7 +13,7 @@ use disk_convert::BlockId;
 use image_api::compute::image;
 use sqlx::Row;
 
-use super::{Catalog, CatalogError, Ticket, Tx, commit, sql::Sql};
+use super::{Catalog, CatalogError, Ticket, Tx, commit, database::for_update, sql::Sql};
 use crate::operation::Kind;
 
 /// A published image, for whoever checks the store.
@@ -237,6 +237,18 @@ impl Catalog {
         let row = row.fetch_optional(&self.pool).await.map_err(CatalogError::database("read an image"))?;
         let manifest = row.and_then(|row| row.get::<Option<String>, _>("manifest"));
         manifest.ok_or_else(|| CatalogError::NoImage { id: image_id.to_owned() })
+    }
+}
+
+/// Fails unless an image has this manifest; it keeps it until the transaction ends.
+pub(super) async fn hold_manifest(tx: &mut Tx, manifest: &str) -> Result<(), CatalogError> {
+    let lock = for_update(tx);
+    let mut sql = Sql::new("SELECT id FROM images WHERE manifest = ");
+    sql.push_bind(manifest.to_owned()).push(lock);
+    let rows = sql.fetch_all(&mut **tx).await.map_err(CatalogError::database("look for a manifest"))?;
+    match rows.is_empty() {
+        true => Err(CatalogError::ContentGone { manifest: manifest.to_owned() }),
+        false => Ok(()),
     }
 }
 

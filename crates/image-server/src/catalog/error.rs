@@ -35,8 +35,14 @@ pub(crate) enum CatalogError {
     #[error("the idempotency key was used with another request")]
     KeyReused,
     /// Too many operations wait.
-    #[error("found {found} unfinished operations, expected fewer than {limit}")]
+    #[error("found {found} unfinished operations, expected fewer than {limit} (limit queued-operations)")]
     QueueFull { found: i64, limit: i64 },
+    /// Too many images of a folder are new.
+    #[error(
+        "{found} images of the folder were created in the last {seconds} s, expected fewer than {limit} \
+         (limit creates-per-second)"
+    )]
+    TooFast { found: i64, limit: i64, seconds: u64 },
     /// The image is not in a state that can be deleted.
     #[error("image {id} is {status}, expected READY or ERROR")]
     NotDeletable { id: String, status: &'static str },
@@ -46,6 +52,9 @@ pub(crate) enum CatalogError {
     /// Too many bindings on one image.
     #[error("found {found} access bindings, expected at most {limit}")]
     TooManyBindings { found: usize, limit: usize },
+    /// The image that had the content has been deleted meanwhile.
+    #[error("the image that this one was made of is not there any more")]
+    ContentGone { manifest: String },
     /// The state machine refuses.
     #[error(transparent)]
     Refused(#[from] Refused),

@@ -7,7 +7,7 @@ use image_api::{
 };
 
 use super::*;
-use crate::{limits, operation::Refused, postgres::Postgres};
+use crate::{operation::Refused, postgres::Postgres};
 
 /// A catalog of its own.
 pub(crate) struct Db {
@@ -76,7 +76,9 @@ on_both![
     names,
     keys,
     a_key_is_used_once_by_a_crowd,
-    the_queue_is_bounded,
+    room_is_given_once,
+    the_queue_has_an_end_and_a_folder_a_rate,
+    content_is_shared_as_long_as_somebody_has_it,
     deletion,
     work_is_claimed_once_by_a_crowd,
     a_lease_ends_by_the_clock_of_the_database,
@@ -130,6 +132,7 @@ fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
         created_by: "anonymous".to_owned(),
         key: key
             .map(|(key, digest)| IdempotencyKey { key: key.to_owned(), request_digest: digest.to_owned() }),
+        limits: crate::Limits::default().queue(),
     }
 }
 
@@ -143,7 +146,7 @@ pub(crate) async fn admit(catalog: &Catalog, name: &str) -> OperationRecord {
 const SIZES: Sizes = Sizes { storage_size: 5, min_disk_size: 8 << 20 };
 
 async fn publish(catalog: &Catalog, ticket: &Ticket) -> Result<Image, CatalogError> {
-    catalog.publish(ticket, SIZES, "manifest").await
+    catalog.publish(ticket, SIZES, "manifest", "manifest").await
 }
 
 async fn ready_and_done_are_one_commit(db: Db) {
@@ -309,15 +312,6 @@ async fn a_key_is_used_once_by_a_crowd(db: Db) {
         }
     }
     assert_eq!((new, ids.len()), (1, 1));
-}
-
-async fn the_queue_is_bounded(db: Db) {
-    let catalog = &db.catalog;
-    for _ in 0..limits::UNFINISHED_OPERATIONS {
-        admit(catalog, "").await;
-    }
-    let refused = catalog.admit_create(new_image("", None)).await;
-    assert!(matches!(refused, Err(CatalogError::QueueFull { .. })));
 }
 
 async fn deletion(db: Db) {
@@ -593,7 +587,7 @@ async fn manifests_in_use(db: Db) {
         [name(2)].into(),
         "what the first attempt saves is nobody's"
     );
-    catalog.publish(&ticket, SIZES, &name(2)).await.unwrap();
+    catalog.publish(&ticket, SIZES, &name(2), &name(2)).await.unwrap();
     assert_eq!(catalog.manifests().await.unwrap(), [name(2)].into());
     let published = catalog.published().await.unwrap();
     let [image] = &published[..] else { panic!("{published:?}") };
@@ -616,4 +610,78 @@ async fn a_file_with_any_name() {
     let names: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 1, "{names:?}");
+}
+
+const WIDE: QueueLimits = QueueLimits { unfinished: 100, creates_per_second: 100 };
+
+async fn admit_to(
+    catalog: &Catalog,
+    folder_id: &str,
+    limits: QueueLimits,
+) -> Result<OperationRecord, CatalogError> {
+    let image = Image { folder_id: folder_id.to_owned(), ..Image::default() };
+    match catalog.admit_create(NewImage { image, limits, ..new_image("", None) }).await? {
+        Admission::New(record) => Ok(record),
+        Admission::Known(record) => panic!("{record:?}"),
+    }
+}
+
+async fn room_is_given_once(db: Db) {
+    let catalog = &db.catalog;
+    let first = admit_to(catalog, "a", WIDE).await.unwrap();
+    let second = admit_to(catalog, "a", WIDE).await.unwrap().image_id;
+    let elsewhere = admit_to(catalog, "b", WIDE).await.unwrap().image_id;
+    assert_eq!(catalog.reserve(&first.image_id, 60, 100).await.unwrap(), Room::Reserved);
+    let lacking = Room::Lacking { folder_id: "a".to_owned(), used: 60 };
+    assert_eq!(catalog.reserve(&second, 41, 100).await.unwrap(), lacking);
+    assert_eq!(catalog.reserve(&elsewhere, 100, 100).await.unwrap(), Room::Reserved);
+    assert_eq!(catalog.reserve(&second, 40, 100).await.unwrap(), Room::Reserved);
+    // What is there in the end counts, not what might have come.
+    let ticket = claim_all(catalog).await.remove(&first.id).unwrap();
+    let sizes = Sizes { storage_size: 10, min_disk_size: 4 << 20 };
+    catalog.publish(&ticket, sizes, "manifest", "manifest").await.unwrap();
+    assert_eq!(catalog.reserve(&second, 90, 100).await.unwrap(), Room::Reserved);
+    assert!(matches!(catalog.reserve(&first.image_id, 1, 100).await, Err(CatalogError::NoImage { .. })));
+}
+
+async fn the_queue_has_an_end_and_a_folder_a_rate(db: Db) {
+    let catalog = &db.catalog;
+    let short = QueueLimits { unfinished: 2, creates_per_second: 100 };
+    admit_to(catalog, "a", short).await.unwrap();
+    admit_to(catalog, "b", short).await.unwrap();
+    let full = admit_to(catalog, "c", short).await.unwrap_err();
+    assert!(matches!(full, CatalogError::QueueFull { found: 2, limit: 2 }), "{full:?}");
+    assert!(full.to_string().contains("(limit queued-operations)"), "{full}");
+    let slow = QueueLimits { creates_per_second: 1, ..WIDE };
+    for _ in 0..10 {
+        admit_to(catalog, "d", slow).await.unwrap();
+    }
+    let fast = admit_to(catalog, "d", slow).await.unwrap_err();
+    assert!(matches!(fast, CatalogError::TooFast { found: 10, limit: 10, .. }), "{fast:?}");
+    assert!(fast.to_string().contains("(limit creates-per-second)"), "{fast}");
+    admit_to(catalog, "e", slow).await.unwrap();
+}
+
+async fn content_is_shared_as_long_as_somebody_has_it(db: Db) {
+    let catalog = &db.catalog;
+    let first = admit(catalog, "first").await;
+    catalog.publish(&claim(catalog).await.ticket, SIZES, "m.1", "m.1").await.unwrap();
+    let second = admit(catalog, "second").await;
+    let third = admit(catalog, "third").await;
+    let mut tickets = claim_all(catalog).await;
+    let shared = tickets.remove(&second.id).unwrap();
+    catalog.publish(&shared, SIZES, "own", "m.1").await.unwrap();
+    assert_eq!(catalog.manifest(&second.image_id).await.unwrap(), "m.1");
+    // The first one goes, and the content stays.
+    catalog.admit_delete(&first.image_id, "anonymous", None).await.unwrap();
+    let delete = claim(catalog).await.ticket;
+    catalog.unlist(&delete).await.unwrap();
+    assert!(catalog.manifests().await.unwrap().contains("m.1"));
+    catalog.deleted(&delete).await.unwrap();
+    // With the second one it goes, and nobody can have it any more.
+    catalog.admit_delete(&second.image_id, "anonymous", None).await.unwrap();
+    catalog.unlist(&claim(catalog).await.ticket).await.unwrap();
+    assert!(!catalog.manifests().await.unwrap().contains("m.1"));
+    let late = catalog.publish(&tickets.remove(&third.id).unwrap(), SIZES, "own", "m.1").await;
+    assert!(matches!(late, Err(CatalogError::ContentGone { .. })), "{late:?}");
 }

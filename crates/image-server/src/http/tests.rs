@@ -10,27 +10,30 @@ use std::{
 };
 
 use async_trait::async_trait;
-use disk_convert::GuestDigest;
+use disk_convert::{GuestDigest, MemorySource};
 use image_api::{
     ApiError, Client, ClientOptions, Code, CreateImageRequest, Image, Operation, OperationOutcome, Retry,
     Transport, Uuid, WaitOptions,
     compute::{
-        CreateImageMetadata, DeleteImageMetadata, ListImagesRequest, create_image_request::Source, image,
+        CreateImageMetadata, DeleteImageMetadata, Generation2HardwareFeatures, HardwareGeneration,
+        ListImagesRequest, Os, create_image_request::Source, hardware_generation::Features, image, os,
     },
     rpc::Status,
     unpack,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    Limits,
     catalog::Catalog,
-    ingest::{IngestError, Ingested, min_disk_size},
+    ingest::{IngestError, Ingested},
     limits,
-    service::{Directory, Identity, Refusal, Rights, Sizes},
+    service::{Directory, Identity, Rights},
     uri::UriPolicy,
-    worker::{Content, IngestWork, Worker},
+    volumes::VolumeSources,
+    worker::{Content, Form, IngestWork, Readable, Worker},
 };
 
 /// Makes of each function two tests, one for each transport: what a caller sees must not depend on it.
@@ -51,7 +54,7 @@ use over_both;
 
 const HOST: &str = "https://store.example/bucket";
 
-/// Ingests a disk of 5 MiB, or does what the last word of the URI says.
+/// Ingests a disk of 9 MiB, or does what the last word of the URI says.
 #[derive(Default)]
 struct Fake {
     running: AtomicUsize,
@@ -59,11 +62,17 @@ struct Fake {
     ingests: AtomicUsize,
     collected: AtomicUsize,
     go_on: Notify,
+    /// What every image reads as.
+    content: Vec<u8>,
 }
 
 #[async_trait]
 impl Content for Fake {
-    async fn ingest(&self, work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
+    async fn ingest(
+        &self,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested<String>, IngestError> {
         self.ingests.fetch_add(1, Ordering::SeqCst);
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
@@ -85,25 +94,30 @@ impl Content for Fake {
         };
         self.running.fetch_sub(1, Ordering::SeqCst);
         ended?;
-        let virtual_size = 5 << 20;
+        let virtual_size = 9 << 20;
         Ok(Ingested {
             virtual_size,
             storage_size: 1 << 20,
-            min_disk_size: min_disk_size(virtual_size, work.wanted_disk_size)?,
+            min_disk_size: image_ingest::min_disk_size(virtual_size, work.wanted_disk_size)?,
             guest_digest: GuestDigest([7; 32]),
+            output: work.manifest.clone(),
         })
+    }
+
+    async fn open(
+        &self,
+        image_id: &str,
+        form: Form,
+        _cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError> {
+        assert_eq!(form, Form::Raw);
+        let source = Arc::new(MemorySource::new(image_id, self.content.clone()));
+        Ok(Readable { source, etag: "\"7\"".to_owned() })
     }
 
     async fn collect(&self, _cancel: &CancellationToken) -> Result<u64, IngestError> {
         self.collected.fetch_add(1, Ordering::SeqCst);
         Ok(0)
-    }
-}
-
-#[async_trait]
-impl Sizes for Fake {
-    async fn virtual_size(&self, _image_id: &str) -> Result<u64, Refusal> {
-        Ok(5 << 20)
     }
 }
 
@@ -132,8 +146,10 @@ impl Harness {
 
     async fn with(transport: Transport, dir: tempfile::TempDir, identity: Identity, rights: Rights) -> Self {
         let catalog = Catalog::open_file(&dir.path().join("catalog.sqlite")).await.unwrap();
-        let fake = Arc::new(Fake::default());
-        let worker = Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>);
+        let content = (0..9 << 20).map(|i: u32| (i / 11 % 253).to_le_bytes()[0]).collect();
+        let fake = Arc::new(Fake { content, ..Fake::default() });
+        let worker =
+            Worker::new(catalog.clone(), Arc::clone(&fake) as Arc<dyn Content>, limits::RUNNING_INGESTS);
         worker.start();
         let hosts = vec!["store.example".parse().unwrap()];
         let token = identity.tokens.first().map(|token| token.expose().to_owned());
@@ -142,10 +158,13 @@ impl Harness {
         let app = Arc::new(Service {
             catalog,
             worker,
-            uris: UriPolicy { hosts, allow_http: false, any_host: false, own_endpoint: None },
+            content: Arc::clone(&fake) as Arc<dyn Content>,
+            readers: Arc::new(Semaphore::new(2)),
+            uris: UriPolicy { hosts, ..UriPolicy::default() },
+            volumes: VolumeSources::default(),
+            queue: Limits::default().queue(),
             identity,
             rights,
-            sizes: Arc::clone(&fake) as Arc<dyn Sizes>,
             directory: Directory {
                 listen: address.to_string(),
                 default_port: 80,
@@ -219,6 +238,7 @@ over_both!(
     what_an_earlier_run_stored_goes_with_the_failure,
     a_catalog_that_fails_for_a_moment_delays_an_operation,
     a_cancel_before_a_crash_is_kept,
+    an_image_of_an_image_inherits_what_is_not_said,
     deletion,
     pages,
 );
@@ -254,7 +274,7 @@ async fn an_image_becomes_ready(transport: Transport) {
     let OperationOutcome::Succeeded(Some(any)) = done.outcome() else { panic!("{done:?}") };
     let image: Image = unpack(&any).unwrap();
     assert_eq!((image.id.as_str(), image.status()), (image_id.as_str(), image::Status::Ready));
-    assert_eq!((image.storage_size, image.min_disk_size), (1 << 20, 8 << 20));
+    assert_eq!((image.storage_size, image.min_disk_size), (1 << 20, 12 << 20));
     assert_eq!(server.client.get_image(&image_id, &server.cancel).await.unwrap(), image);
     assert_eq!(server.client.get_operation(&operation.id, &server.cancel).await.unwrap(), done);
     server.stop().await;
@@ -266,7 +286,7 @@ async fn sizes_that_callers_want(transport: Transport) {
     let small = server.create(&with(4 << 20)).await.unwrap();
     let status = failure(&server.wait(&small.id).await);
     assert_eq!(status.canonical_code(), Code::InvalidArgument);
-    assert_eq!(status.message, "Minimal disk size should be greater or equal than 8388608");
+    assert_eq!(status.message, "Minimal disk size should be greater or equal than 12582912");
     let large = server.create(&with(10 << 30)).await.unwrap();
     let OperationOutcome::Succeeded(Some(any)) = server.wait(&large.id).await.outcome() else { panic!() };
     assert_eq!(unpack::<Image>(&any).unwrap().min_disk_size, 10 << 30);
@@ -282,11 +302,12 @@ async fn refusals(transport: Transport) {
     assert_eq!(fields, ["folder_id", "name"]);
     assert!(error.request_id.is_some());
 
-    for (source, field) in [
-        (Source::ImageId("i".to_owned()), "image_id"),
-        (Source::DiskId("d".to_owned()), "disk_id"),
-        (Source::SnapshotId("s".to_owned()), "snapshot_id"),
-    ] {
+    let nothing = Some(Source::ImageId("nothing".to_owned()));
+    let error = refusal(server.create(&CreateImageRequest { source: nothing, ..request("", "") }).await);
+    assert_eq!((error.code, error.http_status), (Code::NotFound, 404));
+    for (source, field) in
+        [(Source::DiskId("d".to_owned()), "disk_id"), (Source::SnapshotId("s".to_owned()), "snapshot_id")]
+    {
         let error =
             refusal(server.create(&CreateImageRequest { source: Some(source), ..request("", "") }).await);
         assert_eq!((error.code, error.http_status), (Code::Unimplemented, 501));
@@ -527,6 +548,108 @@ async fn a_cancel_before_a_crash_is_kept(transport: Transport) {
     after.until_collected(1).await;
     after.stop().await;
     server.fake.go_on.notify_one();
+    server.stop().await;
+}
+
+async fn an_image_of_an_image_inherits_what_is_not_said(transport: Transport) {
+    let server = Harness::start(transport, &[]).await;
+    let first = CreateImageRequest {
+        os: Some(Os { r#type: os::Type::Windows.into(), ..Os::default() }),
+        product_ids: vec!["p".to_owned()],
+        hardware_generation: Some(HardwareGeneration {
+            features: Some(Features::Generation2Features(Generation2HardwareFeatures {})),
+        }),
+        ..request("first", "slow")
+    };
+    let creating = server.create(&first).await.unwrap();
+    let id = creating.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let of =
+        |name: &str| CreateImageRequest { source: Some(Source::ImageId(id.clone())), ..request(name, "") };
+    let early = refusal(server.create(&of("early")).await);
+    assert_eq!(early.code, Code::FailedPrecondition, "{}", early.message);
+    server.until_running(1).await;
+    server.fake.go_on.notify_one();
+    server.wait(&creating.id).await;
+
+    let ready = async |request: &CreateImageRequest| {
+        let operation = server.create(request).await.unwrap();
+        let OperationOutcome::Succeeded(Some(any)) = server.wait(&operation.id).await.outcome() else {
+            panic!()
+        };
+        unpack::<Image>(&any).unwrap()
+    };
+    let second = ready(&of("second")).await;
+    assert_eq!((&second.os, &second.product_ids), (&first.os, &first.product_ids));
+    assert_eq!(second.hardware_generation, first.hardware_generation);
+    let said = CreateImageRequest {
+        os: Some(Os { r#type: os::Type::Linux.into(), ..Os::default() }),
+        product_ids: vec!["q".to_owned(), "r".to_owned()],
+        ..of("third")
+    };
+    let third = ready(&said).await;
+    assert_eq!((&third.os, &third.product_ids), (&said.os, &said.product_ids));
+    assert_eq!(third.hardware_generation, first.hardware_generation);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn content_by_ranges() {
+    let server = Harness::start(Transport::Rest, &["token"]).await;
+    let operation = server.create(&request("web", "slow")).await.unwrap();
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let http = reqwest_of(&server);
+    let path = format!("/images/{image_id}/disk.raw");
+    let ask = async |method: &str, path: &str, name: &str, value: &str| {
+        let request = http.request(method.parse().unwrap(), url(&server, path)).bearer_auth("token");
+        let answer = request.header(name, value).send().await.unwrap();
+        let head = (answer.status().as_u16(), answer.headers().clone());
+        (head.0, head.1, answer.bytes().await.unwrap())
+    };
+    server.until_running(1).await;
+    assert_eq!(ask("GET", &path, "range", "bytes=0-0").await.0, 400, "it is not READY yet");
+    server.fake.go_on.notify_one();
+    server.wait(&operation.id).await;
+
+    let content = server.fake.content.clone();
+    let (status, headers, body) = ask("GET", &path, "accept", "*/*").await;
+    assert_eq!((status, headers["etag"].to_str().unwrap()), (200, "\"7\""));
+    assert!(body == content && headers["content-length"] == content.len().to_string().as_str());
+    let (status, headers, body) = ask("GET", &path, "range", "bytes=4194000-8389000").await;
+    assert_eq!((status, headers["content-range"].to_str().unwrap()), (206, "bytes 4194000-8389000/9437184"));
+    assert!(body == content[4_194_000..=8_389_000]);
+    let (status, headers, body) = ask("HEAD", &path, "range", "bytes=0-9").await;
+    assert_eq!((status, headers["content-length"].to_str().unwrap(), body.len()), (206, "10", 0));
+    let (status, headers, body) = ask("HEAD", &path, "accept", "*/*").await;
+    assert_eq!((status, headers["content-length"].to_str().unwrap(), body.len()), (200, "9437184", 0));
+    assert_eq!(headers["accept-ranges"], "bytes");
+    let (status, headers, body) = ask("GET", &path, "range", "bytes=9437184-").await;
+    assert_eq!((status, headers["content-range"].to_str().unwrap(), body.len()), (416, "bytes */9437184", 0));
+    assert_eq!(ask("GET", &path, "if-match", "\"8\"").await.0, 412);
+    assert_eq!(ask("GET", &path, "if-none-match", "\"7\"").await.0, 304);
+
+    assert_eq!(ask("GET", "/images/nothing/disk.raw", "accept", "*/*").await.0, 404);
+    assert_eq!(ask("GET", &format!("/images/{image_id}/disk.vmdk"), "accept", "*/*").await.0, 404);
+    let stranger = http.get(url(&server, &path)).send().await.unwrap();
+    assert_eq!(stranger.status().as_u16(), 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn readers_take_turns() {
+    let server = Harness::start(Transport::Rest, &[]).await;
+    let operation = server.create(&request("web", "disk")).await.unwrap();
+    server.wait(&operation.id).await;
+    let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
+    let http = reqwest_of(&server);
+    let ask = || http.get(url(&server, &format!("/images/{image_id}/disk.raw"))).send();
+    // Two that are in no hurry hold both places, until they go.
+    let first = ask().await.unwrap();
+    let second = ask().await.unwrap();
+    eventually("both places are taken", || server.app.readers.available_permits() == 0).await;
+    drop(first);
+    assert_eq!(ask().await.unwrap().bytes().await.unwrap().len(), 9 << 20);
+    drop(second);
+    eventually("both places are free", || server.app.readers.available_permits() == 2).await;
     server.stop().await;
 }
 

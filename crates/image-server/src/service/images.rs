@@ -11,14 +11,14 @@ use image_api::{
     },
     rpc::Status,
 };
+use image_ingest::min_disk_size;
 use object_io::without_signature;
 use url::Url;
 
 use super::{Call, Refusal, Service, listing, paging, rights::Right};
 use crate::{
     catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, SeenOperation},
-    ingest,
-    uri::SourceUri,
+    worker::Form,
 };
 
 impl Service {
@@ -66,15 +66,19 @@ impl Service {
     ) -> Result<Operation, Refusal> {
         request.validate()?;
         self.check_folder(&call.caller, &request.folder_id, Right::Write)?;
-        let source = self.check_source(&request)?;
+        if request.pooled {
+            return Err(Refusal::unimplemented("pooled"));
+        }
+        let accepted = self.accept_source(&call.caller, &request).await?;
         let key = call.key_for(&without_signature_of(&request));
         self.catalog.check_key(key.as_ref()).await?;
         let new = NewImage {
             wanted_disk_size: request.min_disk_size,
-            image: image_of(request),
-            source,
+            image: image_of(accepted.fill(request)),
+            source: accepted.source,
             created_by: call.caller.name(),
             key,
+            limits: self.queue,
         };
         let catalog = self.catalog.clone();
         self.accept(async move { catalog.admit_create(new).await }).await
@@ -143,9 +147,8 @@ impl Service {
 
     /// What `minDiskSize` becomes if the caller wants this; 0 means what the content needs.
     async fn smallest_disk(&self, image_id: &str, wanted: i64) -> Result<i64, Refusal> {
-        let manifest = self.catalog.manifest(image_id).await?;
-        let virtual_size = self.sizes.virtual_size(&manifest).await?;
-        let size = ingest::min_disk_size(virtual_size, u64::try_from(wanted).unwrap_or_default())
+        let virtual_size = self.open_content(image_id, Form::Raw).await?.source.len();
+        let size = min_disk_size(virtual_size, u64::try_from(wanted).unwrap_or_default())
             .map_err(|error| Violations::one("min_disk_size", error.to_string()))?;
         Ok(i64::try_from(size).unwrap_or(i64::MAX))
     }
@@ -167,22 +170,6 @@ impl Service {
         });
         let done: Result<_, CatalogError> = task.await.map_err(|_| Refusal::internal())?;
         Ok(done?.into_message())
-    }
-
-    /// The URI, if that is the source and the policy allows it.
-    fn check_source(&self, request: &CreateImageRequest) -> Result<SourceUri, Refusal> {
-        if request.pooled {
-            return Err(Refusal::unimplemented("pooled"));
-        }
-        match &request.source {
-            Some(Source::Uri(uri)) => {
-                self.uris.check(uri).map_err(|refusal| Violations::one("uri", refusal.to_string()).into())
-            }
-            Some(Source::ImageId(_)) => Err(Refusal::unimplemented("image_id")),
-            Some(Source::DiskId(_)) => Err(Refusal::unimplemented("disk_id")),
-            Some(Source::SnapshotId(_)) => Err(Refusal::unimplemented("snapshot_id")),
-            None => Err(Violations::one("source", "required, found nothing").into()),
-        }
     }
 }
 

@@ -22,6 +22,18 @@ impl Refusal {
         Self::from(Status { details, ..Status::new(Code::Unimplemented, message) })
     }
 
+    /// A call that may be made again soon.
+    pub(crate) fn busy(message: &str) -> Self {
+        let mut status = Status::new(Code::ResourceExhausted, message);
+        let retry_delay = image_api::Duration::try_from(limits::QUEUE_RETRY_AFTER).ok();
+        status.details.push(any_of(&RetryInfo { retry_delay }));
+        Self::from(status)
+    }
+
+    pub(crate) fn no_such_path() -> Self {
+        Status::new(Code::NotFound, "no such path").into()
+    }
+
     pub(crate) fn no_such_method() -> Self {
         Status::new(Code::Unimplemented, "this server does not serve that method here").into()
     }
@@ -69,9 +81,11 @@ impl From<JsonError> for Refusal {
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Self {
         let code = match &error {
-            CatalogError::NoImage { .. } | CatalogError::NoOperation { .. } => Code::NotFound,
+            CatalogError::NoImage { .. }
+            | CatalogError::NoOperation { .. }
+            | CatalogError::ContentGone { .. } => Code::NotFound,
             CatalogError::NameTaken { .. } | CatalogError::KeyReused => Code::AlreadyExists,
-            CatalogError::QueueFull { .. } => Code::ResourceExhausted,
+            CatalogError::QueueFull { .. } | CatalogError::TooFast { .. } => Code::ResourceExhausted,
             CatalogError::NotDeletable { .. }
             | CatalogError::NotChangeable { .. }
             | CatalogError::TooManyBindings { .. } => Code::FailedPrecondition,
@@ -87,11 +101,9 @@ impl From<CatalogError> for Refusal {
                 return Self::internal();
             }
         };
-        let mut status = Status::new(code, error.to_string());
-        if code == Code::ResourceExhausted {
-            let retry_delay = image_api::Duration::try_from(limits::QUEUE_RETRY_AFTER).ok();
-            status.details.push(any_of(&RetryInfo { retry_delay }));
+        match code {
+            Code::ResourceExhausted => Self::busy(&error.to_string()),
+            code => Status::new(code, error.to_string()).into(),
         }
-        Self::from(status)
     }
 }

@@ -23,7 +23,11 @@ struct Waiting {
 
 #[async_trait]
 impl Content for Waiting {
-    async fn ingest(&self, _work: &IngestWork, cancel: &CancellationToken) -> Result<Ingested, IngestError> {
+    async fn ingest(
+        &self,
+        work: &IngestWork,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested<String>, IngestError> {
         self.running.fetch_add(1, Ordering::SeqCst);
         let ended = tokio::select! {
             biased;
@@ -36,7 +40,18 @@ impl Content for Waiting {
         }
         ended?;
         let guest_digest = GuestDigest([7; 32]);
-        Ok(Ingested { virtual_size: 4 << 20, storage_size: 4 << 20, min_disk_size: 4 << 20, guest_digest })
+        let size = 4 << 20;
+        let output = work.manifest.clone();
+        Ok(Ingested { virtual_size: size, storage_size: size, min_disk_size: size, guest_digest, output })
+    }
+
+    async fn open(
+        &self,
+        _image_id: &str,
+        _form: Form,
+        _cancel: &CancellationToken,
+    ) -> Result<Readable, IngestError> {
+        unreachable!("nobody reads")
     }
 
     async fn collect(&self, _cancel: &CancellationToken) -> Result<u64, IngestError> {
@@ -52,7 +67,7 @@ struct Server {
 impl Server {
     fn start(catalog: Catalog) -> Self {
         let content = Arc::new(Waiting::default());
-        let worker = Worker::new(catalog, Arc::clone(&content) as Arc<dyn Content>);
+        let worker = Worker::new(catalog, Arc::clone(&content) as Arc<dyn Content>, limits::RUNNING_INGESTS);
         worker.start();
         Self { worker, content }
     }

@@ -181,6 +181,33 @@ impl Fixture {
         self.object_count(".blocks/blocks/").await
     }
 
+    /// The large files of the embedded store, and when each was written: blocks, and what was uploaded.
+    pub fn large_files(&self) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
+        let (mut folders, mut files) = (vec![self.dir().join("store")], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let metadata = entry.metadata().unwrap();
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else if metadata.len() >= 1 << 20 {
+                    files.push((entry.path(), metadata.modified().unwrap()));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Where metrics are served.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.running.metrics
+    }
+
+    /// Scheme and address.
+    pub fn endpoint(&self) -> &str {
+        &self.running.endpoint
+    }
+
     pub async fn object_count(&self, prefix: &str) -> usize {
         self.store.list(BUCKET, prefix, None, &self.cancel).await.unwrap().objects.len()
     }
@@ -260,6 +287,14 @@ pub fn qemu_convert(content: &[u8], arguments: &[&str]) -> Option<Vec<u8>> {
     std::fs::write(from.path(), content).unwrap();
     let convert = ["convert", "-f", "raw"].iter().chain(arguments).map(OsStr::new);
     qemu_img(convert.chain([from.path().as_os_str()]), &[])
+}
+
+/// The disk in a qcow2, as qemu-img reads it.
+pub fn qemu_to_raw(qcow2: &[u8]) -> Option<Vec<u8>> {
+    let from = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(from.path(), qcow2).unwrap();
+    let convert = ["convert", "-f", "qcow2", "-O", "raw"].map(OsStr::new);
+    qemu_img(convert.into_iter().chain([from.path().as_os_str()]), &[])
 }
 
 /// An image of qemu-img without any data.

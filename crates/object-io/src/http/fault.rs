@@ -24,7 +24,7 @@ pub enum HttpFault {
     #[error("the host of the URL is not allowed")]
     Host,
     /// The host has no address that is allowed.
-    #[error("the host of the URL has no public address")]
+    #[error("the host of the URL has no address that is allowed")]
     Address,
     /// The server sends elsewhere.
     #[error("the server redirects to `{to}`")]
@@ -89,7 +89,13 @@ pub enum HttpFault {
         /// Bytes that were asked for.
         expected: u64,
     },
-    /// Too long without an answer, or between two pieces of it.
+    /// Too long without the head of an answer.
+    #[error("no answer came within {} s", after.as_secs_f32())]
+    NoAnswer {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Too long between two pieces of an answer.
     #[error("nothing arrived for {} s", after.as_secs_f32())]
     Silent {
         /// How long.
@@ -120,6 +126,23 @@ pub enum HttpFault {
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl HttpFault {
+    /// The field of [`TimeLimits`](crate::TimeLimits) that ended the attempt, if one did.
+    pub fn time_limit(&self) -> Option<&'static str> {
+        match self {
+            Self::NoAnswer { .. } => Some("first_byte"),
+            Self::Silent { .. } => Some("idle"),
+            Self::Slow { .. } => Some("min_rate"),
+            Self::Connection { source } => {
+                let timed_out =
+                    source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+                timed_out.then_some("connect")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An attempt that failed.

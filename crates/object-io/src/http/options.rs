@@ -2,21 +2,28 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::bearer::Bearer;
+use super::resolver::{Resolver, SystemResolver};
 use crate::limits::{CONNECT_TIMEOUT, MAX_ATTEMPTS, MIN_RATE};
 
 /// How to read from a URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// Take `http` URLs too. On by default: callers that take URLs from others must narrow this.
     pub allow_http: bool,
     /// The only hosts to ask, where given.
     pub allowed_hosts: Option<Vec<HostRule>>,
-    /// Which addresses names may resolve to, unless the host is in `allowed_hosts`.
+    /// Which addresses names may resolve to. An address that stands in `allowed_hosts` itself is not asked for its kind.
     pub addresses: AddressPolicy,
+    /// Who tells the addresses of names: asked for every connection, and held to `addresses` each time.
+    pub resolver: Arc<dyn Resolver>,
+    /// Who asks, where the server wants to know that beside the URL. None for pre-signed URLs.
+    pub bearer: Option<Bearer>,
     /// Redirects to follow while opening; each must pass the same policy. None by default. Ranges are never redirected.
     pub redirects: u32,
     /// Longer reads are split into requests of this many bytes.
@@ -35,6 +42,8 @@ impl Default for HttpOptions {
             allow_http: true,
             allowed_hosts: None,
             addresses: AddressPolicy::Any,
+            resolver: Arc::new(SystemResolver),
+            bearer: None,
             redirects: 0,
             part: 8 << 20,
             in_flight: 8,
@@ -76,6 +85,9 @@ impl Default for TimeLimits {
 pub enum AddressPolicy {
     /// Any.
     Any,
+    /// Those of the public Internet, of private networks, and of this machine: for stores that an operator runs. Not link-local
+    /// addresses and others behind which clouds tell a machine its secrets.
+    Private,
     /// Only those of the public Internet: not this machine, not its networks, not its cloud's metadata service. The connection
     /// goes to an address that was checked, so a name that resolves differently the second time gains nothing.
     Public,

@@ -3,12 +3,14 @@
 //! Special addresses: IANA "Special-Purpose Address Registries" for IPv4 and IPv6 (RFC 6890).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::fault::HttpFault;
 use super::options::{AddressPolicy, HttpOptions};
+use super::resolver::Resolver;
 
 /// Fails unless `url` may be asked.
 pub(super) fn check(url: &Url, options: &HttpOptions) -> Result<(), HttpFault> {
@@ -30,27 +32,29 @@ pub(super) fn check(url: &Url, options: &HttpOptions) -> Result<(), HttpFault> {
     }
 }
 
-/// Resolves names as the system does, and drops what the policy forbids: the client connects to nothing else.
+/// Asks the resolver, and drops what the policy forbids: the client connects to nothing else.
 #[derive(Debug)]
 pub(super) struct CheckedResolver {
     policy: AddressPolicy,
+    resolver: Arc<dyn Resolver>,
 }
 
 impl CheckedResolver {
     pub(super) fn new(options: &HttpOptions) -> Self {
-        // Hosts that are named may be anywhere; no others are asked then.
-        let policy = if options.allowed_hosts.is_some() { AddressPolicy::Any } else { options.addresses };
-        Self { policy }
+        Self { policy: options.addresses, resolver: options.resolver.clone() }
     }
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.policy;
+        let (policy, resolver) = (self.policy, self.resolver.clone());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<SocketAddr> =
-                found.iter().copied().filter(|address| check_address(address.ip(), policy).is_ok()).collect();
+            let found = resolver.resolve(name.as_str()).await?;
+            let allowed: Vec<SocketAddr> = found
+                .iter()
+                .filter(|address| check_address(**address, policy).is_ok())
+                .map(|address| SocketAddr::new(*address, 0))
+                .collect();
             if allowed.is_empty() && !found.is_empty() {
                 return Err(HttpFault::Address.into());
             }
@@ -60,11 +64,46 @@ impl Resolve for CheckedResolver {
 }
 
 fn check_address(address: IpAddr, policy: AddressPolicy) -> Result<(), HttpFault> {
-    let public = match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
+    let address = carried(address);
+    let allowed = match (policy, address) {
+        (AddressPolicy::Any, _) => true,
+        (_, address) if is_metadata(address) => false,
+        (AddressPolicy::Private, IpAddr::V4(address)) => {
+            is_public_v4(address) || address.is_private() || address.is_loopback()
+        }
+        (AddressPolicy::Private, IpAddr::V6(address)) => {
+            is_public_v6(address) || address.is_unique_local() || address.is_loopback()
+        }
+        (AddressPolicy::Public, IpAddr::V4(address)) => is_public_v4(address),
+        (AddressPolicy::Public, IpAddr::V6(address)) => is_public_v6(address),
     };
-    if policy == AddressPolicy::Any || public { Ok(()) } else { Err(HttpFault::Address) }
+    if allowed { Ok(()) } else { Err(HttpFault::Address) }
+}
+
+/// The IPv4 address that an IPv6 address carries and leads to, or the address itself.
+fn carried(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let (high, low) = match v6.segments() {
+        // `::` and `::1` are addresses of their own.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return address,
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return address,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Ipv4Addr::new(a, b, c, d).into()
+}
+
+/// Where clouds tell a machine about itself, outside of the link-local addresses that most of them use: Azure (168.63.129.16, public
+/// by its number), EC2 and Google by IPv6, which look like private networks.
+fn is_metadata(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address == Ipv4Addr::new(168, 63, 129, 16),
+        IpAddr::V6(address) => matches!(
+            address.segments(),
+            [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        ),
+    }
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -84,17 +123,6 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
-    // Addresses that carry an IPv4 address lead to it.
-    let carried = match segments {
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
-        [0x2002, high, low, ..] => Some((high, low)),
-        _ => None,
-    };
-    if let Some((high, low)) = carried {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        return is_public_v4(Ipv4Addr::new(a, b, c, d));
-    }
     // 2000::/3 is all that is given out; of it, without Teredo, ORCHID and the like (2001::/23) and documentation.
     let documentation =
         (segments[0] == 0x2001 && segments[1] == 0xdb8) || (segments[0] == 0x3fff && segments[1] < 0x1000);
@@ -135,9 +163,42 @@ mod tests {
             "2001:db8::1",
             "2001::1",
             "fd00:ec2::254",
+            "168.63.129.16",
         ] {
             assert!(check_address(address.parse().unwrap(), AddressPolicy::Public).is_err(), "{address}");
             assert!(check_address(address.parse().unwrap(), AddressPolicy::Any).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn private_networks_have_no_metadata() {
+        for address in [
+            "8.8.8.8",
+            "10.1.2.3",
+            "127.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "::1",
+            "fc00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(check_address(address.parse().unwrap(), AddressPolicy::Private).is_ok(), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "100.100.100.200",
+            "168.63.129.16",
+            "169.254.169.254",
+            "192.0.0.192",
+            "255.255.255.255",
+            "::",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fe80::1",
+        ] {
+            assert!(check_address(address.parse().unwrap(), AddressPolicy::Private).is_err(), "{address}");
         }
     }
 

@@ -44,11 +44,13 @@ pub(crate) struct Answer {
     with_length: bool,
     cut: Option<usize>,
     pace: Option<(usize, Duration)>,
+    endless: bool,
 }
 
 impl Answer {
     pub(crate) fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), with_length: true, cut: None, pace: None }
+        let (headers, body) = (Vec::new(), Vec::new());
+        Self { status, headers, body, with_length: true, cut: None, pace: None, endless: false }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -70,6 +72,12 @@ impl Answer {
     /// Closes the connection after so many bytes of the body.
     pub(crate) fn cut(mut self, after: usize) -> Self {
         self.cut = Some(after);
+        self
+    }
+
+    /// Sends the body again and again, until nobody listens any more.
+    pub(crate) fn endless(mut self) -> Self {
+        self.endless = true;
         self
     }
 
@@ -137,10 +145,15 @@ async fn talk(
         stream.write_all((head + "\r\n").as_bytes()).await?;
         let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
         let (step, pause) = answer.pace.unwrap_or((usize::MAX, Duration::ZERO));
-        for piece in body.chunks(step) {
-            stream.write_all(piece).await?;
-            stream.flush().await?;
-            tokio::time::sleep(pause).await;
+        loop {
+            for piece in body.chunks(step) {
+                stream.write_all(piece).await?;
+                stream.flush().await?;
+                tokio::time::sleep(pause).await;
+            }
+            if !answer.endless {
+                break;
+            }
         }
         if answer.cut.is_some() {
             return Ok(());

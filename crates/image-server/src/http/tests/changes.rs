@@ -74,7 +74,7 @@ async fn updates_that_are_refused(transport: Transport) {
         (error.code, error.field_violations()[0].field.as_str()),
         (Code::InvalidArgument, "min_disk_size")
     );
-    assert!(error.message.contains("Minimal disk size should be greater or equal than 8388608"), "{error}");
+    assert!(error.message.contains("Minimal disk size should be greater or equal than 12582912"), "{error}");
     let bad = with(|r| {
         r.update_mask = mask(&["name", "family"]);
         r.name = "Web".to_owned();
@@ -122,7 +122,7 @@ async fn a_mask_chooses(transport: Transport) {
     };
     update(&server, &all).await.unwrap();
     let image = server.client.get_image(&image_id, &server.cancel).await.unwrap();
-    assert_eq!((image.name.as_str(), image.min_disk_size), ("db", 8 << 20));
+    assert_eq!((image.name.as_str(), image.min_disk_size), ("db", 12 << 20));
     assert_eq!(image.family, "linux", "which nobody can change");
     server.stop().await;
 }

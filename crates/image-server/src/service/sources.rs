@@ -1,0 +1,88 @@
+//! What a Create is made of: whether it may be, and what of it the Image inherits.
+
+use image_api::{
+    Code, CreateImageRequest, Violations,
+    compute::{HardwareGeneration, Os, create_image_request::Source, image},
+    rpc::Status,
+};
+
+use super::{Caller, Refusal, Service, rights::Right};
+use crate::{origin::Origin, uri::SourceUri, volumes::Volumes};
+
+/// A source that may be used.
+pub(super) struct Accepted {
+    /// What the catalog keeps.
+    pub(super) source: SourceUri,
+    os: Option<Os>,
+    product_ids: Vec<String>,
+    hardware_generation: Option<HardwareGeneration>,
+}
+
+impl Accepted {
+    fn of(origin: Origin<'_>) -> Self {
+        let source = origin.keep();
+        Self { source, os: None, product_ids: Vec::new(), hardware_generation: None }
+    }
+
+    /// The request, with what it does not say taken from the source.
+    pub(super) fn fill(&self, request: CreateImageRequest) -> CreateImageRequest {
+        let product_ids = match request.product_ids.is_empty() {
+            true => self.product_ids.clone(),
+            false => request.product_ids,
+        };
+        CreateImageRequest {
+            os: request.os.or_else(|| self.os.clone()),
+            product_ids,
+            hardware_generation: request.hardware_generation.or(self.hardware_generation),
+            ..request
+        }
+    }
+}
+
+impl Service {
+    /// The source of a request, if there is one and the caller may use it.
+    pub(super) async fn accept_source(
+        &self,
+        caller: &Caller,
+        request: &CreateImageRequest,
+    ) -> Result<Accepted, Refusal> {
+        match &request.source {
+            Some(Source::Uri(uri)) => match self.uris.check(uri) {
+                Ok(uri) => Ok(Accepted::of(Origin::Uri(&uri))),
+                Err(refusal) => Err(Violations::one("uri", refusal.to_string()).into()),
+            },
+            Some(Source::ImageId(id)) => {
+                let found = self.image_for(caller, id, Right::Use).await?;
+                if found.status() != image::Status::Ready {
+                    let status = found.status().as_str_name();
+                    let message = format!("image {id} is {status}, expected READY");
+                    return Err(Status::new(Code::FailedPrecondition, message).into());
+                }
+                let image_api::Image { os, product_ids, hardware_generation, .. } = found;
+                Ok(Accepted { os, product_ids, hardware_generation, ..Accepted::of(Origin::Image(id)) })
+            }
+            Some(Source::SnapshotId(id)) => {
+                volume("snapshot", id, self.volumes.snapshots.as_deref()).await?;
+                Ok(Accepted::of(Origin::Snapshot(id)))
+            }
+            Some(Source::DiskId(id)) => {
+                volume("disk", id, self.volumes.disks.as_deref()).await?;
+                Ok(Accepted::of(Origin::Disk(id)))
+            }
+            None => Err(Violations::one("source", "required, found nothing").into()),
+        }
+    }
+}
+
+/// Fails unless there is such a volume.
+async fn volume(kind: &'static str, id: &str, volumes: Option<&dyn Volumes>) -> Result<(), Refusal> {
+    let Some(volumes) = volumes else { return Err(Refusal::unimplemented(&format!("{kind}_id"))) };
+    match volumes.open(id).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Status::new(Code::NotFound, format!("{kind} {id} not found")).into()),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a volume cannot be opened");
+            Err(Status::new(Code::Unavailable, format!("{kind} {id} cannot be opened at the moment")).into())
+        }
+    }
+}
