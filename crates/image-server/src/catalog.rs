@@ -70,10 +70,10 @@ pub(crate) struct Sizes {
     pub(crate) min_disk_size: u64,
 }
 
-/// What a creation without an image leaves in the store.
+/// What an operation leaves in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocks {
-    /// It ended before the first block.
+    /// Nothing.
     None,
     /// Blocks that no image has, to be collected.
     MayBeLeft,
@@ -210,13 +210,7 @@ impl Catalog {
         remove_image(&mut tx, &record.image_id).await?;
         let error = if record.standing.state == State::Cancelled { &cancelled() } else { error };
         end(&mut tx, ticket, &record, Some(error), None).await?;
-        if blocks == Blocks::MayBeLeft {
-            sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = $1")
-                .bind(&ticket.id)
-                .execute(&mut *tx)
-                .await
-                .map_err(CatalogError::database("note what is left over"))?;
-        }
+        note_leftovers(&mut tx, ticket, blocks).await?;
         commit(tx).await
     }
 
@@ -233,11 +227,12 @@ impl Catalog {
     }
 
     /// The image is gone from the store: so are its row and the work.
-    pub(crate) async fn deleted(&self, ticket: &Ticket) -> Result<(), CatalogError> {
+    pub(crate) async fn deleted(&self, ticket: &Ticket, blocks: Blocks) -> Result<(), CatalogError> {
         let mut tx = self.begin().await?;
         let record = self.advance(&mut tx, &ticket.id, Event::Succeed(ticket.epoch)).await?;
         remove_image(&mut tx, &record.image_id).await?;
         end(&mut tx, ticket, &record, None, Some(&any_of(&()))).await?;
+        note_leftovers(&mut tx, ticket, blocks).await?;
         commit(tx).await
     }
 
@@ -313,6 +308,15 @@ async fn end(
         .await
         .map_err(CatalogError::database("end an operation"))?;
     blocks::forget_claims(tx, &ended.image_id).await
+}
+
+async fn note_leftovers(tx: &mut Tx, ticket: &Ticket, blocks: Blocks) -> Result<(), CatalogError> {
+    if blocks == Blocks::None {
+        return Ok(());
+    }
+    let noted = sqlx::query("UPDATE operations SET leftovers = 1 WHERE id = $1").bind(&ticket.id);
+    let noted = noted.execute(&mut **tx).await;
+    noted.map(drop).map_err(CatalogError::database("note what is left over"))
 }
 
 async fn read_operation(tx: &mut Tx, id: &str) -> Result<OperationRecord, CatalogError> {

@@ -10,7 +10,7 @@
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -32,7 +32,7 @@ const MIB: usize = 1 << 20;
 const SERVERS: usize = 3;
 /// Past the lease, which is ten seconds.
 const ASLEEP: Duration = Duration::from_secs(13);
-/// Different disks; the images of one hold the same blocks.
+/// Disks of which there are many images. Those that are cancelled or deleted have one each, with a block of its own.
 const DISKS: usize = 6;
 
 /// A server as a process of its own.
@@ -108,6 +108,18 @@ impl Place {
     }
 }
 
+fn is_cancelled(number: usize) -> bool {
+    number % 10 == 7
+}
+
+fn is_deleted(number: usize) -> bool {
+    number % 10 == 3
+}
+
+fn disk_of(number: usize) -> usize {
+    if is_cancelled(number) || is_deleted(number) { DISKS + number } else { number % DISKS }
+}
+
 /// Faults in an order that a seed gives.
 struct Seed(u64);
 
@@ -139,13 +151,15 @@ async fn whatever_dies_every_operation_ends_once() {
     let place =
         Arc::new(Place { dir: dir.path().to_owned(), database: database.clone(), bucket, store, keys, host });
 
-    let (mut urls, mut digests) = (Vec::new(), Vec::new());
-    for number in 0..DISKS {
-        // The first blocks are common, the last ones are not.
-        let runs = [(0, 8 * MIB), (12 * MIB, 12 * MIB + number * MIB)];
-        let content = disk((28 + number) * MIB, &runs);
-        urls.push(fixture.upload(&format!("disk-{number}"), &content).await);
-        digests.push(support::digest(&content).await);
+    let mut sources: HashMap<usize, (String, GuestDigest)> = HashMap::new();
+    for number in (0..creates).map(disk_of) {
+        if let Entry::Vacant(entry) = sources.entry(number) {
+            // The first blocks are common, the last one is not.
+            let mut content = disk((20 + number % 4) * MIB, &[(0, 8 * MIB), (16 * MIB, MIB)]);
+            content[16 * MIB..16 * MIB + 8].copy_from_slice(&(number as u64 + 1).to_le_bytes());
+            let url = fixture.upload(&format!("disk-{number}"), &content).await;
+            entry.insert((url, support::digest(&content).await));
+        }
     }
     let servers: Arc<Vec<Mutex<Process>>> =
         Arc::new((0..SERVERS).map(|number| Mutex::new(Process::start(&place, number))).collect());
@@ -172,7 +186,7 @@ async fn whatever_dies_every_operation_ends_once() {
     let deadline = begun + Duration::from_secs(1800);
     let callers =
         Callers { servers: &servers, turn: AtomicUsize::new(0), deadline, cancel: fixture.cancel.clone() };
-    let calls = (0..creates).map(|number| callers.create(number, &urls[number % DISKS]));
+    let calls = (0..creates).map(|number| callers.create(number, &sources[&disk_of(number)].0));
     let operations: Vec<Operation> = futures_util::future::join_all(calls).await;
     over.store(true, Ordering::SeqCst);
     let counts = faults.join().unwrap();
@@ -199,10 +213,11 @@ async fn whatever_dies_every_operation_ends_once() {
     for row in rows.fetch_all(&pool).await.unwrap() {
         assert_eq!(row.get::<i64, _>("ends"), 1, "ended {}", row.get::<String, _>("state"));
     }
+    let digest = |number: usize| sources[&disk_of(number)].1;
     let by_image: HashMap<String, GuestDigest> = operations
         .iter()
         .enumerate()
-        .map(|(n, operation)| (image_id(operation), digests[n % DISKS]))
+        .map(|(number, operation)| (image_id(operation), digest(number)))
         .collect();
     let ready = check_images(&fixture, &place, &pool, &by_image).await;
     let (mut freed, begun) = (String::new(), Instant::now());
@@ -265,7 +280,7 @@ impl Callers<'_> {
         let (key, request) = (Uuid::new_v4(), request(&format!("image-{number}"), url));
         let accepted =
             self.insist(async |client| client.create_image(&request, key, &self.cancel).await).await;
-        if number % 10 == 7 {
+        if is_cancelled(number) {
             tokio::time::sleep(Duration::from_millis(37 * number as u64 % 2000)).await;
             let client = self.next();
             // An answer that does not come is none of ours.
@@ -273,7 +288,7 @@ impl Callers<'_> {
             let _ = tokio::time::timeout(Duration::from_secs(5), cancelled).await;
         }
         let ended = self.wait(&accepted.id).await;
-        if number % 10 == 3 && matches!(ended.outcome(), OperationOutcome::Succeeded(_)) {
+        if is_deleted(number) && matches!(ended.outcome(), OperationOutcome::Succeeded(_)) {
             let (image, key) = (image_id(&ended), Uuid::new_v4());
             let delete =
                 self.insist(async |client| client.delete_image(&image, key, &self.cancel).await).await;

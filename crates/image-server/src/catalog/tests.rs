@@ -338,7 +338,8 @@ async fn deletion(db: Db) {
     else {
         panic!()
     };
-    catalog.deleted(&claim(catalog).await.ticket).await.unwrap();
+    catalog.deleted(&claim(catalog).await.ticket, Blocks::MayBeLeft).await.unwrap();
+    assert_eq!(catalog.leftovers().await.unwrap(), [delete.id.clone()]);
     assert!(matches!(catalog.image(&record.image_id).await, Err(CatalogError::NoImage { .. })));
     let operation = catalog.operation(&delete.id).await.unwrap().into_message();
     let Some(Ending::Response(any)) = operation.result else { panic!("no response") };
