@@ -100,7 +100,7 @@ impl<S: Sink> Sink for Digesting<S> {
             let taken = self.workers.run(move || take(&blocks, offset, &hashed)).await;
             taken.map_err(|error| SinkError::new("digest", Some(offset), SinkFault::Io).because(error))?;
         }
-        for part in cut(offset, payload, self.inner_size()) {
+        for part in cut(offset, &payload, self.inner_size()) {
             self.inner.put(part).await?;
         }
         Ok(())
@@ -142,11 +142,11 @@ impl<S: Sink> PutNow for Digesting<S> {
 }
 
 /// The parts of `size` bytes that a larger part consists of.
-fn cut(offset: u64, payload: Payload, size: u64) -> Vec<Part> {
+fn cut(offset: u64, payload: &Payload, size: u64) -> Vec<Part> {
     let (mut parts, mut at, end) = (Vec::new(), 0, payload.len());
     while at < end {
         let len = size.min(end - at);
-        let payload = match &payload {
+        let payload = match payload {
             Payload::Data(bytes) => Payload::Data(bytes.slice(to_usize(at)..to_usize(at + len))),
             Payload::Zero(_) => Payload::Zero(len),
         };

@@ -14,7 +14,7 @@ use crate::stored::{StoredImages, image_id};
 use crate::url_policy;
 
 /// How an image is opened, whichever command says so.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct How<'a> {
     /// `--format`.
     pub(crate) format: Option<FormatName>,

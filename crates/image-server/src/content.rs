@@ -20,11 +20,28 @@ use crate::{
     observe::Traffic,
     origin::Origin,
     volumes::{Volume, VolumeSources, Volumes},
-    worker::{Content, Form, IngestWork, Readable},
+    worker::{Content, IngestWork},
 };
 
 /// Pause before the catalog is asked for room once more.
 const CATALOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the content of an image is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// What the guest sees.
+    Raw,
+    /// A qcow2 file.
+    Qcow2,
+}
+
+/// The content of an image in a form.
+#[derive(Clone)]
+pub(crate) struct Readable {
+    pub(crate) source: Arc<dyn ByteSource>,
+    /// Names these bytes, quotes included.
+    pub(crate) etag: String,
+}
 
 /// Reads by range GET, stores in a [`BlockStore`].
 pub(crate) struct StoredContent {

@@ -22,7 +22,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use disk_convert::ByteSource;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -32,6 +31,7 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
     catalog::{Catalog, CatalogError, Claimed, OperationRecord, Ticket, Want},
+    content::{Form, Readable},
     ingest::{IngestError, Ingested},
     limits,
     operation::{Kind, Refused, State},
@@ -72,23 +72,6 @@ pub(crate) trait Content: Send + Sync + 'static {
     /// Removes the manifests that are not in use, and the blocks that no manifest lists and no ingest has claimed. Gives how many
     /// blocks are left to other collections.
     async fn collect(&self, cancel: &CancellationToken) -> Result<u64, IngestError>;
-}
-
-/// What the content of an image is read as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// What the guest sees.
-    Raw,
-    /// A qcow2 file.
-    Qcow2,
-}
-
-/// The content of an image in a form.
-#[derive(Clone)]
-pub(crate) struct Readable {
-    pub(crate) source: Arc<dyn ByteSource>,
-    /// Names these bytes, quotes included.
-    pub(crate) etag: String,
 }
 
 /// What to ingest.

@@ -16,7 +16,7 @@ const MIB: usize = 1 << 20;
 async fn both_forms_hold_the_disk() {
     let fixture = Fixture::start_with(|config| config.tokens = vec!["token".parse().unwrap()]).await;
     // Blocks of both kinds, data across the edge of two, and a tail.
-    let content = disk(13 * MIB + 512, &[(0, MIB), (7 * MIB, 2 * MIB), (13 * MIB, 512)]);
+    let content = disk(29 * MIB + 512, &[(0, MIB), (7 * MIB, 2 * MIB), (29 * MIB, 512)]);
     let id = fixture.ready("web", &content).await;
     let digest = support::digest(&content).await;
     let open = async |file: &str, token: &str| {

@@ -26,9 +26,9 @@ use super::{
     range::{Wanted, wanted},
 };
 use crate::{
+    content::{Form, Readable},
     limits, rest,
     service::{Origin, Refusal, Service},
-    worker::{Form, Readable},
 };
 
 /// What a caller is told who has waited for a place.

@@ -28,12 +28,13 @@ use super::*;
 use crate::{
     Limits,
     catalog::Catalog,
+    content::{Form, Readable},
     ingest::{IngestError, Ingested},
     limits,
     service::{Directory, Identity, Rights},
     uri::UriPolicy,
     volumes::VolumeSources,
-    worker::{Content, Form, IngestWork, Readable, Worker},
+    worker::{Content, IngestWork, Worker},
 };
 
 /// Makes of each function two tests, one for each transport: what a caller sees must not depend on it.

@@ -18,7 +18,7 @@ use url::Url;
 use super::{Call, Refusal, Service, listing, paging, rights::Right};
 use crate::{
     catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, SeenOperation},
-    worker::Form,
+    content::Form,
 };
 
 impl Service {

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Origin, Refusal, Service, rights::Right};
-use crate::worker::{Form, Readable};
+use crate::content::{Form, Readable};
 
 impl Service {
     /// Fails unless the caller may see the image, and it is READY.

@@ -69,7 +69,7 @@ fn check_address(address: IpAddr, policy: AddressPolicy) -> Result<(), HttpFault
         (AddressPolicy::Any, _) => true,
         (_, address) if is_metadata(address) => false,
         (AddressPolicy::Private, IpAddr::V4(address)) => {
-            is_public_v4(address) || address.is_private() || address.is_loopback()
+            is_public_v4(address) || address.is_private() || address.is_loopback() || is_shared(address)
         }
         (AddressPolicy::Private, IpAddr::V6(address)) => {
             is_public_v6(address) || address.is_unique_local() || address.is_loopback()
@@ -94,11 +94,17 @@ fn carried(address: IpAddr) -> IpAddr {
     Ipv4Addr::new(a, b, c, d).into()
 }
 
+/// Carrier-grade NAT (RFC 6598), which clusters take for networks of their own.
+fn is_shared(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    a == 100 && (64..128).contains(&b)
+}
+
 /// Where clouds tell a machine about itself, outside of the link-local addresses that most of them use: Azure (168.63.129.16, public
-/// by its number), EC2 and Google by IPv6, which look like private networks.
+/// by its number), Alibaba (100.100.100.200, in the shared space), EC2 and Google by IPv6, which look like private networks.
 fn is_metadata(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => address == Ipv4Addr::new(168, 63, 129, 16),
+        IpAddr::V4(address) => matches!(address.octets(), [168, 63, 129, 16] | [100, 100, 100, 200]),
         IpAddr::V6(address) => matches!(
             address.segments(),
             [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
@@ -115,7 +121,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || a == 0                                   // this network
         || a >= 240                                 // reserved, broadcast
-        || (a == 100 && (64..128).contains(&b))     // carrier-grade NAT, RFC 6598
+        || is_shared(address)
         || (a == 192 && b == 0 && c == 0)           // IETF protocol assignments
         || (a == 198 && (b == 18 || b == 19)); // benchmarks, RFC 2544
     !special

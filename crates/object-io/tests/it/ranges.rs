@@ -172,6 +172,9 @@ async fn an_answer_about_other_bytes_is_refused() {
     }
     let (read, ..) = read_from(|request, object, _| right(request, object).body(vec![0; 5001])).await;
     assert_eq!(read.unwrap_err().fault, SourceFault::Protocol);
+    let (read, requests, _) =
+        read_from(|request, object, _| right(request, object).no_length().endless()).await;
+    assert_eq!((read.unwrap_err().fault, requests), (SourceFault::Protocol, 1), "a body without an end");
     let (read, ..) =
         read_from(|request, object, _| right(request, object).header("Content-Encoding", "gzip")).await;
     assert_eq!(read.unwrap_err().fault, SourceFault::Protocol);
