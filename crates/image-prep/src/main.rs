@@ -16,6 +16,7 @@ mod output;
 mod pass;
 mod product;
 mod progress;
+mod recorded;
 mod report;
 mod resume;
 mod run;

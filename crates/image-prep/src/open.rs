@@ -1,11 +1,15 @@
-//! Opens IMAGE: a path, a block device, or a URL, and the files that it names, where the user allows it.
+//! Opens IMAGE: a path, a block device, a URL, or an object, and the files that it names, where the user allows it.
+//!
+//! An object is read as everybody else would read it: by ranges, through a URL that is signed here and never shown.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use disk_convert::{ByteSource, ConvertError, Disk, FileSource, ReferenceFolder, References, open_image};
 use disk_image::{Format, OpenError, OpenOptions};
-use object_io::{HttpOptions, HttpSource};
+use object_io::limits::MAX_EXPIRY;
+use object_io::{HttpOptions, HttpSource, ObjectError, ObjectUri, Store};
 
 use crate::args::{FormatName, OpenArgs, ReferenceArgs};
 use crate::context::Context;
@@ -25,6 +29,8 @@ pub(crate) struct How<'a> {
     pub(crate) references: &'a ReferenceArgs,
     /// `--allow-http`.
     pub(crate) allow_http: bool,
+    /// Where objects are, for commands that read `s3://BUCKET/KEY`.
+    pub(crate) store: Option<&'a Store>,
 }
 
 impl<'a> From<&'a OpenArgs> for How<'a> {
@@ -35,6 +41,7 @@ impl<'a> From<&'a OpenArgs> for How<'a> {
             member: args.member.as_deref(),
             references: &args.references,
             allow_http: args.allow_http,
+            store: None,
         }
     }
 }
@@ -52,11 +59,29 @@ impl How<'_> {
 
 /// Opens and checks the disk image, whole, and tells what is odd about it.
 pub(crate) async fn open(context: &Context, image: &str, how: impl Into<How<'_>>) -> Result<Disk, Error> {
+    Ok(open_told(context, image, how).await?.0)
+}
+
+/// As [`open`]; gives too what an object says about itself.
+pub(crate) async fn open_told(
+    context: &Context,
+    image: &str,
+    how: impl Into<How<'_>>,
+) -> Result<(Disk, Metadata), Error> {
     let how = how.into();
     let policy = policy(image, how.references)?;
-    let disk = read(context, source(context, image, how).await?, &how.options(), &policy).await?;
+    let (source, metadata) = source(context, image, how).await?;
+    let disk = read(context, source, &how.options(), &policy).await?;
     context.warn_of(&disk);
-    Ok(disk)
+    Ok((disk, metadata))
+}
+
+/// What an object says about itself; nothing, of what is no object.
+pub(crate) type Metadata = BTreeMap<String, String>;
+
+/// True if this names an object in a store.
+pub(crate) fn is_object(image: &str) -> bool {
+    image.starts_with("s3://")
 }
 
 /// A disk image of which only what its own file says may be known.
@@ -74,7 +99,7 @@ pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>
         References::Deny => References::List,
         policy => policy,
     };
-    let source = source(context, image, how).await?;
+    let (source, _) = source(context, image, how).await?;
     let mut options = how.options();
     let mut formats_declared = true;
     let disk = match read(context, source.clone(), &options, &policy).await {
@@ -101,13 +126,27 @@ async fn read(
     open_image(source, options, policy, &context.options(), &context.cancel).await
 }
 
-async fn source(context: &Context, image: &str, how: How<'_>) -> Result<Arc<dyn ByteSource>, Error> {
-    Ok(if url_policy::is_url(image) {
-        let url = url_policy::check(image, how.allow_http)?;
-        Arc::new(HttpSource::open(url.as_str(), &HttpOptions::default(), &context.cancel).await?)
-    } else {
-        Arc::new(FileSource::open(Path::new(image))?)
-    })
+async fn source(
+    context: &Context,
+    image: &str,
+    how: How<'_>,
+) -> Result<(Arc<dyn ByteSource>, Metadata), Error> {
+    let (options, cancel) = (HttpOptions::default(), &context.cancel);
+    let source = match how.store {
+        Some(store) if is_object(image) => {
+            let object: ObjectUri = image.parse().map_err(ObjectError::from)?;
+            // As long as every store lets a URL live: it ends with this process anyway.
+            let url = store.presign_get(object.bucket(), object.key(), MAX_EXPIRY, cancel).await?;
+            HttpSource::open(url.expose(), &options, cancel).await?
+        }
+        _ if url_policy::is_url(image) => {
+            let url = url_policy::check(image, how.allow_http)?;
+            HttpSource::open(url.as_str(), &options, cancel).await?
+        }
+        _ => return Ok((Arc::new(FileSource::open(Path::new(image))?), Metadata::new())),
+    };
+    let metadata = source.metadata().clone();
+    Ok((Arc::new(source), metadata))
 }
 
 /// What the user lets an image open.
