@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: image-prep beside its peers on the same images.
+//! `cargo xtask bench`: image-prep beside its peers on the same images; with `--upload`, uploads beside those of others ([`upload`]).
 //!
 //! Each flow runs in turns with its peers (ours, theirs, another's, ours, ...): one round to warm up, then the counted ones. Sources
 //! are in the page cache, outputs go to tmpfs and, with `--disk`, to disk too; what each run leaves is checked. A ratio is the
@@ -11,6 +11,7 @@ mod measure;
 mod place;
 mod report;
 mod tools;
+mod upload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,14 +19,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use serde_json::Value;
 
 use crate::images::Size;
+use crate::null_store::NullStore;
 use crate::repo::Repo;
 use flows::{FLOWS, Flow, GROWTHS, Growth, Input, Rival};
+use inputs::Inputs;
 use measure::{Absent, Pair, Printed, Stage, target};
 use place::Place;
 use report::{Report, Subject};
-use tools::Tool;
+use tools::{Tool, Tools};
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -33,6 +37,9 @@ pub(crate) struct BenchArgs {
     /// How large the disks are; the small one is for trying this out
     #[arg(long, value_enum, default_value_t = Size::Full)]
     size: Size,
+    /// Measure uploads to a store that keeps nothing, instead of conversions
+    #[arg(long, conflicts_with = "disk")]
+    upload: bool,
     /// Only the flows whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -62,17 +69,51 @@ pub(crate) struct BenchArgs {
 /// Room beside the outputs: what commands print.
 const MARGIN: u64 = 64 << 20;
 
+impl BenchArgs {
+    /// Whether a flow of this name was asked for.
+    fn wants(&self, name: &str) -> bool {
+        let holds = |texts: &[String]| texts.iter().any(|text| name.contains(text));
+        (self.only.is_empty() || holds(&self.only)) && !holds(&self.skip)
+    }
+
+    fn size_name(&self) -> &'static str {
+        if self.size == Size::Full { "full" } else { "small" }
+    }
+
+    /// What all runs share; what they print goes to `place`.
+    fn stage<'a>(
+        &self,
+        tools: &'a Tools,
+        inputs: &'a Inputs,
+        store: Option<&'a NullStore>,
+        place: &Place,
+    ) -> Stage<'a> {
+        let printed = Printed { stdout: place.folder.join("stdout"), stderr: place.folder.join("stderr") };
+        let (runs, limit) = (usize::from(self.runs), Duration::from_secs(self.limit));
+        Stage { tools, inputs, store, printed, runs, limit }
+    }
+
+    /// Where and with what this is measured, and how often.
+    fn head(&self, tools: &Tools) -> Result<Value> {
+        let mut head = report::head(tools)?;
+        head["size"] = self.size_name().into();
+        head["runs"] = self.runs.into();
+        Ok(head)
+    }
+}
+
 /// Makes what is missing, then measures every flow.
 pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     ensure!(!args.write_readme || args.size == Size::Full, "only full sizes are worth a table in README");
-    let holds = |texts: &[String], name: &str| texts.iter().any(|text| name.contains(text));
-    let wanted = |name: &str| (args.only.is_empty() || holds(&args.only, name)) && !holds(&args.skip, name);
-    let flows: Vec<Flow> = FLOWS.iter().filter(|flow| wanted(flow.name)).copied().collect();
-    let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| wanted(growth.name)).copied().collect();
+    if args.upload {
+        return upload::run(repo, args);
+    }
+    let flows: Vec<Flow> = FLOWS.iter().filter(|flow| args.wants(flow.name)).copied().collect();
+    let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| args.wants(growth.name)).copied().collect();
     ensure!(!(flows.is_empty() && growths.is_empty()), "no flow has such a name");
     let steps = growths.iter().flat_map(|growth| growth.steps.iter().map(|(input, ..)| *input));
     let wanted_inputs: Vec<Input> = flows.iter().map(|flow| flow.input).chain(steps).collect();
-    let inputs = inputs::Inputs::prepare(repo, args.size, &wanted_inputs)?;
+    let inputs = Inputs::prepare(repo, args.size, &wanted_inputs)?;
     let folder = repo.target().join("bench");
     let mut places = vec![Place::tmpfs(&args.tmpfs)?];
     if args.disk {
@@ -85,17 +126,9 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     for place in &places {
         place::ensure_space(&place.folder, if place.durable { need } else { need.max(grown) })?;
     }
-    let tools = tools::Tools::find(repo, &flows)?;
-    let printed =
-        Printed { stdout: places[0].folder.join("stdout"), stderr: places[0].folder.join("stderr") };
-    let runs = usize::from(args.runs);
-    let stage =
-        Stage { tools: &tools, inputs: &inputs, printed, runs, limit: Duration::from_secs(args.limit) };
-
-    let mut head = report::head(&tools)?;
-    let size = if args.size == Size::Full { "full" } else { "small" };
-    head["size"] = size.into();
-    head["runs"] = runs.into();
+    let tools = Tools::find(repo, &flows.iter().collect::<Vec<_>>())?;
+    let stage = args.stage(&tools, &inputs, None, &places[0]);
+    let head = args.head(&tools)?;
     let mut report = Report::new();
     for place in &places {
         // What leaves no file does not depend on the place: it is measured once.
@@ -106,10 +139,10 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
             report.growth(growth, place, &stage.grow(place, growth));
         }
     }
-    let json = args.json.clone().unwrap_or_else(|| folder.join(format!("{size}.json")));
+    let json = args.json.clone().unwrap_or_else(|| folder.join(format!("{}.json", args.size_name())));
     let good = report.finish(&json, head.clone())?;
     if args.write_readme {
-        report.write_readme(repo, &head)?;
+        report.write_readme(repo, report::TABLE, &head)?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

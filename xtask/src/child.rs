@@ -51,6 +51,8 @@ impl Limits {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     words: Vec<OsString>,
+    /// Variables that it has, or has not, unlike us.
+    variables: Vec<(OsString, Option<OsString>)>,
     folder: Option<PathBuf>,
     /// A file for what it prints; a pipe's reader would be measured with it.
     stdout: Option<PathBuf>,
@@ -103,11 +105,15 @@ impl Used {
 }
 
 impl Job {
-    /// Program, arguments and folder of a command; what else it says is not looked at.
+    /// Program, arguments, variables and folder of a command; what else it says is not looked at.
     pub(crate) fn new(command: &Command, stderr: &Path, limits: Limits) -> Self {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         Self {
             words: words.map(OsString::from).collect(),
+            variables: command
+                .get_envs()
+                .map(|(name, value)| (name.to_owned(), value.map(OsString::from)))
+                .collect(),
             folder: command.get_current_dir().map(Path::to_owned),
             stdout: None,
             stderr: stderr.to_owned(),
@@ -157,6 +163,12 @@ impl Job {
         let (program, arguments) = self.words.split_first().context("a command without words")?;
         let mut command = Command::new(program);
         command.args(arguments);
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }

@@ -6,7 +6,7 @@
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
-//! - `bench` measures image-prep beside its peers.
+//! - `bench` measures image-prep beside its peers; with `--upload`, uploads to a store that keeps nothing.
 //! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
@@ -30,6 +30,7 @@ mod hostile;
 mod images;
 mod kills;
 mod kinds;
+mod null_store;
 mod repo;
 mod sdk;
 mod seed;
@@ -85,8 +86,10 @@ enum Command {
 
 fn main() -> ExitCode {
     // Before anything else, so that a launcher is small.
-    if std::env::args_os().nth(1).is_some_and(|word| word == child::LAUNCH) {
-        return child::launch();
+    match std::env::args_os().nth(1) {
+        Some(word) if word == child::LAUNCH => return child::launch(),
+        Some(word) if word == null_store::SERVE => return null_store::serve(),
+        _ => {}
     }
     let cli = Cli::parse();
     let repo = Repo::here();

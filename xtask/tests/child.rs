@@ -24,6 +24,7 @@ fn launch(folder: &Path, words: &[&str], limits: &Limits) -> Value {
     let wall = json!({ "secs": limits.wall.as_secs(), "nanos": limits.wall.subsec_nanos() });
     let job = json!({
         "words": words,
+        "variables": [],
         "folder": folder,
         "stdout": folder.join("out"),
         "stderr": folder.join("err"),

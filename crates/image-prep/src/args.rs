@@ -335,18 +335,28 @@ impl Compression {
     }
 }
 
-/// Compare the guest content of two images.
+/// Compare the guest content of two images, wherever they are.
 ///
 /// Exits with 0 if the disks are the same and with 1 if they differ; the offset of the first difference is printed. Disks of
 /// different sizes differ at the latest where the shorter one ends. Failures exit with 2, refused images with 3.
+///
+/// An object that `upload` or `create` made has the guest digest of its disk as metadata. It is taken for the disk, and the object is
+/// not read beyond its own tables, if form and size of the object fit; the other disk is read for its digest unless it has one
+/// too. The result says so, and does not say where disks differ. Who may write an object may write a wrong digest:
+/// --content believes none.
+///
+/// JSON: same, by (content, digest or size), virtualSizes, and firstDifference if content was read and differs.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Path, block device, https URL, or image:ID for an Image of an image-server
+    /// Path, block device, https URL, s3://BUCKET/KEY, or image:ID for an Image of an image-server
     #[arg(value_name = "A")]
     pub(crate) first: String,
-    /// Path, block device, https URL, or image:ID for an Image of an image-server
+    /// Path, block device, https URL, s3://BUCKET/KEY, or image:ID for an Image of an image-server
     #[arg(value_name = "B")]
     pub(crate) second: String,
+    /// Read both disks, whatever digest is recorded with an object
+    #[arg(long)]
+    pub(crate) content: bool,
     /// Take A to be of this format instead of looking at its content
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<FormatName>,
@@ -366,6 +376,8 @@ pub(crate) struct CompareArgs {
     pub(crate) allow_http: bool,
     #[command(flatten)]
     pub(crate) stored: StoredArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// Upload an image to an S3-compatible store; print a pre-signed URL of it.
@@ -518,7 +530,7 @@ impl From<TransportArg> for Transport {
     }
 }
 
-/// Where `image:ID` is read from.
+/// Where `image:ID` is read from, and with `--local` objects too.
 #[derive(Debug, Args)]
 pub(crate) struct StoredArgs {
     #[command(flatten)]

@@ -1,5 +1,6 @@
-//! Opens IMAGE: a path, a block device, or a URL, and the files that it names, where the user allows it.
+//! Opens IMAGE: a path, a block device, a URL, an object or an Image, and the files that it names, where the user allows it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use object_io::{HttpOptions, HttpSource};
 use crate::args::{FormatName, OpenArgs, ReferenceArgs};
 use crate::context::Context;
 use crate::error::Error;
-use crate::stored::{StoredImages, image_id};
+use crate::remote::{Remote, image_id};
 use crate::url_policy;
 
 /// How an image is opened, whichever command says so.
@@ -26,8 +27,8 @@ pub(crate) struct How<'a> {
     pub(crate) references: &'a ReferenceArgs,
     /// `--allow-http`.
     pub(crate) allow_http: bool,
-    /// Where Images are read from, in commands that read some.
-    pub(crate) stored: Option<&'a StoredImages>,
+    /// Where Images and objects are read from, in commands that read some.
+    pub(crate) remote: Option<&'a Remote>,
 }
 
 impl<'a> From<&'a OpenArgs> for How<'a> {
@@ -38,20 +39,20 @@ impl<'a> From<&'a OpenArgs> for How<'a> {
             member: args.member.as_deref(),
             references: &args.references,
             allow_http: args.allow_http,
-            stored: None,
+            remote: None,
         }
     }
 }
 
 impl<'a> How<'a> {
-    /// The same, where Images may be read from there.
-    pub(crate) fn with_stored(self, stored: Option<&'a StoredImages>) -> Self {
-        Self { stored, ..self }
+    /// The same, where Images and objects may be read from there.
+    pub(crate) fn with_remote(self, remote: &'a Remote) -> Self {
+        Self { remote: Some(remote), ..self }
     }
 
     fn options(&self, image: &str) -> OpenOptions {
         // What a guest has written must not choose the format.
-        let stored = self.stored.and_then(|_| image_id(image)).map(|_| Format::Qcow2);
+        let stored = self.remote.and_then(|_| image_id(image)).map(|_| Format::Qcow2);
         OpenOptions {
             format: stored.or(self.format.map(Format::from)),
             snapshot: self.snapshot.map(str::to_owned),
@@ -63,12 +64,25 @@ impl<'a> How<'a> {
 
 /// Opens and checks the disk image, whole, and tells what is odd about it.
 pub(crate) async fn open(context: &Context, image: &str, how: impl Into<How<'_>>) -> Result<Disk, Error> {
+    Ok(open_told(context, image, how).await?.0)
+}
+
+/// As [`open`]; gives too what an object says about itself.
+pub(crate) async fn open_told(
+    context: &Context,
+    image: &str,
+    how: impl Into<How<'_>>,
+) -> Result<(Disk, Metadata), Error> {
     let how = how.into();
     let policy = policy(image, how.references)?;
-    let disk = read(context, source(context, image, how).await?, &how.options(image), &policy).await?;
+    let (source, metadata) = source(context, image, how).await?;
+    let disk = read(context, source, &how.options(image), &policy).await?;
     context.warn_of(&disk);
-    Ok(disk)
+    Ok((disk, metadata))
 }
+
+/// What an object says about itself; nothing, of what is no object.
+pub(crate) type Metadata = BTreeMap<String, String>;
 
 /// A disk image of which only what its own file says may be known.
 pub(crate) struct Listed {
@@ -85,7 +99,7 @@ pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>
         References::Deny => References::List,
         policy => policy,
     };
-    let source = source(context, image, how).await?;
+    let (source, _) = source(context, image, how).await?;
     let mut options = how.options(image);
     let mut formats_declared = true;
     let disk = match read(context, source.clone(), &options, &policy).await {
@@ -112,15 +126,25 @@ async fn read(
     open_image(source, options, policy, &context.options(), &context.cancel).await
 }
 
-async fn source(context: &Context, image: &str, how: How<'_>) -> Result<Arc<dyn ByteSource>, Error> {
-    Ok(if let (Some(stored), Some(id)) = (how.stored, image_id(image)) {
-        stored.open(id, context).await?
-    } else if url_policy::is_url(image) {
-        let url = url_policy::check(image, how.allow_http)?;
-        Arc::new(HttpSource::open(url.as_str(), &HttpOptions::default(), &context.cancel).await?)
-    } else {
-        Arc::new(FileSource::open(Path::new(image))?)
-    })
+async fn source(
+    context: &Context,
+    image: &str,
+    how: How<'_>,
+) -> Result<(Arc<dyn ByteSource>, Metadata), Error> {
+    let remote = match how.remote {
+        Some(remote) => remote.open(image, context).await?,
+        None => None,
+    };
+    let source = match remote {
+        Some(source) => source,
+        None if url_policy::is_url(image) => {
+            let url = url_policy::check(image, how.allow_http)?;
+            HttpSource::open(url.as_str(), &HttpOptions::default(), &context.cancel).await?
+        }
+        None => return Ok((Arc::new(FileSource::open(Path::new(image))?), Metadata::new())),
+    };
+    let metadata = source.metadata().clone();
+    Ok((Arc::new(source), metadata))
 }
 
 /// What the user lets an image open.

@@ -21,9 +21,9 @@ use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
 use crate::{folders, resume};
 
 /// Metadata of an object: the guest digest of the disk in it.
-const GUEST_DIGEST: &str = "guest-digest";
+pub(crate) const GUEST_DIGEST: &str = "guest-digest";
 /// Metadata of an object: its form, and what the form depends on.
-const FORM: &str = "form";
+pub(crate) const FORM: &str = "form";
 
 /// What the keys begin with that are made here.
 pub(crate) const KEY_PREFIX: &str = "image-prep/";

@@ -42,8 +42,17 @@ fn during_the_upload() {
     let (bench, dir) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&dir.path("cloud"));
     large(&bench);
-    for how in [Signal::INT, Signal::TERM] {
-        let child = start(bench.command(["create", "disk", "--name", "n", "--bucket", BUCKET]), &cloud);
+    let to = format!("s3://{BUCKET}/k");
+    let create = ["create", "disk", "--name", "n", "--bucket", BUCKET];
+    let upload = ["upload", "disk", &to, "--to", "raw"];
+    let cases = [
+        (Signal::INT, &create[..]),
+        (Signal::TERM, &create),
+        (Signal::INT, &upload),
+        (Signal::TERM, &upload),
+    ];
+    for (how, args) in cases {
+        let child = start(bench.command(args), &cloud);
         until("the upload has begun", || !cloud.uploads(BUCKET).is_empty());
         let from = Instant::now();
         signal(&child, how);

@@ -11,7 +11,7 @@ mod wire;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -117,6 +117,36 @@ impl Chance {
     }
 }
 
+/// From which request on the line is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The next one.
+    Now,
+    /// The next one that completes an upload, whose answer is lost where `carried_out`.
+    Complete {
+        /// Whether the store still hears of it.
+        carried_out: bool,
+    },
+}
+
+/// How a line is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Connections are reset.
+    Reset,
+    /// Nothing comes back, for so long.
+    Silent(Duration),
+}
+
+/// A line that is cut for some requests.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    from: Moment,
+    cut: Cut,
+    /// Requests that are still to be lost.
+    left: u64,
+}
+
 /// A proxy that is running; it ends when this is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
@@ -131,6 +161,7 @@ struct Shared {
     plan: FaultPlan,
     seen: Mutex<HashMap<(Verb, String), u64>>,
     happened: Mutex<BTreeMap<Fault, usize>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 impl FaultProxy {
@@ -141,7 +172,13 @@ impl FaultProxy {
     pub async fn start(upstream: SocketAddr, plan: FaultPlan) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared { upstream, plan, seen: Mutex::default(), happened: Mutex::default() });
+        let shared = Arc::new(Shared {
+            upstream,
+            plan,
+            seen: Mutex::default(),
+            happened: Mutex::default(),
+            outage: Mutex::default(),
+        });
         let end = CancellationToken::new();
         let (task, ended) = (Arc::clone(&shared), end.clone());
         tokio::spawn(ended.clone().run_until_cancelled_owned(async move {
@@ -162,6 +199,30 @@ impl FaultProxy {
         &self.endpoint
     }
 
+    /// Cuts the line: so many requests are lost, whatever they are about. So an outage is counted, not timed.
+    pub fn cut(&self, from: Moment, cut: Cut, requests: u64) {
+        *self.shared.outage() = Some(Outage { from, cut, left: requests });
+    }
+
+    /// Requests that are still to be lost.
+    pub fn to_be_lost(&self) -> u64 {
+        self.shared.outage().map_or(0, |outage| outage.left)
+    }
+
+    /// How often requests of some kind came here: parts that were sent, for instance, by all who sent them.
+    pub fn parts_sent(&self) -> Vec<u32> {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = seen.iter().filter(|((verb, _), _)| *verb == Verb::UploadPart);
+        let mut parts: Vec<u32> = parts
+            .flat_map(|((_, part), times)| {
+                let times = usize::try_from(*times).unwrap_or(usize::MAX);
+                part.parse().into_iter().flat_map(move |part| std::iter::repeat_n(part, times))
+            })
+            .collect();
+        parts.sort_unstable();
+        parts
+    }
+
     /// What has happened so far, and how often.
     pub fn happened(&self) -> BTreeMap<Fault, usize> {
         self.shared.happened.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -169,10 +230,43 @@ impl FaultProxy {
 }
 
 impl Shared {
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a request is lost, if it is, and whether the store hears of it nonetheless.
+    fn lose(&self, verb: Verb) -> Option<(Cut, bool)> {
+        let mut outage = self.outage();
+        let Outage { from, cut, left } = outage.as_mut()?;
+        let carried_out = match *from {
+            Moment::Complete { carried_out } if verb == Verb::Complete => carried_out,
+            Moment::Complete { .. } => return None,
+            Moment::Now => false,
+        };
+        // It has begun.
+        *from = Moment::Now;
+        let Some(rest) = left.checked_sub(1) else {
+            *outage = None;
+            return None;
+        };
+        *left = rest;
+        Some((*cut, carried_out))
+    }
+
     /// One request and its answer, or what becomes of them.
     async fn pass(&self, mut client: TcpStream) -> io::Result<()> {
         let Some(mut request) = Message::read_head(&mut client).await? else { return Ok(()) };
         let verb = request.verb();
+        if let Some((cut, carried_out)) = self.lose(verb) {
+            if carried_out {
+                request.read_body(&mut client, None).await?;
+                request.forward(self.upstream).await?;
+            }
+            if let Cut::Silent(time) = cut {
+                tokio::time::sleep(time).await;
+            }
+            return client.set_zero_linger();
+        }
         let key = (verb, request.part().to_owned());
         let before = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

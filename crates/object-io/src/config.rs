@@ -26,11 +26,14 @@ use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig, ecs::EcsCredentialsProvider};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, SharedInterceptor,
+};
 use aws_smithy_http_client::tls;
 use aws_types::service_config::ServiceConfigKey;
 use url::{Host, Url};
 
+use crate::clock::StoreClock;
 use crate::limits::CONNECT_TIMEOUT;
 use crate::link::RateLimit;
 use crate::profile::{Address, Known};
@@ -130,10 +133,13 @@ impl Store {
         let path_style = profile.get().address.map_or(endpoint.is_some(), |address| address == Address::Path);
         let mut builder =
             aws_sdk_s3::config::Builder::from(&sdk).region(region.clone()).force_path_style(path_style);
+        let clock = StoreClock::default();
+        builder.push_interceptor(SharedInterceptor::new(clock.clone()));
         builder.set_endpoint_url(endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()));
         Ok(Self(Arc::new(Inner {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
             credentials,
+            clock,
             region: region.as_ref().into(),
             guarded: endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url)),
             endpoint,

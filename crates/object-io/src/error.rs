@@ -2,14 +2,18 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use disk_convert::{SinkError, SinkFault};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::UriError;
-use crate::limits::MAX_MESSAGE_CHARS;
+use crate::clock::parse_date;
+use crate::limits::{MAX_MESSAGE_CHARS, MAX_SKEW};
 use crate::retry::parse_retry_after;
 
 type Cause = Box<dyn StdError + Send + Sync>;
@@ -71,6 +75,27 @@ pub enum ObjectError {
         place: Box<str>,
         /// What the store said.
         source: Answer,
+    },
+    /// This machine's clock, or the store's, is wrong: signatures carry the time.
+    #[error(
+        "cannot {verb} `{place}`: this machine's clock is {} min {} the store's, which says {}",
+        off.as_secs() / 60,
+        if *is_ahead { "ahead of" } else { "behind" },
+        rfc3339(*store_time)
+    )]
+    Clock {
+        /// What was tried.
+        verb: Verb,
+        /// On what.
+        place: Box<str>,
+        /// By how much.
+        off: Duration,
+        /// Whether this machine's clock is ahead.
+        is_ahead: bool,
+        /// The store's time, when it answered.
+        store_time: SystemTime,
+        /// What the store said.
+        source: Box<Answer>,
     },
     /// It exists, and should not have.
     #[error("`{place}` exists already")]
@@ -221,6 +246,7 @@ impl ObjectError {
             Self::AccessDenied { .. } => {
                 Some("check the credentials, the bucket's policy and the system's clock")
             }
+            Self::Clock { .. } => Some("set the clock; stores put up with a quarter of an hour"),
             Self::WrongRegion { .. } => Some("set the bucket's region, for instance with AWS_REGION"),
             Self::Unreachable { .. } => Some("check the endpoint and the network"),
             Self::Unknown { .. } => {
@@ -239,7 +265,10 @@ impl ObjectError {
             Self::NoSuchBucket { .. } | Self::NoSuchKey { .. } | Self::NoSuchUpload { .. } => {
                 SinkFault::NotFound
             }
-            Self::NoCredentials | Self::Credentials { .. } | Self::AccessDenied { .. } => SinkFault::Denied,
+            Self::NoCredentials
+            | Self::Credentials { .. }
+            | Self::AccessDenied { .. }
+            | Self::Clock { .. } => SinkFault::Denied,
             Self::Checksum { .. } | Self::PartLost { .. } => SinkFault::Checksum,
             Self::Failed { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Unknown { .. } => {
                 SinkFault::Unavailable
@@ -258,6 +287,7 @@ impl ObjectError {
             | Self::NoSuchKey { place, .. }
             | Self::NoSuchUpload { place, .. }
             | Self::AccessDenied { place, .. }
+            | Self::Clock { place, .. }
             | Self::PreconditionFailed { place }
             | Self::BucketTaken { place }
             | Self::WrongRegion { place, .. }
@@ -290,6 +320,7 @@ impl ObjectError {
             | Self::WrongRegion { source, .. }
             | Self::Refused { source, .. }
             | Self::Failed { source, .. } => Some(source),
+            Self::Clock { source, .. } => Some(source),
             Self::Checksum { source, .. } => source.as_ref(),
             _ => None,
         }
@@ -321,6 +352,9 @@ impl ObjectError {
     }
 
     fn from_answer(verb: Verb, place: Box<str>, source: Answer) -> Self {
+        if let Some(error) = Self::of_clocks(verb, &place, &source, SystemTime::now()) {
+            return error;
+        }
         let code = source.code.as_deref().unwrap_or_default();
         match (source.status, code) {
             (_, "NoSuchBucket") => Self::NoSuchBucket { place, source },
@@ -350,6 +384,24 @@ impl ObjectError {
             _ => Self::Refused { verb, place, source },
         }
     }
+}
+
+impl ObjectError {
+    /// A refusal that comes of clocks which differ. A store that says nothing of them, as in the answer to a HEAD, or has another word
+    /// for it (garage: 400 InvalidRequest), refuses whoever signs with such a clock nonetheless.
+    fn of_clocks(verb: Verb, place: &str, source: &Answer, now: SystemTime) -> Option<Self> {
+        let store_time = source.time.filter(|_| matches!(source.status, 400 | 401 | 403))?;
+        let (off, is_ahead) = match now.duration_since(store_time) {
+            Ok(ahead) => (ahead, true),
+            Err(behind) => (behind.duration(), false),
+        };
+        let source = Box::new(source.clone());
+        (off > MAX_SKEW).then(|| Self::Clock { verb, place: place.into(), off, is_ahead, store_time, source })
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 /// Codes by which stores ask for patience ("Error responses", Amazon S3 API, and what its kin add).
@@ -426,6 +478,8 @@ pub struct Answer {
     pub request_id: Option<Box<str>>,
     /// How long the store asks to be left alone.
     pub retry_after: Option<Duration>,
+    /// The time by the store's clock.
+    pub time: Option<SystemTime>,
 }
 
 impl Answer {
@@ -440,6 +494,8 @@ impl Answer {
             message: region.or_else(|| error.message().map(printable)),
             request_id: header("x-amz-request-id"),
             retry_after: raw.headers().get("retry-after").and_then(parse_retry_after),
+            // What a cache answers has the time of another answer (RFC 9111, section 5.1).
+            time: header("age").is_none().then(|| raw.headers().get("date").and_then(parse_date)).flatten(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod options;
 mod policy;
 mod resolver;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -53,6 +54,7 @@ pub struct HttpSource {
     client: HttpClient,
     url: Url,
     identity: Identity,
+    metadata: BTreeMap<String, String>,
     slots: Semaphore,
 }
 
@@ -103,6 +105,12 @@ impl HttpSource {
             requests: self.client.requests.load(Ordering::Relaxed),
             bytes: self.client.bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// What the object says about itself, as a store gives it with the object: names in lower case. It is as true as whoever wrote the
+    /// object, and whoever serves it, are honest.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// When the URL's signature ends, if it says so.
@@ -248,7 +256,7 @@ impl HttpClient {
 
     async fn open(self, url: Url) -> Result<HttpSource, Failure> {
         let mut backoff = Backoff::new(self.options.attempts);
-        let (url, identity) = loop {
+        let (url, identity, metadata) = loop {
             let failure = match self.probe(url.clone()).await {
                 Ok(opened) => break opened,
                 Err(failure) if failure.is_retryable() => failure,
@@ -258,18 +266,19 @@ impl HttpClient {
             tokio::time::sleep(failure.retry_after.unwrap_or_default().max(pause)).await;
         };
         let slots = Semaphore::new(self.options.in_flight.max(1));
-        Ok(HttpSource { client: self, url, identity, slots })
+        Ok(HttpSource { client: self, url, identity, metadata, slots })
     }
 
-    /// Asks for the first byte, following as many redirects as are allowed; gives the URL that answered.
-    async fn probe(&self, mut url: Url) -> Result<(Url, Identity), Failure> {
+    /// Asks for the first byte, following as many redirects as are allowed; gives the URL that answered, and what it said.
+    async fn probe(&self, mut url: Url) -> Result<(Url, Identity, BTreeMap<String, String>), Failure> {
         // Who asks is nobody's business but the URL's own host's.
         let mut redirects = if self.options.bearer.is_some() { 0 } else { self.options.redirects };
         loop {
             let response = self.send(&url, Span::new(0, 1), None).await?;
             if !response.status().is_redirection() {
+                let metadata = answer::metadata(response.headers());
                 let identity = self.identify(response).await?;
-                return Ok((url, identity));
+                return Ok((url, identity, metadata));
             }
             let to = response
                 .headers()

@@ -9,6 +9,7 @@
 //! callers add none. Every remote verb takes a [`CancellationToken`](tokio_util::sync::CancellationToken) last;
 //! after a cancelled verb the store may or may not have carried it out.
 
+mod clock;
 mod config;
 mod error;
 mod http;

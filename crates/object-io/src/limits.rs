@@ -24,6 +24,11 @@ pub(crate) const FIRST_IN_FLIGHT: usize = 6;
 /// The longest journal of an upload that is read: 10,000 parts with the longest ETags that stores give stay below 4 MiB.
 pub(crate) const MAX_JOURNAL_LEN: u64 = 16 * MIB;
 
+/// How far the clock of whoever signs may be off. Amazon S3 API, "Error responses", `RequestTimeTooSkewed`; others do the same.
+pub const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+/// Differences of clocks below it are not told from the way that an answer takes.
+pub(crate) const CLOCK_NOISE: Duration = Duration::from_secs(60);
+
 /// The longest that a pre-signed URL lives. Amazon S3 API, `X-Amz-Expires`.
 pub const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The same on Yandex Object Storage ("Pre-signed URLs": 2,592,000 seconds).

@@ -112,7 +112,7 @@ impl Store {
         let credentials = self.0.credentials.provide_credentials().await;
         let credentials =
             credentials.map_err(|error| ObjectError::Credentials { source: Box::new(error) })?;
-        let now = SystemTime::now();
+        let now = self.0.clock.now();
         let ends_with_credentials = credentials.expiry();
 
         let mut settings = SigningSettings::default();

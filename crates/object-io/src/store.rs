@@ -22,6 +22,7 @@ use disk_image::Span;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::clock::StoreClock;
 use crate::limits::{ATTEMPT_TIMEOUT, MAX_GET_LEN, MIN_RATE};
 use crate::link::RateLimit;
 use crate::profile::{Checksum, Known, Payload};
@@ -40,6 +41,7 @@ pub struct Store(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) client: aws_sdk_s3::Client,
     pub(crate) credentials: SharedCredentialsProvider,
+    pub(crate) clock: StoreClock,
     pub(crate) region: Box<str>,
     /// Bodies need no hash in the signature: TLS, or a wire that nobody else is on, guards them.
     pub(crate) guarded: bool,

@@ -1,9 +1,14 @@
 //! What is measured, against what, and how much quicker it should be.
 //!
 //! A flow is one line of data: the input, our command, and the commands of its peers with their targets. In the words of a
-//! command, `IN` stands for the input, `OUT` for the output and `RAW` for the raw disk that the input was made from.
+//! command, `IN` stands for the input, `OUT` for the output, `RAW` for the raw disk that the input was made from, and `URL` for the
+//! object that an upload makes.
+
+mod uploads;
 
 use super::tools::Tool;
+
+pub(super) use uploads::{RESUMED, UPLOADS, UploadFlow};
 
 /// One thing that image-prep does.
 #[derive(Debug, Clone, Copy)]
@@ -83,12 +88,21 @@ pub(super) enum Leaves {
     FileDigest,
     /// The SHA-256 of the input.
     FileSha256,
+    /// `URL`, an object with the bytes of the input.
+    Object,
+    /// `URL`, an object with the disk in it, in some form.
+    DiskObject,
 }
 
 impl Leaves {
     /// Whether there is an output file.
     pub(super) fn is_file(self) -> bool {
         matches!(self, Self::Raw | Self::Qcow2)
+    }
+
+    /// Whether there is an object in a store.
+    pub(super) fn is_object(self) -> bool {
+        matches!(self, Self::Object | Self::DiskObject)
     }
 }
 
@@ -121,6 +135,9 @@ pub(super) const MAX_LEN_RATIO: f64 = 1.02;
 
 /// The most processor time that a conversion of ours may take, as a multiple of the peer's.
 pub(super) const MAX_CPU_RATIO: f64 = 1.05;
+
+/// The same of an upload beside AWS's own library.
+pub(super) const MAX_UPLOAD_CPU_RATIO: f64 = 1.1;
 
 /// The most memory that a command of ours may have, bytes.
 pub(super) const MAX_PEAK: u64 = 256 << 20;
@@ -330,16 +347,21 @@ mod tests {
         let of_flow =
             |flow: &Flow| [&[flow.ours], &*flow.rivals.iter().map(|r| r.job).collect::<Vec<_>>()].concat();
         let growths = GROWTHS.iter().map(|growth| growth.ours);
-        for job in FLOWS.iter().flat_map(of_flow).chain(growths) {
+        let uploads = UPLOADS.iter().map(|upload| &upload.flow);
+        for job in FLOWS.iter().chain(uploads).flat_map(of_flow).chain(growths).chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
             assert!(words.contains(&"IN"), "{job:?}");
-            assert_eq!(words.contains(&"OUT"), job.leaves.is_file(), "{job:?}");
+            let makes_temporary = job.tool == Tool::QemuThenS5cmd;
+            assert_eq!(words.contains(&"OUT"), job.leaves.is_file() || makes_temporary, "{job:?}");
+            let is_named = words.contains(&"URL") || words.windows(2).any(|two| two == ["BUCKET", "KEY"]);
+            assert_eq!(is_named, job.leaves.is_object(), "{job:?}");
         }
     }
 
     #[test]
     fn names_are_not_used_twice() {
         let mut names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
+        names.extend(UPLOADS.iter().map(|upload| upload.flow.name));
         names.extend(GROWTHS.iter().map(|growth| growth.name));
         let all = names.len();
         names.sort_unstable();

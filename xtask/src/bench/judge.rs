@@ -1,6 +1,7 @@
 //! Whether a command left what it should. None of this is within the time that is measured.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,7 @@ use super::inputs::Inputs;
 use super::measure::Printed;
 use crate::content::Content;
 use crate::images;
+use crate::null_store::Counts;
 use crate::repo::output;
 use crate::sparse;
 
@@ -26,6 +28,8 @@ pub(super) struct Judge<'a> {
     content: Option<Content>,
     /// What qemu-img says of the input, where a command is asked for that.
     map: Option<String>,
+    /// Length and CRC32 of the input, where a command is to send it.
+    sum: Option<(u64, u32)>,
 }
 
 impl<'a> Judge<'a> {
@@ -44,7 +48,18 @@ impl<'a> Judge<'a> {
             }
             _ => None,
         };
-        Ok(Self { inputs, path, disk, content, map })
+        let sum = (leaves == Leaves::Object).then(|| sum(path)).transpose()?;
+        Ok(Self { inputs, path, disk, content, map, sum })
+    }
+
+    /// Looks at what came into the store.
+    pub(super) fn check_object(&self, counts: &Counts) -> Result<()> {
+        ensure!(counts.objects == 1 && counts.len > 0, "no object, or several, were made: {counts:?}");
+        let Some((len, crc32)) = self.sum else { return Ok(()) };
+        ensure!(counts.len == len, "the object has {} bytes, expected {len}", counts.len);
+        // Framed parts have none.
+        ensure!(counts.crc32.is_none_or(|found| found == crc32), "the object has other bytes than the input");
+        Ok(())
     }
 
     /// Looks at what a command left.
@@ -72,6 +87,8 @@ impl<'a> Judge<'a> {
                 let found = found.split_whitespace().next_back().unwrap_or_default();
                 same("SHA-256", found, &self.content()?.sha256)
             }
+            // The store was looked at.
+            Leaves::Object | Leaves::DiskObject => Ok(()),
         }
     }
 
@@ -92,6 +109,21 @@ impl<'a> Judge<'a> {
 
     fn check_disk(&self, raw: &Path) -> Result<()> {
         same("disk", &sparse::digest(raw)?, self.disk.as_deref().context("no disk to compare with")?)
+    }
+}
+
+/// Length and CRC32 of a file.
+fn sum(path: &Path) -> Result<(u64, u32)> {
+    let (mut file, mut crc32) = (fs::File::open(path)?, crc32fast::Hasher::new());
+    let mut chunk = vec![0; 1 << 20];
+    let mut all = 0;
+    loop {
+        let len = file.read(&mut chunk)?;
+        if len == 0 {
+            return Ok((all, crc32.finalize()));
+        }
+        crc32.update(chunk.get(..len).unwrap_or_default());
+        all += len as u64;
     }
 }
 

@@ -7,18 +7,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::flows::{Flow, Growth, Input, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, Rival, Target};
+use super::flows::{
+    Flow, Growth, Input, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, MAX_UPLOAD_CPU_RATIO, Rival, Target,
+};
 use super::inputs::Inputs;
 use super::judge::Judge;
 use super::place::Place;
 use super::tools::{Paths, Tool, Tools};
 use crate::child::{self, Limits, Used};
+use crate::null_store::NullStore;
 
 /// What all runs share.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     pub(super) tools: &'a Tools,
     pub(super) inputs: &'a Inputs,
+    /// Where objects go.
+    pub(super) store: Option<&'a NullStore>,
     pub(super) printed: Printed,
     /// Counted runs; one more goes before them.
     pub(super) runs: usize,
@@ -52,6 +57,8 @@ pub(super) struct Side {
     pub(super) len: u64,
     /// Bytes that it takes in its file system.
     pub(super) stored: u64,
+    /// Bytes that were sent to a store.
+    pub(super) sent: u64,
 }
 
 /// One run of one command.
@@ -64,6 +71,8 @@ struct Ran {
     len: u64,
     /// What it takes.
     stored: u64,
+    /// What was sent.
+    sent: u64,
 }
 
 /// A flow beside a peer.
@@ -144,7 +153,11 @@ impl Stage<'_> {
         let out = folder.join("out");
         let done = || -> Result<Ran> {
             let paths = Paths { input: self.inputs.path(input)?, output: &out, raw: &self.inputs.raw };
-            let command = self.tools.command(job, &paths).map_err(anyhow::Error::msg)?;
+            let mut command = self.tools.command(job, &paths).map_err(anyhow::Error::msg)?;
+            if let Some(store) = self.store {
+                store.reset()?;
+                store.environment(&mut command);
+            }
             fs::create_dir_all(&folder)?;
             self.inputs.warm(input)?;
             if job.leaves == Leaves::Verdict {
@@ -155,7 +168,7 @@ impl Stage<'_> {
             }
             let child = child::Job::new(&command, &self.printed.stderr, Limits::wall(self.limit));
             let used = child.printing_to(&self.printed.stdout).succeed()?;
-            let (mut wall, mut len, mut stored) = (used.wall, 0, 0);
+            let (mut wall, mut len, mut stored, mut sent) = (used.wall, 0, 0, 0);
             if job.leaves.is_file() {
                 if place.durable {
                     let started = Instant::now();
@@ -165,8 +178,13 @@ impl Stage<'_> {
                 let metadata = fs::metadata(&out)?;
                 (len, stored) = (metadata.len(), metadata.blocks() * 512);
             }
+            if job.leaves.is_object() {
+                let counts = self.store.context("no store")?.counts()?;
+                judge.check_object(&counts)?;
+                (len, sent) = (counts.len, counts.sent);
+            }
             judge.check(job.leaves, &out, &self.printed)?;
-            Ok(Ran { used, wall, len, stored })
+            Ok(Ran { used, wall, len, stored, sent })
         };
         let done = done().with_context(|| job.tool.name());
         let _ = fs::remove_dir_all(&folder);
@@ -208,6 +226,19 @@ impl Side {
         self.peak.push(ran.used.peak);
         self.len = ran.len;
         self.stored = ran.stored;
+        self.sent = ran.sent;
+    }
+
+    /// What is left of it without another, round by round.
+    pub(super) fn less(&self, other: &Self) -> Self {
+        let minus = |from: &[f64], what: &[f64]| from.iter().zip(what).map(|(a, b)| a - b).collect();
+        Self {
+            wall: minus(&self.wall, &other.wall),
+            exit: minus(&self.exit, &other.exit),
+            cpu: minus(&self.cpu, &other.cpu),
+            system: minus(&self.system, &other.system),
+            ..self.clone()
+        }
     }
 
     /// The most memory of any run, bytes.
@@ -242,7 +273,7 @@ impl Pair<'_> {
         let slow = self.ratio().zip(goal).is_some_and(|(ratio, goal)| ratio.median < goal);
         let found = [
             (slow, Miss::Wall),
-            (leaves.is_file() && above(self.cpu_ratio(), MAX_CPU_RATIO), Miss::Cpu),
+            (max_cpu_ratio(leaves).is_some_and(|most| above(self.cpu_ratio(), most)), Miss::Cpu),
             (leaves == Leaves::Qcow2 && above(self.len_ratio(), MAX_LEN_RATIO), Miss::Length),
             (self.ours.peak() > flow.memory(), Miss::Memory),
         ];
@@ -272,6 +303,15 @@ impl Miss {
             Self::Length => "length",
             Self::Memory => "memory",
         }
+    }
+}
+
+/// The most processor time that ours may take, as a multiple of the peer's, where that is aimed at.
+pub(super) fn max_cpu_ratio(leaves: Leaves) -> Option<f64> {
+    match leaves {
+        _ if leaves.is_file() => Some(MAX_CPU_RATIO),
+        _ if leaves.is_object() => Some(MAX_UPLOAD_CPU_RATIO),
+        _ => None,
     }
 }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::flows::{Flow, Growth, MAX_CPU_RATIO, MAX_GROWTH, MAX_LEN_RATIO, Rival};
-use super::measure::{Absent, Miss, Pair, Side, Spread, growth, target};
+use super::flows::{Flow, Growth, MAX_GROWTH, MAX_LEN_RATIO, Rival};
+use super::measure::{Absent, Miss, Pair, Side, Spread, growth, max_cpu_ratio, target};
 use super::place::Place;
 use super::tools::Tools;
 use crate::repo::{Repo, output};
@@ -33,9 +33,18 @@ const COLUMNS: [(&str, usize); 13] = [
 /// Columns of names, at the left.
 const NAMES: usize = 3;
 
-/// What stands around the table in benches/README.md.
-const BEGIN: &str = "<!-- cargo xtask bench -->\n";
-const END: &str = "<!-- end of bench -->";
+/// A table in benches/README.md, by what stands around it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table {
+    begin: &'static str,
+    end: &'static str,
+}
+
+/// Of conversions.
+pub(super) const TABLE: Table = Table { begin: "<!-- cargo xtask bench -->\n", end: "<!-- end of bench -->" };
+/// Of uploads.
+pub(super) const UPLOAD_TABLE: Table =
+    Table { begin: "<!-- cargo xtask bench --upload -->\n", end: "<!-- end of bench --upload -->" };
 
 /// What was measured so far.
 #[derive(Debug, Default)]
@@ -79,7 +88,7 @@ impl Report {
                 let goal_text = goal.map_or_else(dash, |goal| format!("{goal:.2}"));
                 self.line([&names.map(str::to_owned)[..], &numbers(pair, &goal_text), &[verdict]].concat());
                 for miss in &misses {
-                    let what = evidence(*miss, pair, goal, flow.memory());
+                    let what = evidence(*miss, pair, goal, flow);
                     self.missed.push(format!("{}: {what}", names.join(", ")));
                 }
                 row["ours"] = side(pair.ours);
@@ -130,6 +139,30 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Prints what was found out beside the times, and whether it is as it should be.
+    pub(super) fn fact(&mut self, name: &str, holds: Option<bool>, text: &str, numbers: Value) {
+        let verdict = match holds {
+            Some(true) => format!("holds: {text}"),
+            Some(false) => format!("MISSES: {text}"),
+            None => text.to_owned(),
+        };
+        if holds == Some(false) {
+            self.missed.push(format!("{name}: {text}"));
+        }
+        let names = [name.to_owned(), dash(), dash()];
+        self.line([&names[..], &vec![dash(); COLUMNS.len() - NAMES - 1], &[verdict]].concat());
+        let mut row = json!({ "flow": name, "fact": text, "holds": holds });
+        row["numbers"] = numbers;
+        self.rows.push(row);
+    }
+
+    /// Keeps that a flow that is no pair of commands has failed.
+    pub(super) fn failed(&mut self, name: &str, error: anyhow::Error) {
+        let mut row = json!({ "flow": name });
+        self.absent([name, "-", "-"], &mut row, &Absent::Failed(error));
+        self.rows.push(row);
+    }
+
     fn absent(&mut self, names: [&str; NAMES], row: &mut Value, absent: &Absent) {
         let verdict = match absent {
             Absent::NoTool(why) => {
@@ -176,9 +209,9 @@ impl Report {
     }
 
     /// Writes the table into benches/README.md.
-    pub(super) fn write_readme(&self, repo: &Repo, head: &Value) -> Result<()> {
+    pub(super) fn write_readme(&self, repo: &Repo, table: Table, head: &Value) -> Result<()> {
         let path = "benches/README.md";
-        let readme = with_table(&repo.read(path)?, &self.markdown(head))?;
+        let readme = with_table(&repo.read(path)?, table, &self.markdown(head))?;
         fs::write(repo.path(path), readme).with_context(|| format!("cannot write {path}"))
     }
 
@@ -216,10 +249,10 @@ impl Report {
 }
 
 /// README with the table in its place.
-fn with_table(readme: &str, table: &str) -> Result<String> {
-    let (before, rest) = readme.split_once(BEGIN).context("benches/README.md has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("benches/README.md has no end of the table")?;
-    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
+fn with_table(readme: &str, Table { begin, end }: Table, table: &str) -> Result<String> {
+    let (before, rest) = readme.split_once(begin).context("benches/README.md has no place for the table")?;
+    let (_, after) = rest.split_once(end).context("benches/README.md has no end of the table")?;
+    Ok(format!("{before}{begin}{table}{end}{after}"))
 }
 
 /// A row as a terminal shows it: below 120 columns, short of a long verdict.
@@ -277,7 +310,7 @@ fn verdict<'a>(has_goal: bool, misses: impl Iterator<Item = &'a str>) -> String 
 }
 
 /// What the numbers say of a target that is missed: where the time goes, and how much of the machine was used.
-fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, memory: u64) -> String {
+fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, flow: &Flow) -> String {
     let Pair { ours, peer } = *pair;
     let median = |numbers: &[f64]| Spread::of(numbers).median;
     let split = |side: &Side| {
@@ -304,8 +337,9 @@ fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, memory: u64) -> Stri
             )
         }
         Miss::Cpu => format!(
-            "cpu {:.2} x the peer's, at most {MAX_CPU_RATIO} is aimed at; ours {}; peer {}",
+            "cpu {:.2} x the peer's, at most {} is aimed at; ours {}; peer {}",
             pair.cpu_ratio().unwrap_or_default(),
+            max_cpu_ratio(flow.ours.leaves).unwrap_or_default(),
             split(ours),
             peer.map_or_else(dash, split),
         ),
@@ -313,7 +347,10 @@ fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, memory: u64) -> Stri
             "output {:.3} x as long as the peer's, at most {MAX_LEN_RATIO} is aimed at",
             pair.len_ratio().unwrap_or_default()
         ),
-        Miss::Memory => format!("{} MiB of memory, at most {} are aimed at", ours.peak() >> 20, memory >> 20),
+        Miss::Memory => {
+            let (found, most) = (ours.peak() >> 20, flow.memory() >> 20);
+            format!("{found} MiB of memory, at most {most} are aimed at")
+        }
     }
 }
 
@@ -333,6 +370,7 @@ fn side(side: &Side) -> Value {
         "peakBytes": side.peak,
         "outputBytes": side.len,
         "storedBytes": side.stored,
+        "sentBytes": side.sent,
     })
 }
 
@@ -406,11 +444,11 @@ mod tests {
         for line in &report.lines {
             assert!(terminal(line).len() < 120);
         }
-        let readme = with_table(&format!("a\n{BEGIN}old\n{END}\nb"), &report.markdown(&json!({}))).unwrap();
-        assert!(
-            readme.starts_with(&format!("a\n{BEGIN}")) && readme.ends_with(&format!("{END}\nb")),
-            "{readme}"
-        );
+        let Table { begin, end } = TABLE;
+        let readme = format!("a\n{begin}old\n{end}\nb");
+        let readme = with_table(&readme, TABLE, &report.markdown(&json!({}))).unwrap();
+        assert!(readme.starts_with(&format!("a\n{begin}")), "{readme}");
+        assert!(readme.ends_with(&format!("{end}\nb")), "{readme}");
         assert!(readme.contains("| qcow2 zlib -> raw | qemu-img | tmpfs | 2.00 | 3.00 |"), "{readme}");
         assert!(!readme.contains("old"));
     }

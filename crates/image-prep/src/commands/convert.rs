@@ -13,21 +13,19 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::{How, open};
 use crate::product::{Product, check_layout, prepare};
-use crate::stored::StoredImages;
+use crate::remote::Remote;
 use crate::url_policy;
 
 /// Converts; says nothing unless asked for JSON.
 pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, Error> {
     let images = [args.image.as_str()];
-    let stored = StoredImages::connect(&images, &args.stored, args.open.allow_http, context).await?;
-    let converted = with(args, stored.as_ref(), context).await;
-    if let Some(stored) = stored {
-        stored.stop(context).await;
-    }
+    let remote = Remote::connect(&images, &args.stored, None, args.open.allow_http, context).await?;
+    let converted = with(args, &remote, context).await;
+    remote.stop(context).await;
     converted
 }
 
-async fn with(args: &ConvertArgs, stored: Option<&StoredImages>, context: &Context) -> Result<Exit, Error> {
+async fn with(args: &ConvertArgs, remote: &Remote, context: &Context) -> Result<Exit, Error> {
     let form = match args.to {
         ConvertTo::Qcow2 => Form::Qcow2,
         ConvertTo::Raw => Form::Raw,
@@ -36,7 +34,7 @@ async fn with(args: &ConvertArgs, stored: Option<&StoredImages>, context: &Conte
     if !url_policy::is_url(&args.image) && is_same_file(Path::new(&args.image), &args.out) {
         return Err(Error::SameFile { path: args.out.clone() });
     }
-    let disk = open(context, &args.image, How::from(&args.open).with_stored(stored)).await?;
+    let disk = open(context, &args.image, How::from(&args.open).with_remote(remote)).await?;
     let files = disk.sources().iter().skip(1);
     if files.map(|file| Path::new(file.name())).any(|file| is_same_file(file, &args.out)) {
         return Err(Error::SameFile { path: args.out.clone() });

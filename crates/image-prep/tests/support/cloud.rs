@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -105,8 +106,20 @@ impl Cloud {
 
     /// Writes an object.
     pub(crate) fn put(&self, bucket: &str, key: &str, bytes: &'static [u8]) {
-        let (never, how) = (CancellationToken::new(), PutOptions::default());
+        self.put_told(bucket, key, bytes.to_vec(), &[]);
+    }
+
+    /// Writes an object that says something about itself.
+    pub(crate) fn put_told(&self, bucket: &str, key: &str, bytes: Vec<u8>, metadata: &[(&str, &str)]) {
+        let metadata =
+            metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (never, how) = (CancellationToken::new(), PutOptions { metadata, ..PutOptions::default() });
         self.runtime.block_on(self.store.put(bucket, key, bytes.into(), &how, &never)).unwrap();
+    }
+
+    /// What an object says about itself.
+    pub(crate) fn metadata(&self, bucket: &str, key: &str) -> BTreeMap<String, String> {
+        self.runtime.block_on(self.store.head(bucket, key, &CancellationToken::new())).unwrap().metadata
     }
 
     /// Removes an object.

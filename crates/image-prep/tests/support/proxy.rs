@@ -19,6 +19,10 @@ struct State {
     broken: AtomicBool,
     /// Bytes that went to the store.
     bytes: AtomicU64,
+    /// Bytes that came from it.
+    answered: AtomicU64,
+    /// The requests that were made, by their methods.
+    methods: Mutex<Vec<String>>,
     /// The part numbers that were sent, repeated ones too.
     parts: Mutex<Vec<u32>>,
     connections: Mutex<Vec<TcpStream>>,
@@ -33,6 +37,8 @@ impl Proxy {
             stopped: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            methods: Mutex::default(),
             parts: Mutex::default(),
             connections: Mutex::default(),
         });
@@ -60,6 +66,16 @@ impl Proxy {
         self.state.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that came from the store since the last reset.
+    pub(crate) fn answered(&self) -> u64 {
+        self.state.answered.load(Ordering::Relaxed)
+    }
+
+    /// Requests of a method since the last reset.
+    pub(crate) fn requests(&self, method: &str) -> usize {
+        self.state.methods.lock().unwrap().iter().filter(|found| *found == method).count()
+    }
+
     /// Numbers of the parts that were sent since the last reset, sorted, repeated ones too.
     pub(crate) fn parts(&self) -> Vec<u32> {
         let mut parts = self.state.parts.lock().unwrap().clone();
@@ -70,6 +86,8 @@ impl Proxy {
     /// Counts from the beginning.
     pub(crate) fn reset(&self) {
         self.state.bytes.store(0, Ordering::Relaxed);
+        self.state.answered.store(0, Ordering::Relaxed);
+        self.state.methods.lock().unwrap().clear();
         self.state.parts.lock().unwrap().clear();
     }
 
@@ -98,9 +116,10 @@ fn connect(state: &Arc<State>, client: TcpStream) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     state.connections.lock().unwrap().extend([client.try_clone()?, server.try_clone()?]);
-    let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+    let (answers, back) = (server.try_clone()?, client.try_clone()?);
+    let counting = state.clone();
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut answers, &mut back);
+        let _ = pass_back(&counting, &answers, &back);
         let _ = back.shutdown(Shutdown::Both);
     });
     let state = state.clone();
@@ -109,6 +128,19 @@ fn connect(state: &Arc<State>, client: TcpStream) -> std::io::Result<()> {
         let _ = server.shutdown(Shutdown::Both);
     });
     Ok(())
+}
+
+/// Passes answers on, and counts their bytes before the client can have them.
+fn pass_back(state: &State, mut server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let len = server.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(());
+        }
+        state.answered.fetch_add(len as u64, Ordering::Relaxed);
+        client.write_all(&buffer[..len])?;
+    }
 }
 
 /// Passes requests on and reads their heads.
@@ -137,6 +169,8 @@ fn pass(state: &State, mut client: &TcpStream, mut server: &TcpStream) -> std::i
                 };
                 body = text.split_once("content-length: ").and_then(number).unwrap_or_default();
                 let part = text.starts_with("put ").then(|| text.split_once("partnumber=").and_then(number));
+                let method = text.split(' ').next().unwrap_or_default().to_uppercase();
+                state.methods.lock().unwrap().push(method);
                 if let Some(part) = part.flatten() {
                     state.parts.lock().unwrap().push(u32::try_from(part).unwrap());
                 }

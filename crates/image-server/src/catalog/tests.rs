@@ -678,7 +678,7 @@ async fn content_is_shared_as_long_as_somebody_has_it(db: Db) {
     let delete = claim(catalog).await.ticket;
     catalog.unlist(&delete).await.unwrap();
     assert!(catalog.manifests().await.unwrap().contains("m.1"));
-    catalog.deleted(&delete).await.unwrap();
+    catalog.deleted(&delete, Blocks::None).await.unwrap();
     // With the second one it goes, and nobody can have it any more.
     catalog.admit_delete(&second.image_id, "anonymous", None).await.unwrap();
     catalog.unlist(&claim(catalog).await.ticket).await.unwrap();

@@ -3,13 +3,14 @@
 //! RFC 9110, sections 8.6 (Content-Length), 8.8.3 (ETag), 13.1.1 (If-Match), 14 (ranges). Every answer is held against what was opened:
 //! version, length and range must be the same, whatever the status says.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use disk_convert::SourceFault;
 use disk_image::Span;
 use reqwest::Response;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER,
+    CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, RETRY_AFTER,
 };
 
 use super::fault::{Failure, HttpFault};
@@ -79,6 +80,18 @@ impl ContentRange {
         let (first, last, len) = (number(first)?, number(last)?, number(len)?);
         (first <= last && last < len).then(|| Self { span: Span::new(first, last - first + 1), len })
     }
+}
+
+/// How names of metadata begin in headers: S3's way, and that of Google's own signatures.
+const METADATA: [&str; 2] = ["x-amz-meta-", "x-goog-meta-"];
+
+/// What an object says about itself. What is no text is left out.
+pub(super) fn metadata(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let entry = |(name, value): (&HeaderName, &HeaderValue)| {
+        let name = METADATA.iter().find_map(|prefix| name.as_str().strip_prefix(prefix))?;
+        Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    headers.iter().filter_map(entry).collect()
 }
 
 /// Fails unless a 206 has the bytes `span` of the object that was opened.

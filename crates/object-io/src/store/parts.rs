@@ -15,7 +15,7 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, UploadId, body_timeout, protocol};
+use super::{Store, UploadId, protocol};
 use crate::link::{Link, PacedBody};
 use crate::profile::{Checksum, Etag};
 use crate::retry::{Patience, Question, ask, ask_once, pause_after};
@@ -225,7 +225,8 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<Vec<ListedPart>, ObjectError> {
         let place = upload.place();
-        let question = Question { verb: Verb::List, place: &place, timeout: body_timeout(0), cancel };
+        let question =
+            Question { verb: Verb::List, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         let mut parts: Vec<ListedPart> = Vec::new();
         let mut marker = None;
         loop {

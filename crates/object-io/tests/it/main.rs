@@ -7,6 +7,7 @@ mod environment;
 mod hostile;
 mod local;
 mod multipart;
+mod outage;
 mod presigned;
 mod ranges;
 mod resume;

@@ -18,11 +18,13 @@ async fn a_signed_url_gives_the_object_and_nothing_else() {
     let (store, never) = (&local.store, &local.never);
     let body = Bytes::from(noise(3_000_000));
     let key = "a b/ü+&=?.img";
-    store.put(BUCKET, key, body.clone(), &PutOptions::default(), never).await.unwrap();
+    let told = PutOptions { metadata: crate::local::metadata(), ..PutOptions::default() };
+    store.put(BUCKET, key, body.clone(), &told, never).await.unwrap();
     let url = store.presign_get(BUCKET, key, Duration::from_secs(60), never).await.unwrap();
 
     let source = HttpSource::open(url.expose(), &HttpOptions::default(), never).await.unwrap();
     assert_eq!(source.len(), body.len() as u64);
+    assert_eq!(source.metadata(), &told.metadata);
     assert_eq!(source.read(Span::new(1_000_000, 5)).await.unwrap(), body[1_000_000..1_000_005]);
     assert_eq!(source.read(Span::new(0, source.len())).await.unwrap(), body);
 

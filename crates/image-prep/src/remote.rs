@@ -1,0 +1,111 @@
+//! Sources that are neither paths nor URLs: `image:ID`, the content of an Image, and `s3://BUCKET/KEY`, an object. Both are read as
+//! everybody else would read them: by ranges, an object through a URL that is signed here and never shown.
+//!
+//! The content of an Image is beside the cloud's contract: `image-server` serves it, the clouds do not.
+
+use object_io::limits::MAX_EXPIRY;
+use object_io::{Bearer, HttpOptions, HttpSource, ObjectError, ObjectUri, Store};
+
+use crate::args::{StoreArgs, StoredArgs};
+use crate::context::Context;
+use crate::error::Error;
+use crate::local::Local;
+use crate::{service, transfer};
+
+/// What stands before the id of an Image.
+const PREFIX: &str = "image:";
+
+/// The id of the Image that an IMAGE names.
+pub(crate) fn image_id(image: &str) -> Option<&str> {
+    image.strip_prefix(PREFIX)
+}
+
+/// True if this names an object in a store.
+pub(crate) fn is_object(image: &str) -> bool {
+    image.starts_with("s3://")
+}
+
+/// What the images of a command are read from that are neither paths nor URLs.
+#[derive(Default)]
+pub(crate) struct Remote {
+    service: Option<ImageService>,
+    store: Option<Store>,
+    local: Option<Local>,
+}
+
+struct ImageService {
+    endpoint: String,
+    bearer: Option<Bearer>,
+}
+
+impl Remote {
+    /// Connects to what the images need: to the service for an Image, to the store for an object.
+    pub(crate) async fn connect(
+        images: &[&str],
+        args: &StoredArgs,
+        store: Option<&StoreArgs>,
+        allow_http: bool,
+        context: &Context,
+    ) -> Result<Self, Error> {
+        let has_image = images.iter().any(|image| image_id(image).is_some());
+        let store = store.filter(|_| images.iter().any(|image| is_object(image)));
+        if let (Some(dir), true) = (&args.local.local, has_image || store.is_some()) {
+            let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
+            let bearer = Bearer::new(local.token().expose());
+            let service = ImageService { endpoint: local.endpoint().to_owned(), bearer };
+            let store = store.map(|_| local.store().clone());
+            return Ok(Self { service: Some(service), store, local: Some(local) });
+        }
+        let mut remote = Self::default();
+        if has_image {
+            let (endpoint, token) = service::credentials(&args.api, allow_http)?;
+            let bearer = token.and_then(|token| Bearer::new(token.expose()));
+            let endpoint = endpoint.as_str().trim_end_matches('/').to_owned();
+            remote.service = Some(ImageService { endpoint, bearer });
+        }
+        if let Some(store) = store {
+            remote.store = Some(transfer::connect(store).await?);
+        }
+        Ok(remote)
+    }
+
+    /// The image, if it is one of these. An Image comes as a qcow2: its tables say what there is to read.
+    pub(crate) async fn open(&self, image: &str, context: &Context) -> Result<Option<HttpSource>, Error> {
+        let (url, bearer) = if let (Some(service), Some(id)) = (&self.service, image_id(image)) {
+            // An id is a word; whatever else is typed must not become another path.
+            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+                return Err(Error::ImageId { id: id.to_owned() });
+            }
+            (format!("{}/images/{id}/disk.qcow2", service.endpoint), service.bearer.clone())
+        } else if let (Some(store), true) = (&self.store, is_object(image)) {
+            let object: ObjectUri = image.parse().map_err(ObjectError::from)?;
+            // As long as every store lets a URL live: it ends with this process anyway.
+            let url = store.presign_get(object.bucket(), object.key(), MAX_EXPIRY, &context.cancel).await?;
+            (url.expose().to_owned(), None)
+        } else {
+            return Ok(None);
+        };
+        let options = HttpOptions { bearer, ..HttpOptions::default() };
+        Ok(Some(HttpSource::open(&url, &options, &context.cancel).await?))
+    }
+
+    /// Stops what was started for it.
+    pub(crate) async fn stop(self, context: &Context) {
+        if let Some(local) = self.local {
+            local.stop(context).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_no_path() {
+        assert_eq!(image_id("image:fd8"), Some("fd8"));
+        for other in ["./image:fd8", "disk.raw", "https://h/image:x", "Image:fd8"] {
+            assert_eq!(image_id(other), None, "{other}");
+        }
+    }
+}

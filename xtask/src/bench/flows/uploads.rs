@@ -1,0 +1,73 @@
+//! What is measured of uploads, against what.
+//!
+//! Peers as they are quickest here: s5cmd and the transfer manager with parts of 8 and 16 MiB, eight at a time; aws-cli has no such
+//! options on its command line, and parts of 8 MiB, ten at a time.
+
+use super::{Flow, Input, Job, Leaves, Target, ours, rival};
+use crate::bench::tools::Tool;
+
+/// An upload, and what else is asked of it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) struct UploadFlow {
+    /// Commands and peers.
+    pub(in crate::bench) flow: Flow,
+    /// Of our wall and processor time, what this takes is left out, round by round: what no peer does.
+    pub(in crate::bench) less: Option<Job>,
+    /// The most that our command may send, as a multiple of what the input stores.
+    pub(in crate::bench) wire: Option<f64>,
+}
+
+/// What is measured beside peers.
+pub(in crate::bench) const UPLOADS: &[UploadFlow] = &[
+    UploadFlow {
+        flow: Flow {
+            // A QCOW2 read as if it were a raw disk: a file without holes, which all have to send whole.
+            name: "raw -> S3, less digest",
+            input: PLAIN,
+            ours: WHOLE,
+            rivals: &[
+                rival(TRANSFER_MANAGER, Target::AtLeast(1.0)),
+                rival(S5CMD, Target::AtLeast(3.0)),
+                rival(AWS_CLI, Target::AtLeast(6.0)),
+            ],
+        },
+        less: Some(ours("info --digest --json --quiet --format raw IN", Leaves::FileDigest)),
+        wire: None,
+    },
+    UploadFlow {
+        flow: Flow {
+            name: "vmdk stream -> S3",
+            input: Input::Form("vmdk stream"),
+            ours: ours("upload --quiet IN URL", Leaves::DiskObject),
+            rivals: &[rival(QEMU_THEN_S5CMD, Target::AtLeast(4.0))],
+        },
+        less: None,
+        wire: None,
+    },
+    UploadFlow {
+        flow: Flow {
+            name: "sparse raw -> S3",
+            input: Input::Form("raw"),
+            ours: ours("upload --quiet --format raw IN URL", Leaves::DiskObject),
+            rivals: &[rival(AWS_CLI, Target::None)],
+        },
+        less: None,
+        wire: Some(1.01),
+    },
+];
+
+/// The upload that is killed and continued.
+pub(in crate::bench) const RESUMED: Job = WHOLE;
+
+const PLAIN: Input = Input::Form("qcow2");
+const WHOLE: Job = ours("upload --quiet --format raw --to raw IN URL", Leaves::Object);
+
+const TRANSFER_MANAGER: Job =
+    Job { tool: Tool::TransferManager, words: "IN BUCKET KEY", leaves: Leaves::Object };
+const S5CMD: Job = Job { tool: Tool::S5cmd, words: "cp -c 8 -p 16 IN URL", leaves: Leaves::Object };
+const AWS_CLI: Job =
+    Job { tool: Tool::AwsCli, words: "s3 cp --only-show-errors IN URL", leaves: Leaves::Object };
+
+/// Through a temporary file, in the form that ours has: sparse, and nothing compressed again.
+const QEMU_THEN_S5CMD: Job =
+    Job { tool: Tool::QemuThenS5cmd, words: "IN OUT URL", leaves: Leaves::DiskObject };

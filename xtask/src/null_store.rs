@@ -1,0 +1,247 @@
+//! A store that keeps nothing: it answers what an upload asks, reads the bodies, and counts.
+//!
+//! As much of the S3 API as uploaders use, over plain HTTP/1.1 with a thread for each connection. Signatures are not looked at. Of a
+//! body the length and the CRC32 are kept, which is what it takes to list the parts, to make an object of them and to prove it; the
+//! bytes are gone. It runs as a process of its own, this program again, so that a client's processor time is the client's alone.
+//!
+//! Cost: reading a body and its CRC32, some 10 GB/s a core on loopback.
+
+mod objects;
+mod wire;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::garage::process::Process;
+use objects::Objects;
+
+/// The first argument of the process that serves.
+pub(crate) const SERVE: &str = "null-store";
+
+/// Where the store tells what it counted, and forgets everything; no bucket has such a name.
+const COUNTS: &str = "/-/counts";
+
+/// For an answer about counts.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came in since the last reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Bytes of bodies of parts and objects, as they were on the wire.
+    pub(crate) sent: u64,
+    /// Parts that came whole, repeated ones too.
+    pub(crate) parts: u64,
+    /// Parts that came again.
+    pub(crate) repeated: u64,
+    /// Parts that were coming at the same time, at most.
+    pub(crate) in_flight: u64,
+    /// Requests of all kinds.
+    pub(crate) requests: u64,
+    /// Objects that were made.
+    pub(crate) objects: u64,
+    /// Length of the last one, bytes.
+    pub(crate) len: u64,
+    /// Its CRC32, where its parts came as they are, not in the framing of aws-chunked.
+    pub(crate) crc32: Option<u32>,
+}
+
+/// A store that is running.
+#[derive(Debug)]
+pub(crate) struct NullStore {
+    address: SocketAddr,
+    state: PathBuf,
+    /// Ends with us.
+    _process: Process,
+}
+
+impl NullStore {
+    /// Starts one on a free port of loopback. What clients remember of it goes beneath `state`.
+    pub(crate) fn start(state: &Path) -> Result<Self> {
+        // Not the path of this program: what lies there may have been built anew meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        let mut process = Process::start(command.arg(SERVE).stdout(Stdio::piped()))?;
+        let line = process.first_line().context("the null store ended before it listened")?;
+        let address = line.trim().parse().with_context(|| format!("the null store said {line:?}"))?;
+        Ok(Self { address, state: state.to_owned(), _process: process })
+    }
+
+    /// Where it listens, as a URL.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What a client of it finds in its environment. Nobody's keys are wanted, and any will do.
+    pub(crate) fn environment(&self, command: &mut Command) {
+        let nowhere = self.state.join("nowhere");
+        for (name, value) in [
+            ("AWS_ACCESS_KEY_ID", "anybody"),
+            ("AWS_SECRET_ACCESS_KEY", "anything"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ] {
+            command.env(name, value);
+        }
+        for name in ["AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"] {
+            command.env(name, self.endpoint());
+        }
+        for name in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            command.env(name, &nowhere);
+        }
+        for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"] {
+            command.env_remove(name);
+        }
+        command.env("XDG_STATE_HOME", &self.state).env("XDG_CACHE_HOME", &self.state);
+    }
+
+    /// What came in so far.
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        serde_json::from_str(&self.ask("GET")?).context("the null store's counts")
+    }
+
+    /// Forgets everything.
+    pub(crate) fn reset(&self) -> Result<()> {
+        self.ask("POST").map(drop)
+    }
+
+    fn ask(&self, method: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.address).context("cannot reach the null store")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "{method} {COUNTS} HTTP/1.1\r\nhost: null\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("half an answer of the null store")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "the null store answered {head}");
+        Ok(body.to_owned())
+    }
+}
+
+/// What the process does that serves: says where it listens, and answers until it is ended.
+pub(crate) fn serve() -> ExitCode {
+    let served = || -> std::io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        println!("{}", listener.local_addr()?);
+        let objects = Arc::new(Objects::default());
+        for stream in listener.incoming() {
+            let (stream, objects) = (stream?, Arc::clone(&objects));
+            // A client that hangs up ends its thread.
+            std::thread::spawn(move || wire::converse(&stream, &objects));
+        }
+        Ok(())
+    };
+    match served() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the null store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+
+    use super::*;
+
+    /// One connection to a store in this process.
+    struct Client {
+        stream: BufReader<TcpStream>,
+    }
+
+    impl Client {
+        fn new() -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || wire::converse(&listener.accept().unwrap().0, &Objects::default()));
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            Self { stream: BufReader::new(stream) }
+        }
+
+        /// Status, head and body of an answer.
+        fn ask(&mut self, request: &str, headers: &str, body: &[u8]) -> (u16, String, String) {
+            let len = body.len();
+            let head = format!("{request} HTTP/1.1\r\nHost: h\r\nContent-Length: {len}\r\n{headers}\r\n");
+            self.stream.get_mut().write_all(head.as_bytes()).unwrap();
+            self.stream.get_mut().write_all(body).unwrap();
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(self.stream.read_line(&mut head).unwrap() > 0, "{head}");
+            }
+            let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let len = if request.starts_with("HEAD ") { 0 } else { len.parse().unwrap() };
+            let mut answer = vec![0; len];
+            self.stream.read_exact(&mut answer).unwrap();
+            (head[9..12].parse().unwrap(), head, String::from_utf8(answer).unwrap())
+        }
+
+        fn counts(&mut self) -> Counts {
+            serde_json::from_str(&self.ask("GET /-/counts", "", b"").2).unwrap()
+        }
+    }
+
+    #[test]
+    fn parts_become_an_object_that_can_be_proved() {
+        let mut client = Client::new();
+        assert_eq!(client.ask("HEAD /bucket", "", b"").0, 200);
+        assert_eq!(client.ask("HEAD /bucket/a/key", "", b"").0, 404);
+        let (_, _, created) = client.ask("POST /bucket/a/key?uploads", "", b"");
+        let id = created.split_once("<UploadId>").unwrap().1.split_once('<').unwrap().0.to_owned();
+        let part = |number: u32| format!("PUT /bucket/a/key?partNumber={number}&uploadId={id}");
+        // In any order, one of them twice, and one in a framing that hides its bytes from a CRC32.
+        for (number, body) in [(2, &b"second"[..]), (1, b"wrong"), (1, b"first ")] {
+            let (status, head, _) = client.ask(&part(number), "", body);
+            assert_eq!(status, 200);
+            assert!(head.contains("x-amz-checksum-crc32: ") && head.contains("etag: \""), "{head}");
+        }
+        let (_, _, listed) = client.ask(&format!("GET /bucket/a/key?uploadId={id}"), "", b"");
+        assert!(
+            listed.contains("<PartNumber>1</PartNumber>") && listed.contains("<Size>6</Size>"),
+            "{listed}"
+        );
+        assert_eq!(listed.matches("<Part>").count(), 2);
+        let (status, _, made) = client.ask(&format!("POST /bucket/a/key?uploadId={id}"), "", b"<parts/>");
+        assert!(status == 200 && made.contains("<ETag>"), "{made}");
+        assert_eq!(client.ask(&format!("POST /bucket/a/key?uploadId={id}"), "", b"").0, 404);
+        let (status, head, _) = client.ask("HEAD /bucket/a/key", "", b"");
+        assert!(status == 200 && head.contains("content-length: 12\r\n"), "{head}");
+        assert!(head.contains("x-amz-checksum-type: FULL_OBJECT"), "{head}");
+
+        let crc32 = Some(crc32fast::hash(b"first second"));
+        let counts = client.counts();
+        assert_eq!((counts.sent, counts.parts, counts.repeated, counts.in_flight), (17, 3, 1, 1));
+        assert_eq!((counts.objects, counts.len, counts.crc32), (1, 12, crc32));
+        client.ask("POST /-/counts", "", b"");
+        assert_eq!(client.counts(), Counts { requests: 1, ..Counts::default() });
+        assert_eq!(client.ask("HEAD /bucket/a/key", "", b"").0, 404);
+    }
+
+    #[test]
+    fn one_request_may_be_an_object_and_what_is_framed_has_no_checksum() {
+        let mut client = Client::new();
+        client.ask("PUT /bucket/k", "", b"abc");
+        assert_eq!(client.counts().crc32, Some(crc32fast::hash(b"abc")));
+        client.ask("PUT /bucket/k", "X-Amz-Decoded-Content-Length: 3\r\n", b"3\r\nabc\r\n0\r\n\r\n");
+        let counts = client.counts();
+        assert_eq!((counts.objects, counts.len, counts.crc32, counts.sent), (2, 3, None, 3 + 13));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let mut client = Client::new();
+        assert_eq!(client.ask("GET /bucket/k", "", b"").0, 501);
+        assert_eq!(client.ask("PUT /bucket/k?partNumber=1&uploadId=u", "", b"x").0, 404);
+        assert_eq!(
+            client.ask("PUT /bucket/k?partNumber=1&uploadId=u", "x-amz-copy-source: a\r\n", b"").0,
+            501
+        );
+        assert_eq!(client.ask("DELETE /bucket/k", "", b"").0, 204);
+    }
+}
