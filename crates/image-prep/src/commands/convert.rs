@@ -20,6 +20,7 @@ pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, E
     let form = match args.to {
         ConvertTo::Qcow2 => Form::Qcow2,
         ConvertTo::Raw => Form::Raw,
+        ConvertTo::Vmdk => Form::Vmdk,
     };
     check_layout(form, &args.layout)?;
     if !url_policy::is_url(&args.image) && is_same_file(Path::new(&args.image), &args.out) {
