@@ -257,6 +257,7 @@ pub(crate) async fn put(
     let upload = MultipartOptions {
         metadata: put.metadata,
         if_none_match,
+        copy_holes: true,
         may_be_shorter: !product.layout.is_exact(),
         ..MultipartOptions::default()
     };
