@@ -14,6 +14,8 @@ use crate::local::{BUCKET, Local, noise};
 use crate::multipart::{parts, uploads};
 
 const PART: usize = 16 << 20;
+/// Of no other test of the suite: a foreign store is one for all of them.
+const KEY: &str = "disk-with-holes";
 
 /// Data, holes, data, a hole, and a last part that is short.
 fn object() -> Bytes {
@@ -48,14 +50,15 @@ async fn the_object_is_the_same_however_it_is_guarded() {
         let store_profile = StoreProfile { checksum, part_copy, ..StoreProfile::default() };
         let config = StoreConfig { store_profile, ..local.config_by(&local.endpoint) };
         let store = Store::connect(config).await.unwrap();
-        let done = upload(&store, "disk", &object).await.unwrap();
+        let done = upload(&store, KEY, &object).await.unwrap();
         assert_eq!(done.crc32, crc32fast::hash(&object));
-        assert!(local.store.get(BUCKET, "disk", None, &local.never).await.unwrap() == object);
+        assert!(local.store.get(BUCKET, KEY, None, &local.never).await.unwrap() == object);
         assert_eq!((zeroes(&local.store).await, uploads(&local.store).await), (0, 0));
         println!("holes with {checksum:?}, {part_copy:?}: {:?}", store.profile().part_copy);
         // Every store that is tested copies parts.
         assert_eq!(store.profile().part_copy, Some(part_copy.unwrap_or(true)));
     }
+    local.store.delete(BUCKET, KEY, &local.never).await.unwrap();
     local.stop().await;
 }
 
@@ -65,9 +68,10 @@ async fn copies_of_nothing_are_noticed_and_sent_instead() {
     let object = object();
     let proxy = FaultProxy::start(local.address(), plan(1, 1000, &[Fault::EmptyCopy])).await.unwrap();
     let store = through(&local, &proxy, StoreProfile::default()).await;
-    upload(&store, "disk", &object).await.unwrap();
-    assert!(local.store.get(BUCKET, "disk", None, &local.never).await.unwrap() == object);
+    upload(&store, KEY, &object).await.unwrap();
+    assert!(local.store.get(BUCKET, KEY, None, &local.never).await.unwrap() == object);
     assert_eq!(store.profile().part_copy, Some(false));
+    local.store.delete(BUCKET, KEY, &local.never).await.unwrap();
     assert_eq!((zeroes(&local.store).await, uploads(&local.store).await), (0, 0));
     local.stop().await;
 }
@@ -80,23 +84,20 @@ async fn faulty_copies_end_in_the_right_object_or_in_nothing() {
     for seed in 0..12 {
         let proxy = FaultProxy::start(local.address(), plan(seed, 200, &Fault::ALL)).await.unwrap();
         let store = through(&local, &proxy, StoreProfile::default()).await;
-        let done = upload(&store, "disk", &object).await;
+        let done = upload(&store, KEY, &object).await;
         let after = format!("{seed}: {done:?} after {:?}", proxy.happened());
         match done {
             Ok(_) => {
-                assert!(
-                    local.store.get(BUCKET, "disk", None, &local.never).await.unwrap() == object,
-                    "{after}"
-                );
+                assert!(local.store.get(BUCKET, KEY, None, &local.never).await.unwrap() == object, "{after}");
                 whole += 1;
             }
             Err(_) => {
-                let left = local.store.head(BUCKET, "disk", &local.never).await;
+                let left = local.store.head(BUCKET, KEY, &local.never).await;
                 assert!(left.is_err_and(|error| error.is_not_found()), "{after}");
             }
         }
         assert_eq!((zeroes(&local.store).await, uploads(&local.store).await), (0, 0), "{after}");
-        local.store.delete(BUCKET, "disk", &local.never).await.unwrap();
+        local.store.delete(BUCKET, KEY, &local.never).await.unwrap();
     }
     assert!(whole >= 6, "{whole} of 12 were carried through");
     local.stop().await;
@@ -107,7 +108,7 @@ async fn an_abort_takes_the_zeroes_along() {
     let local = Local::under_test().await;
     let options = MultipartOptions { copy_holes: true, ..MultipartOptions::default() };
     let len = 4 * PART as u64;
-    let sink = MultipartSink::create(&local.store, BUCKET, "disk", len, options, &local.never).await.unwrap();
+    let sink = MultipartSink::create(&local.store, BUCKET, KEY, len, options, &local.never).await.unwrap();
     let hole = |number: u32| Part {
         number,
         offset: u64::from(number) * PART as u64,
