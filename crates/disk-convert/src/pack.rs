@@ -88,7 +88,9 @@ async fn make_parts<L: PackedLayout, S: Sink>(
         return Err(ConvertError::TooManyParts { len, part });
     }
     let span = part_size(disk, LEAST_SPAN, layout.unit_len());
-    let share = Share::of(options, rules.in_flight, part, open_parts(&layout, part), worst_cost(disk, span))?;
+    let lead = lead(&layout, span);
+    let worst = worst_cost(disk, span) + lead;
+    let share = Share::of(options, rules.in_flight, part, open_parts(&layout, part), worst)?;
     let stats = disk.image().map().stats();
     options.counters.expect(stats.data + stats.encoded);
 
@@ -102,9 +104,11 @@ async fn make_parts<L: PackedLayout, S: Sink>(
     let maker = SpanMaker {
         disk: disk.clone(),
         options: options.clone(),
-        buffers: BufferPool::new(to_usize(span)),
+        buffers: BufferPool::new(to_usize(lead + span)),
         codec: layout.codec(),
         unit: layout.unit_len(),
+        max_frame: layout.max_frame_len(),
+        lead,
         stop: spans.stop(),
     };
     let make = async {
@@ -156,7 +160,13 @@ async fn make_parts<L: PackedLayout, S: Sink>(
 /// The smallest memory in which `layout` packs `disk` into parts of `part` bytes, bytes.
 pub fn least_memory_to_pack<L: PackedLayout>(disk: &Disk, layout: &L, part: u64) -> u64 {
     let span = part_size(disk, LEAST_SPAN, layout.unit_len());
-    Share::least(part, open_parts(layout, part), worst_cost(disk, span))
+    Share::least(part, open_parts(layout, part), worst_cost(disk, span) + lead(layout, span))
+}
+
+/// How much more the frames of a span of `span` guest bytes may take than the span itself, bytes.
+fn lead<L: PackedLayout>(layout: &L, span: u64) -> u64 {
+    let unit = layout.unit_len();
+    (layout.max_frame_len().saturating_sub(unit) * (span / unit)).next_multiple_of(PAGE)
 }
 
 /// How the memory is divided, bytes.
@@ -215,6 +225,10 @@ struct SpanMaker {
     codec: disk_image::Codec,
     /// Guest bytes that are encoded together.
     unit: u64,
+    /// How long a frame may be.
+    max_frame: u64,
+    /// How far behind the start of a buffer the guest bytes stand that frames are made of.
+    lead: u64,
     stop: CancellationToken,
 }
 
@@ -234,7 +248,7 @@ impl SpanMaker {
             let plan = Plan::new(map, &guest, span);
             let (reads, cost) = reads_and_cost(&self.disk, &plan);
             // A unit at the end of the disk is filled up.
-            let cost = cost + span.len.next_multiple_of(self.unit) - span.len;
+            let cost = self.lead + cost + span.len.next_multiple_of(self.unit) - span.len;
             let admitted = admission.admit(cost).await?;
             let maker = self.clone();
             let frames = admission.hand_on(admitted, async move { maker.make(plan, reads).await });
@@ -259,29 +273,35 @@ impl SpanMaker {
         let mut bytes = self.buffers.take().map_err(|error| SinkError::io("memory", None, error))?;
         let counters = &self.options.counters;
         let len = to_usize(plan.object.len);
-        let runs = assemble(plan, self.disk.sources(), fetched, counters, &mut bytes[..len])?;
-        let covers = cover(&mut bytes, &runs, self.unit);
+        let guest = &mut bytes[to_usize(self.lead)..];
+        let runs = assemble(plan, self.disk.sources(), fetched, counters, &mut guest[..len])?;
+        let covers = cover(guest, &runs, self.unit);
         let filled = runs.iter().map(|run| run.len).sum();
-        let list = self.encode(&mut bytes, &covers, plan.object.start);
+        let list = self.encode(&mut bytes, &covers, plan.object.start)?;
         Ok(Frames { bytes, list, filled })
     }
 
-    /// Encodes the units inside `covers` where they stand, and moves their frames to the start of `bytes`: a frame is no longer than
-    /// its unit, so it never reaches one that is still to be encoded.
-    fn encode(&self, bytes: &mut [u8], covers: &[Span], start: u64) -> Vec<(u64, Frame)> {
+    /// Encodes the units inside `covers` where they stand, and moves their frames to the start of `bytes`: they are no longer than
+    /// the units and the lead before those, so they never reach one that is still to be encoded.
+    fn encode(
+        &self,
+        bytes: &mut [u8],
+        covers: &[Span],
+        start: u64,
+    ) -> Result<Vec<(u64, Frame)>, ConvertError> {
         SCRATCH.with_borrow_mut(|scratch| {
             let fits = scratch.as_ref().is_some_and(|(encoder, _)| encoder.codec() == self.codec);
             let (encoder, room) = match scratch {
                 Some(scratch) if fits => scratch,
                 scratch => scratch.insert((Encoder::new(self.codec), Vec::new())),
             };
-            // A frame as long as its unit would save nothing.
-            room.resize(to_usize(self.unit - 1), 0);
+            room.resize(to_usize(self.max_frame), 0);
             let (mut list, mut end) = (Vec::new(), 0);
             let mut encodes = 0;
             for at in covers.iter().flat_map(|cover| (cover.start..cover.end()).step_by(to_usize(self.unit)))
             {
-                let unit = to_usize(at)..to_usize(at + self.unit);
+                let from = self.lead + at;
+                let unit = to_usize(from)..to_usize(from + self.unit);
                 if is_zero(&bytes[unit.clone()]) {
                     continue;
                 }
@@ -292,6 +312,8 @@ impl SpanMaker {
                         end += len;
                         Frame::Encoded(len as u64)
                     }
+                    // Room for every frame is what the layout has promised.
+                    None if self.max_frame >= self.unit => return Err(ConvertError::Panicked),
                     None => {
                         bytes.copy_within(unit.clone(), end);
                         end += unit.len();
@@ -301,7 +323,7 @@ impl SpanMaker {
                 list.push((start + at, frame));
             }
             self.options.counters.encoded(encodes, end as u64);
-            list
+            Ok(list)
         })
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,49 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::*;
-use disk_image::{Codec, Format, OpenOptions, PackedLayout, ReadShape, Span, qcow2};
+use disk_image::{Codec, Format, PackedLayout, ReadShape, Span, qcow2};
+use support::{mixed, noise, open, raw};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1 << 20;
 const CODECS: [Codec; 2] = [Codec::Deflate, Codec::Zstd];
-
-fn noise(len: u64, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut byte = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..len).map(|_| byte()).collect()
-}
-
-/// Text, noise and zeroes in stretches that fall on no boundary, from a few bytes to more than a large cluster.
-fn mixed(len: usize) -> Vec<u8> {
-    let mut disk = Vec::with_capacity(len);
-    let mut stretch = 37_usize;
-    while disk.len() < len {
-        stretch = stretch * 7 % 3_000_017 + 11;
-        match disk.len() % 5 {
-            0 | 1 => disk.extend((0..stretch).map(|i| b"a line of text, and another; "[(i / 2) % 29])),
-            2 => disk.extend(noise(stretch as u64 / 2, stretch as u64)),
-            3 => disk.resize(disk.len() + stretch, 0),
-            _ => disk.resize(disk.len() + stretch / 9, 0xff),
-        }
-    }
-    disk.truncate(len);
-    disk
-}
-
-async fn open(source: Arc<dyn ByteSource>, format: Option<Format>) -> Disk {
-    let how = OpenOptions { format, ..OpenOptions::default() };
-    open_image(source, &how, &References::Deny, &Options::default(), &CancellationToken::new()).await.unwrap()
-}
-
-async fn raw(bytes: impl Into<Bytes>) -> Disk {
-    open(Arc::new(MemorySource::new("raw", bytes)), Some(Format::Raw)).await
-}
 
 fn layout(disk: &Disk, cluster_size: u64, codec: Codec) -> qcow2::Packed {
     qcow2::Packed::new(disk.image().map(), &qcow2::PackedOptions { cluster_size, codec }).unwrap()
@@ -66,8 +32,7 @@ async fn packed(disk: &Disk, layout: qcow2::Packed, sink: MemorySink, options: &
 }
 
 async fn same(a: &Disk, bytes: Vec<u8>) -> Comparison {
-    let b = open(Arc::new(MemorySource::new("packed", bytes)), Some(Format::Qcow2)).await;
-    compare(a, &b, &Options::default(), &CancellationToken::new()).await.unwrap()
+    support::same(a, bytes, Format::Qcow2).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

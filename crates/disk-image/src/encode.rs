@@ -3,7 +3,7 @@
 //! The same bytes give the same frame, on every thread and every machine that runs this version of the codec. An [`Encoder`] keeps its
 //! codec's contexts; make one for each worker.
 //!
-//! Sources: RFC 1951, RFC 8878; which of their streams a format takes, its layout says. Cost of each level: at its constant.
+//! Sources: RFC 1950, RFC 1951, RFC 8878; which of their streams a format takes, its layout says. Cost of each level: at its constant.
 
 use zstd::zstd_safe::{CCtx, CParameter};
 
@@ -20,6 +20,8 @@ const ZSTD_LEVEL: i32 = 3;
 pub enum Codec {
     /// One raw deflate stream a unit.
     Deflate,
+    /// One zlib stream a unit.
+    Zlib,
     /// One Zstandard frame a unit, which says how long its content is.
     Zstd,
 }
@@ -31,6 +33,7 @@ pub struct Encoder {
 }
 
 enum State {
+    /// Of both kinds of stream.
     Deflate(libdeflater::Compressor),
     Zstd(CCtx<'static>),
 }
@@ -39,7 +42,7 @@ impl Encoder {
     /// An encoder.
     pub fn new(codec: Codec) -> Self {
         let state = match codec {
-            Codec::Deflate => {
+            Codec::Deflate | Codec::Zlib => {
                 // Levels of libdeflate go from 0 to 12.
                 let level = libdeflater::CompressionLvl::new(DEFLATE_LEVEL).unwrap_or_default();
                 State::Deflate(libdeflater::Compressor::new(level))
@@ -62,6 +65,7 @@ impl Encoder {
     /// Encodes a unit into the first bytes of `out`, and tells how many they are; `None` if there is no room for the whole frame.
     pub fn encode(&mut self, unit: &[u8], out: &mut [u8]) -> Option<usize> {
         match &mut self.state {
+            State::Deflate(context) if self.codec == Codec::Zlib => context.zlib_compress(unit, out).ok(),
             State::Deflate(context) => context.deflate_compress(unit, out).ok(),
             State::Zstd(context) => context.compress2(out, unit).ok(),
         }
@@ -80,22 +84,34 @@ mod tests {
         Encoded { stored, encoding, guest, wanted: LEN as u64 }
     }
 
+    fn text() -> Vec<u8> {
+        (0..LEN as u32).flat_map(|i| format!("line {} ", i * i).into_bytes()).take(LEN).collect()
+    }
+
+    fn noise() -> Vec<u8> {
+        (0..LEN as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 37) as u8).collect()
+    }
+
     #[test]
     fn what_is_encoded_decodes() {
-        let text: Vec<u8> =
-            (0..LEN as u32).flat_map(|i| format!("line {} ", i * i).into_bytes()).take(LEN).collect();
-        let noise: Vec<u8> =
-            (0..LEN as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 37) as u8).collect();
-        for (codec, encoding) in [(Codec::Deflate, Encoding::Deflate), (Codec::Zstd, Encoding::Zstd)] {
+        let grain = Encoding::Grain { extent: Span::new(0, LEN as u64) };
+        for (codec, encoding) in
+            [(Codec::Deflate, Encoding::Deflate), (Codec::Zlib, grain), (Codec::Zstd, Encoding::Zstd)]
+        {
             let mut encoder = Encoder::new(codec);
             assert_eq!(encoder.codec(), codec);
             let mut out = vec![0; LEN - 1];
             // Contexts are used again, after a failure too: the second frame is the first one.
             let mut frames = Vec::new();
-            for content in [&text, &vec![7; LEN], &noise, &text] {
+            for content in [&text(), &vec![7; LEN], &noise(), &text()] {
                 let Some(len) = encoder.encode(content, &mut out) else { continue };
+                let mut stored = out[..len].to_vec();
+                if codec == Codec::Zlib {
+                    let marker = [&[0; 8], &(len as u32).to_le_bytes()[..]].concat();
+                    stored.splice(..0, marker);
+                }
                 let mut back = vec![1; LEN];
-                Decoder::default().decode(&unit(encoding), &out[..len], &mut back).unwrap();
+                Decoder::default().decode(&unit(encoding), &stored, &mut back).unwrap();
                 assert!(back == *content, "{codec:?}");
                 frames.push(out[..len].to_vec());
             }
@@ -103,5 +119,24 @@ mod tests {
             let shortest = frames[1].len();
             assert_eq!(encoder.encode(&vec![7; LEN], &mut out[..shortest - 1]), None, "{codec:?}");
         }
+    }
+
+    /// What a layout of streams counts on: every unit fits a little more than itself.
+    #[test]
+    fn what_does_not_shrink_hardly_grows() {
+        let mut random = crate::testing::Dice(7);
+        let random: Vec<u8> = (0..LEN).map(|_| random.roll(256) as u8).collect();
+        // Compressible and not by turns is what makes the most blocks.
+        let turns: Vec<u8> = random
+            .chunks(5000)
+            .enumerate()
+            .flat_map(|(i, chunk)| if i % 2 == 0 { chunk.to_vec() } else { vec![0; chunk.len()] })
+            .collect();
+        for content in [&random, &turns, &noise(), &text()] {
+            let len = Encoder::new(Codec::Zlib).encode(content, &mut vec![0; 2 * LEN]).unwrap();
+            assert!(len <= LEN + 5 * LEN.div_ceil(5000) + 6, "{len}");
+        }
+        let mut out = vec![0; LEN + 100];
+        assert!(Encoder::new(Codec::Zlib).encode(&random, &mut out).unwrap() > LEN);
     }
 }

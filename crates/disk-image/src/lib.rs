@@ -52,7 +52,7 @@ pub use image::{Details, Format, Image, Warning};
 pub use map::{ExtentMap, ExtentMapBuilder, Extents, MapStats};
 pub use object::{Fill, ObjectMap, Segment, Segments};
 pub use open::{Need, Open};
-pub use packed::{Frame, PackedLayout, Unsettled};
+pub use packed::{Frame, PackedLayout, Placed, Unsettled};
 pub use plan::{Encoded, Origin, Piece, Plan, ReadShape};
 pub use reference::{Refer, Reference, Referred, Role};
 pub use span::{FileId, Span, Stored};

@@ -13,7 +13,7 @@ use crate::{Codec, Span};
 pub enum Frame {
     /// As it is: it does not shrink.
     Plain,
-    /// Encoded, so many bytes. At least one, and fewer than the unit has.
+    /// Encoded, so many bytes. At least one, and no more than [`PackedLayout::max_frame_len`].
     Encoded(u64),
 }
 
@@ -25,6 +25,15 @@ impl Frame {
             Self::Encoded(len) => len,
         }
     }
+}
+
+/// A frame's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its offset in the object.
+    pub offset: u64,
+    /// What stands right before it, and belongs to no other frame; often nothing.
+    pub lead: Bytes,
 }
 
 /// What of an object may still be given to frames.
@@ -46,17 +55,21 @@ pub trait PackedLayout: Send + Sync + 'static {
     /// How units are encoded.
     fn codec(&self) -> Codec;
 
+    /// How long the frame of a unit may be, bytes. If that is less than a unit, one whose frame would be longer is stored as it is; if it
+    /// is more, it is enough for every unit.
+    fn max_frame_len(&self) -> u64;
+
     /// Length of the head, in which no frame lies, bytes.
     fn head_len(&self) -> u64;
 
     /// The object will not be longer than this, bytes.
     fn max_len(&self) -> u64;
 
-    /// Gives the unit at `guest` a place, and tells its offset in the object. Units come in guest order, those that are zero
-    /// throughout not at all.
-    fn place(&mut self, guest: u64, frame: Frame) -> u64;
+    /// Gives the unit at `guest`, whose frame has these bytes, a place. Units come in guest order, those that are zero throughout
+    /// not at all.
+    fn place(&mut self, guest: u64, frame: Frame, bytes: &[u8]) -> Placed;
 
-    /// What may still be given to frames.
+    /// What may still be given to frames. Not of a sealed layout.
     fn unsettled(&self) -> Unsettled;
 
     /// Ends the object: all frames have their place. Returns its length in bytes.
@@ -64,4 +77,42 @@ pub trait PackedLayout: Send + Sync + 'static {
 
     /// The first bytes of head or tail at or behind `at` that are not known to be zero, and their offset. Only of a sealed layout.
     fn literal_from(&self, at: u64) -> Option<(u64, Bytes)>;
+}
+
+impl<L: PackedLayout + ?Sized> PackedLayout for Box<L> {
+    fn unit_len(&self) -> u64 {
+        (**self).unit_len()
+    }
+
+    fn codec(&self) -> Codec {
+        (**self).codec()
+    }
+
+    fn max_frame_len(&self) -> u64 {
+        (**self).max_frame_len()
+    }
+
+    fn head_len(&self) -> u64 {
+        (**self).head_len()
+    }
+
+    fn max_len(&self) -> u64 {
+        (**self).max_len()
+    }
+
+    fn place(&mut self, guest: u64, frame: Frame, bytes: &[u8]) -> Placed {
+        (**self).place(guest, frame, bytes)
+    }
+
+    fn unsettled(&self) -> Unsettled {
+        (**self).unsettled()
+    }
+
+    fn seal(&mut self) -> u64 {
+        (**self).seal()
+    }
+
+    fn literal_from(&self, at: u64) -> Option<(u64, Bytes)> {
+        (**self).literal_from(at)
+    }
 }

@@ -1,4 +1,4 @@
-//! VMDK: VMware virtual disks, in one file or in several.
+//! VMDK: VMware virtual disks. Opening reads those in one file or in several, [`Stream`] writes one file.
 //!
 //! Sources: VMware *Virtual Disk Format 5.0*; where it is silent, what QEMU's `block/vmdk.c` and VMware's open-vmdk do. A
 //! descriptor (text, `descriptor.rs`) lists the extents of the disk. It stands in a file of its own, with the extents in others
@@ -30,9 +30,11 @@ mod scan;
 mod sesparse;
 mod shape;
 mod sparse;
+mod stream;
 mod tables;
 
 pub use create_type::CreateType;
+pub use stream::{Stream, StreamError};
 
 use bytes::Bytes;
 

@@ -33,7 +33,7 @@ Look at an image:
   compare      Whether two images hold the same disk
 
 Make another file:
-  convert      Convert to raw or qcow2
+  convert      Convert to raw, qcow2 or vmdk
 
 Move it into a cloud:
   create       Upload an image and create a cloud Image from it
@@ -267,7 +267,7 @@ pub(crate) struct MapArgs {
     pub(crate) open: OpenArgs,
 }
 
-/// Convert an image to raw or qcow2.
+/// Convert an image to raw, qcow2 or vmdk.
 ///
 /// OUT appears under its name when it is whole and durable, replacing a file that was there. A block device is written in
 /// place, after its size was checked; what it held is lost from the first byte on.
@@ -293,8 +293,12 @@ pub(crate) struct ConvertArgs {
 /// What `convert` makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ConvertTo {
+    /// The disk itself
     Raw,
+    /// Sparse qcow2, its metadata first; or compressed
     Qcow2,
+    /// Stream-optimised, which is compressed; what VMware imports
+    Vmdk,
 }
 
 /// How an output is laid out.
@@ -419,7 +423,7 @@ pub(crate) struct UploadArgs {
 /// What is uploaded, and for how long its URL lives.
 #[derive(Debug, Args)]
 pub(crate) struct UploadOptions {
-    /// Form of the object: what clouds import fastest, the raw disk, or the file as it is
+    /// Form of the object
     #[arg(long, value_name = "FORM", default_value = "qcow2")]
     pub(crate) to: Form,
     /// How long the URL is valid: a number with s, m, h or d, at most 30d (7d on AWS)
@@ -430,10 +434,12 @@ pub(crate) struct UploadOptions {
 /// The form of an uploaded object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
-    /// Sparse qcow2, its metadata first
+    /// Sparse qcow2, its metadata first; or compressed
     Qcow2,
     /// The raw disk
     Raw,
+    /// Stream-optimised vmdk, which is compressed; what VMware imports
+    Vmdk,
     /// The file, unchanged
     Source,
 }
@@ -444,6 +450,7 @@ impl Form {
         match self {
             Self::Qcow2 => "qcow2",
             Self::Raw => "raw",
+            Self::Vmdk => "vmdk",
             Self::Source => "source",
         }
     }

@@ -7,6 +7,7 @@ use disk_convert::ConvertError;
 use disk_convert::{SinkError, SourceError};
 use disk_image::Role;
 use disk_image::qcow2::LayoutError;
+use disk_image::vmdk::StreamError;
 use image_api::{ApiError, Code, JsonError, Violations};
 use image_server::ServerError;
 use object_io::{JournalError, ObjectError};
@@ -23,6 +24,9 @@ pub(crate) enum Error {
     /// There is no such qcow2.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The vmdk cannot be.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The object store refused, or did not answer.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -244,6 +248,7 @@ impl Error {
             | Self::SnapshotOfSource
             | Self::OptionUnused { .. }
             | Self::Layout(_)
+            | Self::Stream(_)
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })
             | Self::MinDiskSize { .. } => Exit::Usage,

@@ -1,7 +1,7 @@
 //! What is made of a disk: the form of an output and its layout, for `convert`, `upload` and `create`.
 
 use disk_convert::{ConvertError, Disk, Options, Packed, Sink, convert, pack, scan};
-use disk_image::{Codec, Format, ObjectMap, PackedLayout, qcow2, raw};
+use disk_image::{Codec, Format, ObjectMap, PackedLayout, qcow2, raw, vmdk};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Compression, Form, LayoutArgs, OpenArgs};
@@ -24,7 +24,7 @@ pub(crate) enum Layout {
     /// Known byte by byte.
     Map(ObjectMap),
     /// Known when everything was compressed.
-    Packed(Box<qcow2::Packed>),
+    Packed(Box<dyn PackedLayout>),
 }
 
 impl Layout {
@@ -55,7 +55,7 @@ impl Product {
                 let output = convert(&self.disk, &map, sink, options, cancel).await?;
                 Ok(Packed { output, len: map.len() })
             }
-            Layout::Packed(layout) => pack(&self.disk, *layout, sink, options, cancel).await,
+            Layout::Packed(layout) => pack(&self.disk, layout, sink, options, cancel).await,
         }
     }
 }
@@ -105,6 +105,10 @@ pub(crate) async fn prepare(
             let layout = Layout::Map(ObjectMap::raw(disk.image().virtual_size()));
             Ok(Product { disk: disk.clone(), layout })
         }
+        Form::Vmdk => {
+            let layout = vmdk::Stream::new(disk.image().map())?;
+            Ok(Product { disk: disk.clone(), layout: Layout::Packed(Box::new(layout)) })
+        }
         Form::Source => {
             let source = disk.source().clone();
             let allocation = source.allocation().await?;
@@ -149,7 +153,7 @@ pub(crate) fn form_name(disk: &Disk, form: Form, how: &LayoutArgs) -> String {
         (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
         // The same disk in another format is another object.
         (Form::Source, _) => format!("{}-{}", form.name(), disk.image().format()),
-        (Form::Raw, _) => form.name().to_owned(),
+        (Form::Raw | Form::Vmdk, _) => form.name().to_owned(),
     }
 }
 

@@ -141,7 +141,7 @@ pub(crate) async fn lay_out(
     let plan = store.map_or_else(|| PartPlan::new(place, len), |store| store.plan(place, len))?;
     enough(match &product.layout {
         Layout::Map(_) => least_memory(&product.disk, plan.part_len),
-        Layout::Packed(layout) => least_memory_to_pack(&product.disk, &**layout, plan.part_len),
+        Layout::Packed(layout) => least_memory_to_pack(&product.disk, layout, plan.part_len),
     })?;
     Ok(Prepared { product, plan })
 }
@@ -257,6 +257,7 @@ pub(crate) async fn put(
     let upload = MultipartOptions {
         metadata: put.metadata,
         if_none_match,
+        copy_holes: true,
         may_be_shorter: !product.layout.is_exact(),
         ..MultipartOptions::default()
     };

@@ -25,6 +25,9 @@ fn round_trip(format: &str, options: &[&str]) {
         }
     }
     compressed(&bench, "image", "sample.raw", &["512", "64K", "2MiB"]);
+    bench.ok(["convert", "image", "out.vmdk", "--to", "vmdk"]);
+    let judged = bench.qemu_img(&["compare", "-q", "-f", "raw", "-F", "vmdk", "sample.raw", "out.vmdk"]);
+    assert_eq!(judged.unwrap().code, 0);
 }
 
 /// The image becomes a compressed qcow2; qemu-img judges, and so do we.
@@ -182,6 +185,8 @@ fn what_makes_no_sense_is_wrong_usage() {
     for args in [
         &["--cluster-size", "64K"][..],
         &["--compress"],
+        &["--to", "vmdk", "--compress"],
+        &["--to", "vmdk", "--cluster-size", "64K"],
         &["--to", "qcow2", "--compress=lzma"],
         &["--to", "qcow2", "--cluster-size", "3000"],
         &["--to", "qcow2", "--cluster-size", "4MiB"],
@@ -198,6 +203,7 @@ fn what_makes_no_sense_is_wrong_usage() {
 fn a_full_disk_is_an_error_and_leaves_nothing() {
     full_disk("");
     full_disk("--to qcow2 --compress");
+    full_disk("--to vmdk");
 }
 
 fn full_disk(how: &str) {

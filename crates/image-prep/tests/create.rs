@@ -74,10 +74,10 @@ fn a_compressed_object_becomes_the_same_image() {
     let bench = Bench::new();
     bench.sample();
     let storage = bench.ok(["info", "sample.raw", "--digest", "--json"]).json()["storageSize"].to_string();
-    for compress in ["--compress", "-c=zstd"] {
-        let name = compress.trim_start_matches('-').replace('=', "-");
+    for how in ["--compress", "-c=zstd", "--to=vmdk"] {
+        let name = how.trim_start_matches('-').replace('=', "-");
         let operation =
-            bench.ok(["create", "sample.raw", "--name", &name, "--local=state", "--json", compress]).json();
+            bench.ok(["create", "sample.raw", "--name", &name, "--local=state", "--json", how]).json();
         assert_eq!(image(&operation)["storageSize"], storage);
         assert_eq!(image(&operation)["minDiskSize"], (24 * MIB).to_string());
     }

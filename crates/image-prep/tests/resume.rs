@@ -288,26 +288,29 @@ fn no_resume_makes_no_journal() {
 #[test]
 fn a_compressed_upload_goes_on() {
     let line = Line::new();
-    let upload = || {
-        let to = format!("s3://{BUCKET}/k");
-        let mut command = line.bench.command(["upload", "disk", &to, "--compress", "--memory", "96MiB"]);
-        line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
-        command.spawn().unwrap()
-    };
-    line.proxy.reset();
-    let mut child = upload();
-    until("bytes are sent", || line.proxy.bytes() >= LEN * 2 / 3);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let first = line.proxy.parts();
-    line.proxy.reset();
-    let run = finish(upload());
-    let again = line.proxy.parts().iter().filter(|part| first.contains(part)).count();
-    assert!(again < first.len(), "{first:?} {:?}", line.proxy.parts());
-    assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
-    line.bench.ok(["convert", "disk", "packed", "--to", "qcow2", "--compress"]);
-    assert!(line.cloud.object(BUCKET, "k") == fs::read(line.bench.path("packed")).unwrap(), "{run:?}");
-    assert!(line.cloud.uploads(BUCKET).is_empty() && line.bench.journals().is_empty());
+    for (key, how) in [("q", "--compress"), ("v", "--to=vmdk")] {
+        let upload = || {
+            let to = format!("s3://{BUCKET}/{key}");
+            let mut command = line.bench.command(["upload", "disk", &to, how, "--memory", "96MiB"]);
+            line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
+            command.spawn().unwrap()
+        };
+        line.proxy.reset();
+        let mut child = upload();
+        until("bytes are sent", || line.proxy.bytes() >= LEN * 2 / 3);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let first = line.proxy.parts();
+        line.proxy.reset();
+        let run = finish(upload());
+        let again = line.proxy.parts().iter().filter(|part| first.contains(part)).count();
+        assert!(again < first.len(), "{first:?} {:?}", line.proxy.parts());
+        assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
+        let to = if how == "--compress" { "--to=qcow2" } else { "--quiet" };
+        line.bench.ok(["convert", "disk", "packed", to, how]);
+        assert!(line.cloud.object(BUCKET, key) == fs::read(line.bench.path("packed")).unwrap(), "{run:?}");
+        assert!(line.cloud.uploads(BUCKET).is_empty() && line.bench.journals().is_empty());
+    }
 }
 
 /// `cleanup` removes what `create` made for itself, and not what `upload` made of what `create` had begun.

@@ -26,6 +26,7 @@ fn the_object_is_the_disk_in_every_form() {
         ("qcow2-zstd", "qcow2", "--compress=zstd"),
         ("raw", "raw", "--quiet"),
         ("source", "source", "--quiet"),
+        ("vmdk", "vmdk", "--quiet"),
     ] {
         let to = format!("s3://{BUCKET}/{key}");
         let run = upload(&bench, &cloud, &["sample.raw", &to, "--to", form, "--json", more]);
@@ -40,10 +41,10 @@ fn the_object_is_the_disk_in_every_form() {
         assert_eq!(info["fileSize"], json["size"]);
         assert_eq!(json["counters"]["uploading"]["bytesPut"], json["size"], "every byte is sent once");
         assert!(json["counters"]["reading"]["bytesRead"].as_u64().unwrap() > 3 * MIB);
-        assert_eq!(info["format"], if form == "qcow2" { "qcow2" } else { "raw" });
+        assert_eq!(info["format"], if form == "source" { "raw" } else { form });
         assert!(!json["etag"].as_str().unwrap().is_empty());
     }
-    assert_eq!(cloud.objects(BUCKET), ["qcow2", "qcow2-zlib", "qcow2-zstd", "raw", "source"]);
+    assert_eq!(cloud.objects(BUCKET), ["qcow2", "qcow2-zlib", "qcow2-zstd", "raw", "source", "vmdk"]);
     assert!(cloud.uploads(BUCKET).is_empty());
 }
 

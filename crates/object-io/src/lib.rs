@@ -31,7 +31,7 @@ pub use http::{
 };
 pub use multipart::{
     Begun, Done, Journal, JournalError, MultipartOptions, MultipartSink, PartPlan, Progress, Restart,
-    Resumed, SourceIdentity, UploadOf, UploadedObject,
+    Resumed, SourceIdentity, UploadOf, UploadedObject, zeroes_key,
 };
 pub use presign::{PresignedUrl, without_signature};
 pub use profile::{Address, Checksum, Etag, Payload, StoreKind, StoreProfile, StoreProfileError};

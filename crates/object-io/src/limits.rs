@@ -21,6 +21,9 @@ pub const PARTS_IN_FLIGHT: usize = 16;
 /// Parts in flight at first: six of 16 MiB fill 1 Gbit/s at 100 ms, and two cores on loopback.
 pub(crate) const FIRST_IN_FLIGHT: usize = 6;
 
+/// What the names of objects of zeroes begin with, from which uploads copy their holes: beneath `image-prep/`, as all that is put for a time.
+pub const ZEROES_PREFIX: &str = "image-prep/zeroes/";
+
 /// The longest journal of an upload that is read: 10,000 parts with the longest ETags that stores give stay below 4 MiB.
 pub(crate) const MAX_JOURNAL_LEN: u64 = 16 * MIB;
 

@@ -14,6 +14,7 @@
 
 mod complete;
 mod crc;
+mod holes;
 mod journal;
 mod plan;
 mod resume;
@@ -34,6 +35,8 @@ use crate::store::{Inner, NewUpload, PartSent, Store, UploadId, place, protocol}
 use crate::{ObjectError, Verb};
 
 use complete::etag_of_object;
+use holes::Holes;
+pub use holes::zeroes_key;
 pub use journal::{Begun, Done, Journal, JournalError, SourceIdentity, UploadOf};
 pub use plan::PartPlan;
 pub use resume::{Progress, Restart, Resumed};
@@ -47,6 +50,9 @@ pub struct MultipartOptions {
     pub metadata: BTreeMap<String, String>,
     /// Parts to have in flight at most; how many are, the line decides.
     pub in_flight: usize,
+    /// Parts of zeroes may be copied from an object of zeroes, which is put beside under [`ZEROES_PREFIX`](crate::limits::ZEROES_PREFIX) and
+    /// removed before the end.
+    pub copy_holes: bool,
     /// The object may end before the length that [`MultipartSink::create`] is told, which then only decides the size of the parts:
     /// its true length is known when it has been made.
     pub may_be_shorter: bool,
@@ -58,6 +64,7 @@ impl Default for MultipartOptions {
             if_none_match: false,
             metadata: BTreeMap::new(),
             in_flight: PARTS_IN_FLIGHT,
+            copy_holes: false,
             may_be_shorter: false,
         }
     }
@@ -85,9 +92,12 @@ pub struct MultipartSink {
     link: Link,
     parts: Mutex<BTreeMap<u32, PartSent>>,
     zeroes: OnceLock<Bytes>,
+    holes: Holes,
     cancel: CancellationToken,
     /// What an earlier process sent of this object, for parts whose bytes are still the same.
     resumed: BTreeMap<u32, PartSent>,
+    /// Another process has worked on this upload.
+    is_resumed: bool,
     /// Where parts are noted that were sent.
     journal: Option<Arc<Journal>>,
 }
@@ -139,8 +149,10 @@ impl MultipartSink {
             link,
             parts: Mutex::default(),
             zeroes: OnceLock::new(),
+            holes: Holes::default(),
             cancel: cancel.clone(),
             resumed: BTreeMap::new(),
+            is_resumed: false,
             journal: None,
         }
     }
@@ -154,9 +166,10 @@ impl MultipartSink {
     async fn end(&self) {
         if self.is_kept() {
             self.upload.close();
-        } else if self.upload.abort().await
-            && let Some(journal) = &self.journal
-        {
+            return;
+        }
+        let (gone, ()) = tokio::join!(self.upload.abort(), self.remove_zeroes());
+        if gone && let Some(journal) = &self.journal {
             journal.remove();
         }
     }
@@ -174,17 +187,48 @@ impl MultipartSink {
 
     async fn send(&self, number: u32, body: Bytes, crc32: u32) -> Result<(), ObjectError> {
         let len = body.len() as u64;
-        if let Some(sent) = self.resumed.get(&number).filter(|sent| (sent.crc32, sent.len) == (crc32, len)) {
-            self.sent().insert(number, sent.clone());
+        if self.is_there(number, crc32, len) {
             return Ok(());
         }
         let OpenUpload { store, id, .. } = &self.upload;
         let sent = store.send_part(id, number, body, crc32, &self.link, &self.cancel).await?;
+        self.note(number, sent);
+        Ok(())
+    }
+
+    async fn send_zeroes(&self, number: u32, len: u64) -> Result<(), ObjectError> {
+        let crc32 = crc::of_zeroes(len);
+        if self.is_there(number, crc32, len) {
+            return Ok(());
+        }
+        let fits = usize::try_from(self.part_len).and_then(|all| usize::try_from(len).map(|len| (all, len)));
+        let (all, len) = fits.map_err(|_| protocol(Verb::Upload, &self.name))?;
+        // Pages that were never written to take no memory.
+        let zeroes = self.zeroes.get_or_init(|| Bytes::from(vec![0; all])).slice(..len);
+        match self.copy_zeroes(number, crc32, &zeroes).await? {
+            Some(copied) => {
+                self.note(number, copied);
+                Ok(())
+            }
+            None => self.send(number, zeroes, crc32).await,
+        }
+    }
+
+    /// True, and noted, if an earlier process sent this part.
+    fn is_there(&self, number: u32, crc32: u32, len: u64) -> bool {
+        let sent = self.resumed.get(&number).filter(|sent| (sent.crc32, sent.len) == (crc32, len));
+        if let Some(sent) = sent {
+            self.sent().insert(number, sent.clone());
+        }
+        sent.is_some()
+    }
+
+    /// Notes a part that the store has.
+    fn note(&self, number: u32, sent: PartSent) {
         if let Some(journal) = &self.journal {
             journal.part(number, &sent);
         }
         self.sent().insert(number, sent);
-        Ok(())
     }
 }
 
@@ -208,22 +252,15 @@ impl Sink for MultipartSink {
         if part.offset != u64::from(part.number) * self.part_len || !fits {
             return Err(SinkError::new(self.name.clone(), offset, SinkFault::Protocol));
         }
-        let (body, crc32) = match part.payload {
+        let number = part.number + 1;
+        let sent = match part.payload {
             Payload::Data(bytes) => {
                 let crc32 = crc32fast::hash(&bytes);
-                (bytes, crc32)
+                self.send(number, bytes, crc32).await
             }
-            Payload::Zero(len) => {
-                let fits =
-                    usize::try_from(self.part_len).and_then(|all| usize::try_from(len).map(|len| (all, len)));
-                let (all, len) =
-                    fits.map_err(|_| SinkError::new(self.name.clone(), offset, SinkFault::Protocol))?;
-                // Pages that were never written to take no memory.
-                let zeroes = self.zeroes.get_or_init(|| Bytes::from(vec![0; all]));
-                (zeroes.slice(..len), crc::of_zeroes(len as u64))
-            }
+            Payload::Zero(len) => self.send_zeroes(number, len).await,
         };
-        self.send(part.number + 1, body, crc32).await.map_err(|error| error.into_sink_error(offset))
+        sent.map_err(|error| error.into_sink_error(offset))
     }
 
     async fn finish(&self, len: u64) -> Result<UploadedObject, SinkError> {

@@ -1,6 +1,7 @@
 //! The verbs of one store.
 
 mod buckets;
+mod copy;
 mod parts;
 mod probe;
 mod uploads;
@@ -29,7 +30,8 @@ use crate::profile::{Checksum, Known, Payload};
 use crate::retry::{Patience, Question, ask, ask_once, pause_after};
 use crate::{ObjectError, RetryOptions, StoreProfile, Verb};
 
-pub(crate) use parts::{ListedPart, PartSent, base64_crc32, etag_md5, parse_crc32};
+pub(crate) use copy::Wanted;
+pub(crate) use parts::{ListedPart, PartSent, base64_crc32, etag_md5, md5_of, parse_crc32};
 pub use uploads::Upload;
 pub(crate) use uploads::{CompleteUpload, NewUpload, UploadId};
 
@@ -100,6 +102,8 @@ pub struct Listed {
     pub key: String,
     /// Length in bytes.
     pub size: u64,
+    /// When it was written.
+    pub last_modified: Option<SystemTime>,
 }
 
 /// Where a next page begins.
@@ -321,7 +325,8 @@ impl Store {
             let (Some(key), Some(size)) = (object.key, size) else {
                 return Err(protocol(Verb::List, &place));
             };
-            objects.push(Listed { key, size });
+            let last_modified = object.last_modified.and_then(system_time);
+            objects.push(Listed { key, size, last_modified });
         }
         let more = answer.is_truncated.unwrap_or(false);
         let next = answer.next_continuation_token.filter(|_| more).map(PageToken);

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
 
 use super::{Form, create, map};
 use crate::child::{Job, Limits};
@@ -13,7 +14,8 @@ use crate::content::Content;
 use crate::repo::{output, run};
 
 /// The columns of the table, in the order of [`check`]'s results.
-pub(super) const COLUMNS: [&str; 6] = ["to raw", "to qcow2", "map", "create", "read back", "peak memory"];
+pub(super) const COLUMNS: [&str; 7] =
+    ["to raw", "to qcow2", "to vmdk", "map", "create", "read back", "peak memory"];
 
 /// `--memory` as it is when nobody says otherwise, and what may come on top of it: runtime, tables, stacks.
 const BUDGET: u64 = (192 << 20) + (64 << 20);
@@ -41,6 +43,7 @@ pub(super) fn check(tools: &Tools, image: &Path, form: &Form) -> Vec<Result<Stri
                 Err(error) => (Err(error), Err(anyhow!("not measured"))),
             };
             let qcow2 = to_qcow2(tools, image);
+            let vmdk = to_vmdk(tools, image, &expected);
             let map = map::check(&tools.image_prep, image);
             let local = create::local(tools, image, form, &expected);
             let back = match &local {
@@ -49,7 +52,7 @@ pub(super) fn check(tools: &Tools, image: &Path, form: &Form) -> Vec<Result<Stri
             };
             let created = local.map(|created| format!("{} MiB", created.storage_size >> 20));
             let _ = fs::remove_dir_all(&tools.scratch);
-            vec![raw, qcow2, map, created, back, peak]
+            vec![raw, qcow2, vmdk, map, created, back, peak]
         }
         Err(error) => vec![Err(error)],
     }
@@ -88,6 +91,26 @@ fn to_qcow2(tools: &Tools, image: &Path) -> Result<String> {
     output(Command::new("qemu-img").args(["compare", "-f", "qcow2", "-F", "raw"]).arg(&qcow2).arg(&raw))?;
     let len = fs::metadata(&qcow2)?.len();
     fs::remove_file(&qcow2)?;
+    Ok(format!("{} MiB", len >> 20))
+}
+
+/// `convert` to vmdk, judged by `qemu-img compare`, and read back by ourselves: qemu-img writes no stream that ends in a footer.
+fn to_vmdk(tools: &Tools, image: &Path, expected: &Content) -> Result<String> {
+    let vmdk = tools.scratch.join("ours.vmdk");
+    run(Command::new(&tools.image_prep).args(["convert", "--quiet", "--to", "vmdk"]).arg(image).arg(&vmdk))?;
+    let raw = tools.scratch.join("qemu.raw");
+    output(Command::new("qemu-img").args(["compare", "-f", "vmdk", "-F", "raw"]).arg(&vmdk).arg(&raw))?;
+    let info = ["info", "--check", "--digest", "--json", "--quiet"];
+    let info = output(Command::new(&tools.image_prep).args(info).arg(&vmdk))?;
+    let info: Value = serde_json::from_str(&info).context("info")?;
+    let digest = info["guestDigest"].as_str().unwrap_or_default();
+    ensure!(
+        digest == expected.guest_digest,
+        "it has the digest {digest:?}, expected {}",
+        expected.guest_digest
+    );
+    let len = fs::metadata(&vmdk)?.len();
+    fs::remove_file(&vmdk)?;
     Ok(format!("{} MiB", len >> 20))
 }
 

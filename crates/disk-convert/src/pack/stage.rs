@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use disk_image::{PackedLayout, Span, Unsettled};
+use disk_image::{PackedLayout, Placed, Span, Unsettled};
 use tokio_util::sync::CancellationToken;
 
 use super::Frames;
@@ -65,8 +65,10 @@ impl<'a, L: PackedLayout, S: Sink> Stage<'a, L, S> {
         let mut at = 0;
         for &(guest, frame) in &frames.list {
             let len = to_usize(frame.len(self.layout.unit_len()));
-            let offset = self.layout.place(guest, frame);
-            self.write(offset, &frames.bytes[at..at + len]).await?;
+            let bytes = &frames.bytes[at..at + len];
+            let Placed { offset, lead } = self.layout.place(guest, frame, bytes);
+            self.write(offset - lead.len() as u64, &lead).await?;
+            self.write(offset, bytes).await?;
             at += len;
         }
         Ok(())
@@ -122,8 +124,8 @@ impl<'a, L: PackedLayout, S: Sink> Stage<'a, L, S> {
 
     /// Ends the object, makes what there is besides frames, and tells its length. The head comes last.
     pub(super) async fn seal(mut self) -> Result<u64, ConvertError> {
-        let len = self.layout.seal();
         self.put_whole();
+        let len = self.layout.seal();
         let behind = self.next..number(len.div_ceil(self.part));
         let head = 0..number(self.layout.head_len() / self.part);
         let open: Vec<u32> = self.open.keys().copied().rev().collect();

@@ -23,7 +23,7 @@ use super::layout::{
 use super::placement::{Place, Placement};
 use super::ranks::{Ranks, Run};
 use crate::limits::{MAX_EXPANSION_RATIO, MAX_PACKED_MEMORY, MAX_REFCOUNT_TABLE_LEN};
-use crate::{Codec, ExtentMap, Fill, Frame, PackedLayout, Segment, Span, Unsettled};
+use crate::{Codec, ExtentMap, Fill, Frame, PackedLayout, Placed, Segment, Span, Unsettled};
 
 /// The cluster size of compressed files: QEMU's default. Larger ones compress little better, and a reader decodes a whole one for
 /// each byte.
@@ -193,6 +193,11 @@ impl PackedLayout for Packed {
         self.codec
     }
 
+    fn max_frame_len(&self) -> u64 {
+        // One as long as its cluster would save nothing.
+        self.cluster_size() - 1
+    }
+
     fn head_len(&self) -> u64 {
         self.l1.object.end()
     }
@@ -201,18 +206,19 @@ impl PackedLayout for Packed {
         self.max_len
     }
 
-    fn place(&mut self, guest: u64, frame: Frame) -> u64 {
+    fn place(&mut self, guest: u64, frame: Frame, _bytes: &[u8]) -> Placed {
         let cluster = guest >> self.header.cluster_bits;
         if let Some(run) = self.clusters.from(cluster) {
             self.placement.skip_to(run.rank);
         }
         let table = cluster / self.header.l2_entries();
         self.tables.add(table, table + 1);
-        self.placement.place(match frame {
+        let offset = self.placement.place(match frame {
             Frame::Plain => self.cluster_size(),
             // Readers take files that decode to more than this for bombs: a frame is given room until none can.
             Frame::Encoded(len) => len.max(self.cluster_size() / MAX_EXPANSION_RATIO),
-        })
+        });
+        Placed { offset, lead: Bytes::new() }
     }
 
     fn unsettled(&self) -> Unsettled {

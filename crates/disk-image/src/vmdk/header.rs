@@ -2,6 +2,7 @@
 //!
 //! Source: *Virtual Disk Format 5.0*, "Hosted Sparse Extent Header". 512 bytes; those from 79 on are padding.
 
+use super::footer::Sector;
 use super::shape::{Kind, Shape, sectors, take};
 use super::{SECTOR, cowd, sesparse};
 use crate::limits::{MAX_VIRTUAL_SIZE, MAX_VMDK_GRAIN};
@@ -16,7 +17,10 @@ const DIRECTORY_AT_END: u64 = u64::MAX;
 const MIN_GRAIN: u64 = 4 << 10;
 
 /// Entries in a grain table; the specification knows no other number.
-const TABLE_ENTRIES: u32 = 512;
+pub(super) const TABLE_ENTRIES: u32 = 512;
+
+/// What the newline test expects.
+const NEWLINES: [u8; 4] = *b"\n \r\n";
 
 /// Bits of the header's `flags`.
 mod flag {
@@ -110,12 +114,50 @@ impl Header {
         })
     }
 
+    /// The header of a stream of so many guest sectors, whose grain directory is at the end.
+    pub(super) fn of_stream(capacity: u64, grain_size: u64, descriptor_size: u64, overhead: u64) -> Self {
+        Self {
+            version: 3,
+            flags: flag::NEWLINE_TEST | flag::COMPRESSED | flag::MARKERS,
+            capacity,
+            grain_size,
+            descriptor_offset: 1,
+            descriptor_size,
+            entries_per_table: TABLE_ENTRIES,
+            redundant_offset: 0,
+            directory_offset: DIRECTORY_AT_END,
+            overhead,
+            unclean_shutdown: false,
+            newlines: NEWLINES,
+            compress_algorithm: 1,
+        }
+    }
+
+    /// The sector that holds this header.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(self.version.to_le_bytes());
+        bytes.extend(self.flags.to_le_bytes());
+        for field in [self.capacity, self.grain_size, self.descriptor_offset, self.descriptor_size] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(self.entries_per_table.to_le_bytes());
+        for field in [self.redundant_offset, self.directory_offset, self.overhead] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.push(self.unclean_shutdown.into());
+        bytes.extend(self.newlines);
+        bytes.extend(self.compress_algorithm.to_le_bytes());
+        bytes.resize(size_of::<Sector>(), 0);
+        bytes
+    }
+
     /// Checks what can be said before anything else is read: the version and the newline test.
     pub(super) fn check_version(&self) -> Result<(), OpenError> {
         if !(1..=3).contains(&self.version) {
             return Err(OpenError::Unsupported(Feature::VmdkVersion(self.version)));
         }
-        if self.flags & flag::NEWLINE_TEST != 0 && self.newlines != *b"\n \r\n" {
+        if self.flags & flag::NEWLINE_TEST != 0 && self.newlines != NEWLINES {
             return Err(OpenError::Field {
                 what: Item::The("newline test of the VMDK header"),
                 found: u64::from(u32::from_be_bytes(self.newlines)),

@@ -26,8 +26,8 @@ use crate::span::Window;
 use crate::{Item, Open, OpenError, Span};
 
 /// Types of markers that announce a table and the directory.
-const GRAIN_TABLE: u32 = 1;
-const GRAIN_DIRECTORY: u32 = 2;
+pub(super) const GRAIN_TABLE: u32 = 1;
+pub(super) const GRAIN_DIRECTORY: u32 = 2;
 
 /// A marker that a slow writer sends to show that it is still there (open-vmdk); nothing follows it.
 const PROGRESS: u32 = 4;

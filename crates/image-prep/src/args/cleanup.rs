@@ -11,9 +11,9 @@ use super::{LocalArgs, StoreArgs};
 /// That is: uploads that have a journal here and were not continued, and objects that `create` made and did not delete. If a
 /// bucket is named, only those in it, and besides them uploads that no journal knows, to keys that begin with PREFIX, or with
 /// `image-prep/` where there is none: with a PREFIX, those may be of other programs. Uploads that a process of this machine is at
-/// work on are left alone.
+/// work on are left alone. Objects of zeroes beneath `image-prep/zeroes/`, from which holes are copied, go with their upload.
 ///
-/// JSON: one object a line: kind (upload or object), bucket, key, uploadId, changedAt, removed (false with --dry-run, or where
+/// JSON: one object a line: kind (upload or object), bucket, key, uploadId (null of zeroes without an upload), changedAt, removed (false with --dry-run, or where
 /// it failed).
 #[derive(Debug, Args)]
 pub(crate) struct CleanupArgs {

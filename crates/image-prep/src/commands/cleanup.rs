@@ -1,7 +1,8 @@
 //! `cleanup`: removes what uploads that broke off left in a store.
 //!
 //! Journals say what is ours: an upload that was begun, and the object that `create` made of it. An object is deleted only if
-//! its ETag is the one that was uploaded. What is in use by another process is left alone; its journal is locked.
+//! its ETag is the one that was uploaded. What is in use by another process is left alone; its journal is locked. Zeroes that an
+//! upload was copying holes from go with it; where there is no such upload any more, on their own.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use image_api::Transport;
-use object_io::{Begun, Journal, ObjectError, Store};
+use object_io::limits::ZEROES_PREFIX;
+use object_io::{Begun, Journal, ObjectError, Store, zeroes_key};
 use serde_json::json;
 
 use crate::args::CleanupArgs;
@@ -73,6 +75,8 @@ enum What {
     Journalled(Arc<Journal>, Box<Begun>, Option<String>),
     /// An upload that only the store knows.
     Listed(String),
+    /// Zeroes for an upload that nobody knows.
+    Zeroes,
 }
 
 impl Cleanup<'_> {
@@ -163,6 +167,7 @@ impl Cleanup<'_> {
                 .iter()
                 .any(|item| matches!(&item.what, What::Journalled(_, begun, _) if begun.upload_id == id))
         };
+        let zeroes = self.zeroes(bucket).await?;
         Ok(uploads
             .into_iter()
             .filter(|upload| !is_known(&upload.id) && !journalled.contains(&upload.id))
@@ -173,7 +178,40 @@ impl Cleanup<'_> {
                 key: upload.key,
                 changed: upload.initiated,
             })
+            .chain(zeroes)
             .collect())
+    }
+
+    /// Objects of zeroes whose upload is not there any more.
+    async fn zeroes(&self, bucket: &str) -> Result<Vec<Item>, Error> {
+        let cancel = &self.context.cancel;
+        let (mut items, mut from) = (Vec::new(), None);
+        loop {
+            let page = match self.store.list(bucket, ZEROES_PREFIX, from.as_ref(), cancel).await {
+                // Who may see uploads need not be allowed to see objects.
+                Err(ObjectError::AccessDenied { .. }) => return Ok(Vec::new()),
+                page => page?,
+            };
+            let wanted = |key: &str| self.place.is_some_and(|(_, prefix)| key.starts_with(prefix));
+            let old = page.objects.into_iter().filter(|object| !self.is_young(object.last_modified));
+            items.extend(old.filter(|object| wanted(&object.key)).map(|object| Item {
+                what: What::Zeroes,
+                bucket: bucket.to_owned(),
+                key: object.key,
+                changed: object.last_modified,
+            }));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        if !items.is_empty() {
+            // Not before: what was put meanwhile has its upload by now.
+            let uploads = self.store.list_uploads(bucket, "", cancel).await?;
+            let in_use: Vec<String> = uploads.iter().map(|upload| zeroes_key(&upload.id)).collect();
+            items.retain(|item| !in_use.contains(&item.key));
+        }
+        Ok(items)
     }
 
     fn is_young(&self, changed: Option<SystemTime>) -> bool {
@@ -184,18 +222,15 @@ impl Cleanup<'_> {
     async fn remove(&self, item: &Item) -> bool {
         let cancel = &self.context.cancel;
         let removed = match &item.what {
-            What::Listed(id) => self.store.abort_upload(&item.bucket, &item.key, id, cancel).await,
+            What::Zeroes => self.store.delete(&item.bucket, &item.key, cancel).await,
+            What::Listed(id) => self.abort(item, id).await,
             What::Journalled(journal, begun, object) => {
                 let deleted = match object {
                     Some(_) => self.store.delete(&item.bucket, &item.key, cancel).await,
                     None => Ok(()),
                 };
                 match deleted {
-                    Ok(()) => {
-                        let id = &begun.upload_id;
-                        let aborted = self.store.abort_upload(&item.bucket, &item.key, id, cancel).await;
-                        aborted.map(|()| journal.remove())
-                    }
+                    Ok(()) => self.abort(item, &begun.upload_id).await.map(|()| journal.remove()),
                     Err(error) => Err(error),
                 }
             }
@@ -216,11 +251,19 @@ impl Cleanup<'_> {
         }
     }
 
+    /// Aborts an upload, and removes the zeroes that it copied from.
+    async fn abort(&self, item: &Item, id: &str) -> Result<(), ObjectError> {
+        let cancel = &self.context.cancel;
+        self.store.remove_zeroes(&item.bucket, id, cancel).await?;
+        self.store.abort_upload(&item.bucket, &item.key, id, cancel).await
+    }
+
     fn print(&self, item: &Item, removed: bool) -> Result<(), Error> {
         if self.context.output.is_json() {
             let id = match &item.what {
-                What::Journalled(_, begun, _) => &begun.upload_id,
-                What::Listed(id) => id,
+                What::Journalled(_, begun, _) => Some(&begun.upload_id),
+                What::Listed(id) => Some(id),
+                What::Zeroes => None,
             };
             return self.context.output.json(&json!({
                 "kind": kind(item),
@@ -253,7 +296,7 @@ fn is_younger(wanted: Duration, changed: Option<SystemTime>) -> bool {
 
 fn kind(item: &Item) -> &'static str {
     match &item.what {
-        What::Journalled(_, _, Some(_)) => "object",
+        What::Journalled(_, _, Some(_)) | What::Zeroes => "object",
         What::Journalled(..) | What::Listed(_) => "upload",
     }
 }

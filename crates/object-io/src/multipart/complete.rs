@@ -34,6 +34,7 @@ impl MultipartSink {
             let expected = if is_planned { len } else { self.len };
             return Err(ObjectError::Length { place: self.name.clone(), found, expected });
         }
+        self.remove_zeroes().await;
         self.check_list(&mut parts).await?;
         let expected = Expected { size: len, crc32: crc::of_object(&parts), etag: etag_of_object(&parts) };
         match self.ask_to_complete(&parts, expected.crc32).await {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::holes::remove_zeroes;
 use super::journal::{Begun, Journal, UploadOf};
 use super::{MultipartOptions, MultipartSink, OpenUpload, PartPlan, UploadedObject, abort_now, crc};
 use crate::ObjectError;
@@ -90,6 +91,7 @@ impl MultipartSink {
                         let parts = trusted.len();
                         let mut sink = Self::over(store, id, plan, options, cancel);
                         sink.resumed = trusted;
+                        sink.is_resumed = true;
                         sink.journal = Some(journal.clone());
                         return Ok(Resumed::Sink(sink.into(), Progress::Continued { parts, bytes }));
                     }
@@ -109,6 +111,9 @@ impl MultipartSink {
                     Err(error) => return Err(error),
                 },
             };
+            if options.copy_holes {
+                remove_zeroes(store, &id).await;
+            }
             // Known until it is gone: what follows may fail.
             if restart == Restart::Forgotten || abort_now(store, &id).await {
                 journal.forget();
@@ -141,7 +146,10 @@ impl Journal {
     /// still be there; the journal is kept then.
     pub async fn give_up(&self, store: &Store) -> bool {
         let gone = match self.begun() {
-            Some(begun) => abort_now(store, &begun.id()).await,
+            Some(begun) => {
+                let id = begun.id();
+                tokio::join!(abort_now(store, &id), remove_zeroes(store, &id)).0
+            }
             None => true,
         };
         if gone {

@@ -284,7 +284,7 @@ pub(crate) fn etag_md5(etag: &str) -> Option<[u8; 16]> {
 }
 
 /// Off the I/O threads: 16 MiB take 25 ms.
-async fn md5_of(body: &Bytes) -> [u8; 16] {
+pub(crate) async fn md5_of(body: &Bytes) -> [u8; 16] {
     let body = body.clone();
     let hashed = tokio::task::spawn_blocking({
         let body = body.clone();

@@ -108,19 +108,10 @@ impl Store {
         md5: [u8; 16],
         len: u64,
     ) -> Result<bool, ObjectError> {
-        let source = format!("{}/{}", upload.bucket, upload.key);
-        let request = self.0.client.upload_part_copy();
-        let request = request.bucket(&*upload.bucket).key(&*upload.key).upload_id(&*upload.id);
-        let request = request.part_number(2).copy_source(source);
         let etag = |result: Option<&CopyPartResult>| result.and_then(|result| etag_md5(result.e_tag()?));
         // Some stores want a range (Yandex), others none of a small source (AWS).
         for range in [Some(format!("bytes=0-{}", len - 1)), None] {
-            // Ceph wants to be told that there is no body, which the SDK does not say of itself.
-            let request = request.clone().set_copy_source_range(range).customize();
-            let request = request.mutate_request(|request| {
-                request.headers_mut().insert("content-length", "0");
-            });
-            match ask_once(question, request.send()).await {
+            match ask_once(question, self.try_copy(upload, 2, &upload.key, range)).await {
                 Ok(copied) if etag(copied.copy_part_result()) == Some(md5) => return Ok(true),
                 Ok(_) | Err(ObjectError::Refused { .. }) => {}
                 Err(error) => return Err(error),

@@ -2,6 +2,8 @@
 //!
 //! Faults come from a proxy that breaks what passes through it, by a seed.
 
+mod holes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -52,7 +52,7 @@ fn what_is_placed_is_found_again() {
                     4 => continue,
                     n => Frame::Encoded(1 + n * 37 * cluster_size / 200),
                 };
-                placed.push((guest, frame, layout.place(guest, frame)));
+                placed.push((guest, frame, layout.place(guest, frame, &[]).offset));
             }
             assert!(layout.unsettled().end > layout.head_len());
             let object = layout.seal();
@@ -94,7 +94,7 @@ fn tables_are_the_same_from_any_offset() {
     )
     .unwrap();
     for i in (0..5000).chain(10_240..10_400) {
-        layout.place(i * 4096, Frame::Encoded(1 + i % 4095));
+        layout.place(i * 4096, Frame::Encoded(1 + i % 4095), &[]);
     }
     let len = layout.seal();
     let whole = bytes(&layout, Span::new(0, len));
@@ -122,7 +122,7 @@ fn what_shrinks_to_nothing_is_given_room() {
     let options = PackedOptions { cluster_size: 2 << 20, codec: Codec::Zstd };
     let mut layout = Packed::new(&map(len, &[Span::new(0, len)]), &options).unwrap();
     for guest in (0..len).step_by(2 << 20) {
-        layout.place(guest, Frame::Encoded(80));
+        layout.place(guest, Frame::Encoded(80), &[]);
     }
     let object = layout.seal();
     assert!(object < 100 << 20);
