@@ -242,7 +242,10 @@ impl Shared {
         let tokens = Tokens { cancel: self.shutdown.child_token(), lost: CancellationToken::new() };
         let ticket = claimed.ticket.clone();
         let held = Held { ticket: ticket.clone(), renewed: asked, tokens: tokens.clone() };
-        self.held().insert(ticket.id.clone(), held);
+        // This process had it before, and its task may not have noticed yet that it has lost it.
+        if let Some(before) = self.held().insert(ticket.id.clone(), held) {
+            before.lose("it was claimed anew");
+        }
         let (shared, span) =
             (Arc::clone(self), info_span!("operation", id = %ticket.id, epoch = ticket.epoch));
         let task = async move {
@@ -259,11 +262,19 @@ impl Shared {
                     );
                 }
             }
-            shared.held().remove(&ticket.id);
+            shared.forget(&ticket);
             drop(place);
             shared.work.notify_one();
         };
         self.tasks.spawn(task.instrument(span));
+    }
+
+    /// The work under a lease is over; that under a later one may have begun.
+    fn forget(&self, ticket: &Ticket) {
+        let mut all = self.held();
+        if all.get(&ticket.id).is_some_and(|held| held.ticket == *ticket) {
+            all.remove(&ticket.id);
+        }
     }
 
     /// Collects what withdrawn creations left over, whenever there is some, until the server stops.

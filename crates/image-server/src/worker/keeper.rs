@@ -91,7 +91,7 @@ impl Shared {
 }
 
 impl Held {
-    fn lose(&self, why: &'static str) {
+    pub(super) fn lose(&self, why: &'static str) {
         if !self.tokens.lost.is_cancelled() {
             warn!(id = %self.ticket.id, epoch = self.ticket.epoch, why, "lease lost");
             self.tokens.lost.cancel();

@@ -153,6 +153,22 @@ async fn who_lost_the_lease_stops_at_once(db: Db) {
     db.catalog.renew(&taken, limits::LEASE).await.unwrap();
 }
 
+async fn a_lease_that_is_claimed_anew_is_kept(db: Db) {
+    let server = Server::start(db.again().await);
+    let record = admit(&db.catalog, "").await;
+    server.until_running(1).await;
+    db.catalog.free_leases().await.unwrap();
+    server.worker.wake();
+    // The first task ends after the second one has begun.
+    eventually(async || server.content.cancelled.load(Ordering::SeqCst) == 1 && server.running() == 1).await;
+    tokio::time::sleep(2 * limits::LEASE_WATCH).await;
+    let held: Vec<Ticket> = server.worker.shared.held().values().map(|held| held.ticket.clone()).collect();
+    assert_eq!(held, [Ticket { id: record.id.clone(), epoch: 2 }]);
+    server.content.go_on.cancel();
+    eventually(async || state(&db.catalog, &record.id).await == State::Succeeded).await;
+    server.worker.shutdown().await;
+}
+
 async fn a_server_that_stops_hands_back(db: Db) {
     let first = Server::start(db.again().await);
     let record = admit(&db.catalog, "").await;
@@ -190,6 +206,7 @@ on_both![
     servers_share_the_work,
     a_cancel_reaches_the_owner_from_any_server,
     who_lost_the_lease_stops_at_once,
+    a_lease_that_is_claimed_anew_is_kept,
     a_server_that_stops_hands_back,
 ];
 
