@@ -57,8 +57,8 @@ pub struct Binding {
 pub enum Route<'a> {
     /// A method, called by this request.
     Method(&'static Method, HttpRequest<'a>),
-    /// There is something, but not for this verb.
-    OtherVerb,
+    /// There is something, but only for these verbs.
+    OtherVerb(Vec<&'static str>),
     /// There is nothing.
     Nothing,
 }
@@ -95,17 +95,17 @@ impl Method {
 
     /// The method that an HTTP request calls. `path` is not decoded and has no query.
     pub fn route<'a>(verb: &str, path: &'a str) -> Route<'a> {
-        let mut other = Route::Nothing;
+        let mut others = Vec::new();
         for method in METHODS.iter() {
             for binding in &method.bindings {
                 let Some(captures) = binding.template.captures(path) else { continue };
                 if binding.verb == verb {
                     return Route::Method(method, HttpRequest { binding, captures });
                 }
-                other = Route::OtherVerb;
+                others.push(binding.verb);
             }
         }
-        other
+        if others.is_empty() { Route::Nothing } else { Route::OtherVerb(others) }
     }
 
     /// Path of the method over gRPC: `/package.Service/Method`.

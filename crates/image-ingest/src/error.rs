@@ -110,7 +110,6 @@ impl IngestError {
         match self {
             Self::TooLarge { limit, .. } => Some(limit.name()),
             Self::TooLong { .. } => Some("ingest-time"),
-            Self::Uri(UriRefusal::Long { .. }) => Some("uri-length"),
             _ => {
                 let Some(ConvertError::Source(error)) = self.convert_error() else { return None };
                 match error.cause.as_ref()?.downcast_ref::<HttpFault>()?.time_limit()? {

@@ -2,17 +2,17 @@
 //!
 //! Source: `api.md`, "HTTP". Which method a verb and a path call, and which of its fields stand where, the descriptors say
 //! ([`image_api::Method`]). Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP status
-//! of its code. A verb that a path does not have is UNIMPLEMENTED, a path that nobody has NOT_FOUND.
+//! of its code. A verb that a path does not have is UNIMPLEMENTED and 405, a path that nobody has NOT_FOUND.
 
 use std::sync::{Arc, LazyLock};
 
 use axum::{
     body::{self, Body, Bytes},
     extract::Request,
-    http::{HeaderName, HeaderValue, Method as Verb, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method as Verb, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use image_api::{Code, Method, Route, rpc::Status, to_json};
+use image_api::{Code, HttpRequest, Method, Route, rpc::Status, to_json};
 
 use crate::{
     limits,
@@ -33,12 +33,21 @@ pub(crate) async fn openapi() -> Response {
 
 /// A call of one of the methods, or of one that there is not.
 pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) -> Response {
-    match call(service, request).await {
+    let (parts, body) = request.into_parts();
+    // HEAD is GET whose body nobody sends.
+    let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
+    let answer = match Method::route(verb, parts.uri.path()) {
+        Route::Method(method, http) => call(service, &parts, body, method, &http).await,
+        Route::OtherVerb(verbs) => return other_verb(&verbs, id),
+        Route::Nothing => Err(Status::new(Code::NotFound, "no such path").into()),
+    };
+    match answer {
         Ok(body) => (StatusCode::OK, [JSON], body).into_response(),
         Err(refusal) => refuse(&refusal.into_status(id)),
     }
 }
 
+<<<<<<< HEAD
 async fn call(service: &Arc<Service>, request: Request) -> Result<String, Refusal> {
     let (parts, body) = request.into_parts();
     // HEAD is GET whose body nobody sends.
@@ -48,12 +57,31 @@ async fn call(service: &Arc<Service>, request: Request) -> Result<String, Refusa
         Route::OtherVerb => return Err(Refusal::no_such_method()),
         Route::Nothing => return Err(Refusal::no_such_path()),
     };
+=======
+async fn call(
+    service: &Arc<Service>,
+    parts: &Parts,
+    body: Body,
+    method: &Method,
+    http: &HttpRequest<'_>,
+) -> Result<String, Refusal> {
+>>>>>>> origin/api
     let origin = Origin { headers: &parts.headers, uri: &parts.uri };
     let prepared = service.prepare(method.grpc_path(), &origin).await?;
     let body = read(body).await?;
-    let message = method.request_from_http(&http, parts.uri.query().unwrap_or_default(), &body)?;
+    let message = method.request_from_http(http, parts.uri.query().unwrap_or_default(), &body)?;
     let answer = prepared.run(message.into()).await?;
     Ok(method.response_to_json(&answer)?)
+}
+
+/// UNIMPLEMENTED, with the HTTP status that says the same of a path that has other verbs (RFC 9110, section 15.5.6).
+fn other_verb(verbs: &[&str], id: &str) -> Response {
+    let mut response = refuse(&Refusal::no_such_method().into_status(id));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    if let Ok(verbs) = HeaderValue::from_str(&verbs.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, verbs);
+    }
+    response
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
