@@ -39,7 +39,7 @@ pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) ->
     let answer = match Method::route(verb, parts.uri.path()) {
         Route::Method(method, http) => call(service, &parts, body, method, &http).await,
         Route::OtherVerb(verbs) => return other_verb(&verbs, id),
-        Route::Nothing => Err(Status::new(Code::NotFound, "no such path").into()),
+        Route::Nothing => Err(Refusal::no_such_path()),
     };
     match answer {
         Ok(body) => (StatusCode::OK, [JSON], body).into_response(),
@@ -47,17 +47,6 @@ pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) ->
     }
 }
 
-<<<<<<< HEAD
-async fn call(service: &Arc<Service>, request: Request) -> Result<String, Refusal> {
-    let (parts, body) = request.into_parts();
-    // HEAD is GET whose body nobody sends.
-    let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
-    let (method, http) = match Method::route(verb, parts.uri.path()) {
-        Route::Method(method, http) => (method, http),
-        Route::OtherVerb => return Err(Refusal::no_such_method()),
-        Route::Nothing => return Err(Refusal::no_such_path()),
-    };
-=======
 async fn call(
     service: &Arc<Service>,
     parts: &Parts,
@@ -65,7 +54,6 @@ async fn call(
     method: &Method,
     http: &HttpRequest<'_>,
 ) -> Result<String, Refusal> {
->>>>>>> origin/api
     let origin = Origin { headers: &parts.headers, uri: &parts.uri };
     let prepared = service.prepare(method.grpc_path(), &origin).await?;
     let body = read(body).await?;
