@@ -28,7 +28,7 @@ use crate::null_store::{Counts, NullStore};
 use crate::repo::Repo;
 
 /// What to call the upload that is killed.
-const RESUME: &str = "resume after a kill at 90 %";
+const RESUME: &str = "resume, killed at 90 %";
 
 /// Where it is killed: when so much of its data is in the store.
 const KILL_AT: f64 = 0.9;
@@ -214,13 +214,12 @@ impl Resumed {
     /// At most what was in flight is sent again.
     fn tell(&self, report: &mut Report) {
         let (again, in_flight) = (self.done.repeated, self.killed.in_flight);
-        let rate = self.len as f64 / f64::from(1 << 30) / self.wall.as_secs_f64();
+        let (wall, gib) = (self.wall.as_secs_f64(), self.len as f64 / f64::from(1 << 30));
         let text = format!(
-            "{again} of {} parts are sent again, {in_flight} were in flight; it takes {:.2} s, {rate:.2} GiB/s read twice",
-            self.killed.parts,
-            self.wall.as_secs_f64()
+            "{again} of {} parts are sent again, {in_flight} were in flight; the second command takes {wall:.2} s for {gib:.2} GiB",
+            self.killed.parts
         );
-        let numbers = json!({ "objectBytes": self.len, "wallSeconds": self.wall.as_secs_f64(),
+        let numbers = json!({ "objectBytes": self.len, "wallSeconds": wall,
             "killed": self.killed, "done": self.done });
         report.fact(RESUME, Some(again <= in_flight), &text, numbers);
     }
