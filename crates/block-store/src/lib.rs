@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `blocks/ab/abcd…` | a block's raw content; its name is its id, by the first two digits in folders |
 //! | `manifests/NAME` | a manifest; which Image it is of, and whether of any, its writers know ([`Ledger`]) |
+//! | `owner` | whose store it is |
 
 mod check;
 mod collect;
 mod error;
 mod ledger;
 mod manifest;
+mod owner;
 mod sink;
 mod source;
 mod store;

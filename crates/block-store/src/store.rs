@@ -182,6 +182,10 @@ impl BlockStore {
         format!("{}{}/{hex}", self.blocks_prefix(), &hex[..2])
     }
 
+    pub(crate) fn owner_key(&self) -> String {
+        format!("{}owner", self.folder())
+    }
+
     fn manifest_key(&self, name: &str) -> String {
         format!("{}{name}", self.manifests_prefix())
     }
@@ -193,11 +197,11 @@ impl BlockStore {
         }
     }
 
-    async fn get(&self, key: &str, cancel: &CancellationToken) -> Result<Bytes, BlockStoreError> {
+    pub(crate) async fn get(&self, key: &str, cancel: &CancellationToken) -> Result<Bytes, BlockStoreError> {
         Ok(self.inner.store.get(&self.inner.bucket, key, None, cancel).await?)
     }
 
-    async fn put(
+    pub(crate) async fn put(
         &self,
         key: String,
         content: Bytes,

@@ -31,3 +31,7 @@ CREATE TABLE condemned_blocks (
     collector       TEXT   NOT NULL,
     condemned_at    BIGINT NOT NULL
 );
+
+-- One row: which catalog this is. The store of blocks says the same, so that a collection does not take the blocks of another catalog
+-- for blocks that nobody uses.
+CREATE TABLE catalog_identity (id TEXT NOT NULL);

@@ -78,6 +78,18 @@ pub enum ServerError {
         /// Why not.
         source: ObjectError,
     },
+    /// Manifests and blocks cannot be looked at.
+    #[error("cannot use the store of blocks")]
+    Blocks {
+        /// Why not.
+        source: Cause,
+    },
+    /// The blocks are another catalog's: what that one uses, this one would remove.
+    #[error("the blocks in {bucket} belong to another catalog")]
+    ForeignStore {
+        /// Bucket, and folder in it.
+        bucket: String,
+    },
     /// The store inside this process.
     #[error("the embedded store failed")]
     EmbeddedStore {
@@ -112,6 +124,10 @@ impl ServerError {
         match self {
             Self::OpenToTheNetwork { .. } => Some("give --token, or listen on 127.0.0.1"),
             Self::Locked { .. } => Some("stop the other server, or choose another --data-dir"),
+            Self::ForeignStore { .. } => Some(
+                "choose another bucket or folder in it, or that catalog's --database-url; if that catalog is gone for good, remove the \
+                 object `owner` and everything beside it",
+            ),
             _ => None,
         }
     }

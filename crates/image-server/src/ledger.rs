@@ -180,3 +180,6 @@ impl Claims for CatalogClaims {
         self.waiting().stored.push(part);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Server {
             ..Policy::new(uris.clone())
         };
         let content = Arc::new(StoredContent {
-            blocks: shared_blocks(&store, &bucket, &catalog),
+            blocks: open_blocks(&store, &bucket, &catalog).await?,
             catalog: catalog.clone(),
             policy,
             folder_quota: given.folder_quota,
@@ -270,10 +270,21 @@ pub(crate) fn catalog_path(dir: &Path) -> PathBuf {
     dir.join("catalog.sqlite")
 }
 
-/// The block store, whose ledger is the catalog.
-pub(crate) fn shared_blocks(store: &Store, bucket: &BucketUri, catalog: &Catalog) -> BlockStore {
+/// The block store, whose ledger is the catalog, if it is this catalog's.
+pub(crate) async fn open_blocks(
+    store: &Store,
+    bucket: &BucketUri,
+    catalog: &Catalog,
+) -> Result<BlockStore, ServerError> {
+    let identity = catalog.identity().await;
+    let identity = identity.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
     let ledger = Arc::new(CatalogLedger::new(catalog.clone()));
-    BlockStore::shared(store.clone(), bucket.bucket(), bucket.prefix(), ledger)
+    let blocks = BlockStore::shared(store.clone(), bucket.bucket(), bucket.prefix(), ledger);
+    match blocks.belongs_to(&identity, &CancellationToken::new()).await {
+        Ok(true) => Ok(blocks),
+        Ok(false) => Err(ServerError::ForeignStore { bucket: bucket.to_string() }),
+        Err(source) => Err(ServerError::Blocks { source: Box::new(source) }),
+    }
 }
 
 /// The service accounts whose keys are configured.

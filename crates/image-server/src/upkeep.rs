@@ -81,7 +81,7 @@ impl Upkeep {
         let catalog = opened.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
         let beside = lock.is_none();
         let place = server::open_storage(config.storage, &config.data_dir, beside).await?;
-        let blocks = server::shared_blocks(&place.store, &place.bucket, &catalog);
+        let blocks = server::open_blocks(&place.store, &place.bucket, &catalog).await?;
         Ok(Self { catalog, blocks, workers, embedded: place.embedded, _lock: lock })
     }
 

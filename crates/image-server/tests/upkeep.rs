@@ -5,7 +5,7 @@
 
 mod support;
 
-use image_server::{Depth, Report, Upkeep};
+use image_server::{Config, Depth, Report, Server, ServerError, Storage, Upkeep};
 use object_io::PutOptions;
 use support::{Fixture, SlowSource, disk, image_id, request};
 
@@ -50,6 +50,32 @@ async fn what_nobody_uses_goes_and_what_is_used_stays() {
     assert_eq!(fsck(&upkeep, &fixture, Depth::Content).await, sound);
     assert_eq!(fixture.read_back(&image).await, content);
     upkeep.close().await;
+    fixture.stop().await;
+}
+
+/// A collection with another catalog would find that nobody uses anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_blocks_of_another_catalog_are_left_alone() {
+    let fixture = Fixture::start().await;
+    let content = disk(5 * MIB, &[(0, MIB)]);
+    let image = fixture.ready("web", &content).await;
+    let uri = "s3://images/.blocks".parse().unwrap();
+    let storage = Storage::Connected { store: fixture.store.clone(), uri };
+    let elsewhere = Config { storage, ..fixture.config_elsewhere() };
+    for _ in 0..2 {
+        let refused = Upkeep::open(elsewhere.clone()).await;
+        assert!(matches!(refused.err(), Some(ServerError::ForeignStore { .. })));
+        let refused = Server::start(elsewhere.clone()).await;
+        assert!(matches!(refused.err(), Some(ServerError::ForeignStore { .. })));
+        // A store of before there were owners is whose manifests the catalog knows.
+        fixture.store.delete(BUCKET, ".blocks/owner", &fixture.cancel).await.unwrap();
+    }
+    let fixture = fixture.restart().await;
+    assert_eq!(
+        fixture.store.list(BUCKET, ".blocks/owner", None, &fixture.cancel).await.unwrap().objects.len(),
+        1
+    );
+    assert_eq!(fixture.read_back(&image).await, content);
     fixture.stop().await;
 }
 

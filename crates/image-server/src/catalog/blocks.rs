@@ -231,6 +231,22 @@ impl Catalog {
         Ok(published.collect())
     }
 
+    /// Which catalog this is; decided when it is asked for the first time.
+    pub(crate) async fn identity(&self) -> Result<String, CatalogError> {
+        let failed = CatalogError::database("read which catalog this is");
+        let mut tx = self.begin_admission().await?;
+        let known = sqlx::query("SELECT id FROM catalog_identity").fetch_optional(&mut *tx).await;
+        if let Some(row) = known.map_err(&failed)? {
+            return Ok(row.get("id"));
+        }
+        let id = uuid::Uuid::new_v4().to_string();
+        let noted =
+            sqlx::query("INSERT INTO catalog_identity (id) VALUES ($1)").bind(&id).execute(&mut *tx).await;
+        noted.map_err(&failed)?;
+        commit(tx).await?;
+        Ok(id)
+    }
+
     /// The manifest that holds the content of an image.
     pub(crate) async fn manifest(&self, image_id: &str) -> Result<String, CatalogError> {
         let row = sqlx::query("SELECT manifest FROM images WHERE id = $1").bind(image_id);

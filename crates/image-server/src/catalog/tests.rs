@@ -48,24 +48,26 @@ impl Db {
     }
 }
 
+/// Runs each test on both databases.
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(super::Db::sqlite().await.unwrap()).await;
+                super::$name($crate::catalog::tests::Db::sqlite().await.unwrap()).await;
             })*
         }
 
         mod postgres {
             $(#[tokio::test]
             async fn $name() {
-                let Some(db) = super::Db::postgres().await else { return };
+                let Some(db) = $crate::catalog::tests::Db::postgres().await else { return };
                 super::$name(db).await;
             })*
         }
     };
 }
+pub(crate) use on_both;
 
 on_both![
     ready_and_done_are_one_commit,

@@ -6,7 +6,7 @@ use disk_convert::GuestDigest;
 
 use super::*;
 use crate::{
-    catalog::tests::{Db, admit},
+    catalog::tests::{Db, admit, on_both},
     postgres::Postgres,
 };
 
@@ -181,25 +181,6 @@ async fn a_server_that_stops_hands_back(db: Db) {
     second.content.go_on.cancel();
     eventually(async || state(&db.catalog, &record.id).await == State::Succeeded).await;
     second.worker.shutdown().await;
-}
-
-macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::Db::sqlite().await.unwrap()).await;
-            })*
-        }
-
-        mod postgres {
-            $(#[tokio::test]
-            async fn $name() {
-                let Some(db) = super::Db::postgres().await else { return };
-                super::$name(db).await;
-            })*
-        }
-    };
 }
 
 on_both![
