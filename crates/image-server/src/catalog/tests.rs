@@ -341,7 +341,7 @@ async fn deletion(db: Db) {
         panic!()
     };
     catalog.deleted(&claim(catalog).await.ticket, Blocks::MayBeLeft).await.unwrap();
-    assert_eq!(catalog.leftovers().await.unwrap(), [delete.id.clone()]);
+    assert_eq!(catalog.leftovers().await.unwrap(), std::slice::from_ref(&delete.id));
     assert!(matches!(catalog.image(&record.image_id).await, Err(CatalogError::NoImage { .. })));
     let operation = catalog.operation(&delete.id).await.unwrap().into_message();
     let Some(Ending::Response(any)) = operation.result else { panic!("no response") };
