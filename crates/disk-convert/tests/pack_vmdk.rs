@@ -110,6 +110,8 @@ async fn the_least_memory_is_enough() {
     let disk = raw(noise(40 * MIB, 6)).await;
     let part = 4 * MIB;
     let least = least_memory_to_pack(&disk, &layout(&disk), part);
+    // The part that is being filled, the one with the header, one on its way; and two spans.
+    assert!((3 * part + 2 * MIB..3 * part + 3 * MIB).contains(&least), "{least}");
     let rules = PartRules { size: PartSize::Exactly(part), zeroes: Zeroes::Put, in_flight: 6 };
     for memory in [least - 1, least] {
         let options = Options { memory, ..Options::default() };

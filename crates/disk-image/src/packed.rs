@@ -59,6 +59,10 @@ pub trait PackedLayout: Send + Sync + 'static {
     /// is more, it is enough for every unit.
     fn max_frame_len(&self) -> u64;
 
+    /// Gaps that frames may still go into ([`Unsettled::gap`]) lie inside one run of so many bytes that begins at a multiple of them; 0 if
+    /// there are none.
+    fn gap_within(&self) -> u64;
+
     /// Length of the head, in which no frame lies, bytes.
     fn head_len(&self) -> u64;
 
@@ -90,6 +94,10 @@ impl<L: PackedLayout + ?Sized> PackedLayout for Box<L> {
 
     fn max_frame_len(&self) -> u64 {
         (**self).max_frame_len()
+    }
+
+    fn gap_within(&self) -> u64 {
+        (**self).gap_within()
     }
 
     fn head_len(&self) -> u64 {

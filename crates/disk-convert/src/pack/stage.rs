@@ -38,11 +38,13 @@ pub(super) struct Stage<'a, L, S> {
     admission: &'a mut Admission,
 }
 
-/// How many parts may be open at a time: the one that is being filled, one that begins inside the head, and those of a gap, which
-/// is shorter than a unit.
+/// How many parts may be open at a time: the one that is being filled, one that begins inside the head, and those of a gap.
 pub(super) fn open_parts<L: PackedLayout>(layout: &L, part: u64) -> u64 {
-    let unit = layout.unit_len();
-    let of_gap = if part.is_multiple_of(unit) { 1 } else { unit.div_ceil(part) + 1 };
+    let of_gap = match layout.gap_within() {
+        0 => 0,
+        run if part.is_multiple_of(run) => 1,
+        run => run.div_ceil(part) + 1,
+    };
     2 + of_gap
 }
 

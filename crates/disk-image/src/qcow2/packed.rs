@@ -198,6 +198,10 @@ impl PackedLayout for Packed {
         self.cluster_size() - 1
     }
 
+    fn gap_within(&self) -> u64 {
+        self.cluster_size()
+    }
+
     fn head_len(&self) -> u64 {
         self.l1.object.end()
     }

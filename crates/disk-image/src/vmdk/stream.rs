@@ -186,6 +186,10 @@ impl PackedLayout for Stream {
         MAX_GRAIN_LEN - MARKER_LEN
     }
 
+    fn gap_within(&self) -> u64 {
+        0
+    }
+
     fn head_len(&self) -> u64 {
         HEAD_LEN
     }
