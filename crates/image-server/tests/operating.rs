@@ -95,7 +95,7 @@ async fn health_and_metrics() {
         }
     }
     // Numbers of everybody's images are not for callers, nor for strangers.
-    assert_eq!(get(format!("{}/metrics", fixture.endpoint())).await.0, 401);
+    assert_eq!(get(format!("{}/metrics", fixture.endpoint())).await.0, 404);
     assert_eq!(get(format!("{metrics}/compute/v1/images?folderId=f")).await.0, 404);
     let (status, text) = get(format!("{metrics}/metrics")).await;
     assert_eq!(status, 200);

@@ -11,12 +11,12 @@ use image_api::{
     operation::operation, to_json,
 };
 
+use sqlx::AnyConnection;
+
 use super::{
     Catalog, CatalogError, IdempotencyKey, Tx, commit, fetch_image, fetch_operation, now, read_image,
     rows::{attributes_of, timestamp},
 };
-use sqlx::AnyConnection;
-
 use crate::ids;
 
 /// Who asks for a change, and by which key.
@@ -101,10 +101,10 @@ impl Catalog {
 
     /// An operation of either kind.
     pub(crate) async fn any_operation(&self, id: &str) -> Result<SeenOperation, CatalogError> {
-        let mut connection = self.connection().await?;
-        match read_change(&mut connection, id).await? {
+        let mut on = self.connection().await?;
+        match read_change(&mut on, id).await? {
             Some(change) => Ok(change),
-            None => fetch_operation(&mut connection, id).await.map(SeenOperation::from),
+            None => fetch_operation(&mut on, id).await.map(SeenOperation::from),
         }
     }
 
@@ -116,7 +116,7 @@ impl Catalog {
         limit: i64,
     ) -> Result<Vec<SeenOperation>, CatalogError> {
         let (before, before_id) = after.unwrap_or((i64::MAX, String::new()));
-        let mut connection = self.connection().await?;
+        let mut on = self.connection().await?;
         let sql = "SELECT created_at, id, 0 AS is_change FROM operations \
                    WHERE image_id = $1 AND (created_at < $2 OR created_at = $2 AND id < $3) \
                    UNION ALL SELECT created_at, id, 1 FROM changes \
@@ -127,15 +127,15 @@ impl Catalog {
             .bind(before)
             .bind(before_id)
             .bind(limit)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut *on)
             .await
             .map_err(CatalogError::database("list operations"))?;
         let mut operations = Vec::with_capacity(page.len());
         for (_, id, is_change) in page {
-            let change = if is_change == 1 { read_change(&mut connection, &id).await? } else { None };
+            let change = if is_change == 1 { read_change(&mut on, &id).await? } else { None };
             operations.push(match change {
                 Some(change) => change,
-                None => fetch_operation(&mut connection, &id).await?.into(),
+                None => fetch_operation(&mut on, &id).await?.into(),
             });
         }
         Ok(operations)
@@ -147,18 +147,18 @@ impl Catalog {
         folder_id: &str,
         family: &str,
     ) -> Result<Option<Image>, CatalogError> {
-        let mut connection = self.connection().await?;
+        let mut on = self.connection().await?;
         let sql = "SELECT id FROM images WHERE folder_id = $1 AND family = $2 AND family <> '' AND status = $3 \
                    ORDER BY created_at DESC, id DESC LIMIT 1";
         let newest: Option<(String,)> = sqlx::query_as(sql)
             .bind(folder_id)
             .bind(family)
             .bind(i64::from(i32::from(image::Status::Ready)))
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut *on)
             .await
             .map_err(CatalogError::database("find the latest image"))?;
         match newest {
-            Some((id,)) => fetch_image(&mut connection, &id, "").await.map(Some),
+            Some((id,)) => fetch_image(&mut on, &id, "").await.map(Some),
             None => Ok(None),
         }
     }
@@ -166,8 +166,8 @@ impl Catalog {
     /// Refuses a key that stands for a change: whoever admits another operation by it means something else.
     pub(crate) async fn check_key(&self, key: Option<&IdempotencyKey>) -> Result<(), CatalogError> {
         let Some(key) = key else { return Ok(()) };
-        let mut tx = self.begin().await?;
-        match key_of_change(&mut tx, key).await? {
+        let mut on = self.connection().await?;
+        match key_of_change(&mut on, key).await? {
             Some(_) => Err(CatalogError::KeyReused),
             None => Ok(()),
         }
@@ -241,10 +241,13 @@ pub(super) async fn add_change(
     })
 }
 
-async fn key_of_change(tx: &mut Tx, key: &IdempotencyKey) -> Result<Option<(String, String)>, CatalogError> {
+async fn key_of_change(
+    on: &mut AnyConnection,
+    key: &IdempotencyKey,
+) -> Result<Option<(String, String)>, CatalogError> {
     sqlx::query_as("SELECT id, request_digest FROM changes WHERE idempotency_key = $1")
         .bind(key.key.as_str())
-        .fetch_optional(&mut **tx)
+        .fetch_optional(on)
         .await
         .map_err(CatalogError::database("look up an idempotency key"))
 }

@@ -69,6 +69,8 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
+mod api;
+
 on_both![
     ready_and_done_are_one_commit,
     the_source_is_kept_as_long_as_it_is_needed,
