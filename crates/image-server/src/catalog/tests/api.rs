@@ -6,6 +6,7 @@ use image_api::{
 };
 
 use super::*;
+use crate::limits;
 
 on_both![
     a_change_and_its_operation_are_one_commit,
