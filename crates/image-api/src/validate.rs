@@ -237,6 +237,10 @@ impl Check {
         if found > max {
             self.fail(field, format!("found {found} characters, expected at most {max}"));
         }
+        // No text of a database may have it.
+        if value.contains('\0') {
+            self.fail(field, "found the character U+0000");
+        }
     }
 
     fn range(&mut self, field: &str, value: i64, min: i64, max: i64) {

@@ -89,6 +89,10 @@ impl UriPolicy {
         if text.len() > limits::URI {
             return Err(UriRefusal::Long { found: text.len() });
         }
+        // What is parsed here is parsed again from the same text: a parser that skips characters is not asked about them.
+        if text.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(UriRefusal::NotUrl);
+        }
         let url = Url::parse(text).map_err(|_| UriRefusal::NotUrl)?;
         let port = match url.scheme() {
             "https" => url.port().unwrap_or(443),

@@ -11,6 +11,7 @@ CREATE INDEX operations_by_attempt ON operations (image_id, kind);
 -- lease cannot write into a published image.
 ALTER TABLE images ADD COLUMN manifest TEXT;
 UPDATE images SET manifest = id WHERE status <> 1;
+CREATE INDEX images_by_manifest ON images (manifest) WHERE manifest IS NOT NULL;
 
 -- What running creations have found their source to consist of: claims that keep blocks from being collected, and the progress
 -- from which another worker continues. Gone with the commit that ends the operation.

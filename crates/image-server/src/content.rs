@@ -70,6 +70,8 @@ impl OpenImages {
 
     fn put(&self, image_id: &str, form: Form, readable: Readable) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two that miss it at once open it twice.
+        open.retain(|(id, of, _)| id != image_id || *of != form);
         open.truncate(limits::OPEN_IMAGES - 1);
         open.push_front((image_id.to_owned(), form, readable));
     }
@@ -162,7 +164,7 @@ impl StoredContent {
             }
         };
         self.reserve(work, found.storage_bound(), cancel).await?;
-        let sink = self.blocks.sink(&work.manifest, found.virtual_size(), &policy.options.workers, cancel);
+        let sink = self.blocks.sink(&work.manifest(), found.virtual_size(), &policy.options.workers, cancel);
         // What the ledger knows of the same version of the source is not read again.
         let source = found.disk().source();
         let version = if source.is_pinned() { source.version() } else { String::new() };
@@ -174,7 +176,7 @@ impl StoredContent {
         if known > 0 {
             tracing::info!(image_id = %work.image_id, known, "parts of an earlier attempt are kept");
         }
-        Ok(found.store(sink, cancel).await?.map(|_| work.manifest.clone()))
+        Ok(found.store(sink, cancel).await?.map(|_| work.manifest()))
     }
 
     /// The content of another image, which then has both: its manifest is that of both, and no block is read or written. Whether it
@@ -214,7 +216,8 @@ impl StoredContent {
     ) -> Result<(), IngestError> {
         let Some(quota) = self.folder_quota else { return Ok(()) };
         loop {
-            match self.catalog.reserve(&work.image_id, needed, quota).await {
+            let reserved = self.catalog.reserve(&work.attempt, needed, quota);
+            match cancel.run_until_cancelled(reserved).await.ok_or(IngestError::Cancelled)? {
                 Ok(Room::Reserved) => return Ok(()),
                 Ok(Room::Lacking { folder_id, used }) => {
                     return Err(IngestError::Quota { folder_id, used, needed, quota });

@@ -29,7 +29,7 @@ use tonic::{
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use crate::{
-    ServerError, limits,
+    ServerError, limits, rest,
     service::{Origin, Prepared, Refusal, Service},
 };
 
@@ -54,8 +54,9 @@ pub(crate) async fn router() -> Result<Router, ServerError> {
 /// A call of one of the methods, or of one that there is not.
 pub(crate) async fn serve(service: &Arc<Service>, id: String, request: Request) -> Response {
     let origin = Origin { headers: request.headers(), uri: request.uri() };
-    let answer = match service.prepare(request.uri().path(), &origin).await {
-        Ok(prepared) => {
+    let prepared = service.prepare(request.uri().path(), &origin).await;
+    let answer = match whole(prepared, request).await {
+        Ok((prepared, request)) => {
             tonic::server::Grpc::new(Raw)
                 .max_decoding_message_size(limits::REQUEST_BODY)
                 .unary(Unary { prepared: Some(prepared), id }, request)
@@ -64,6 +65,17 @@ pub(crate) async fn serve(service: &Arc<Service>, id: String, request: Request) 
         Err(refusal) => refuse(refusal, &id).into_http::<Body>(),
     };
     answer.map(axum::body::Body::new)
+}
+
+/// The call together with all of its body.
+async fn whole(
+    prepared: Result<Prepared, Refusal>,
+    request: Request,
+) -> Result<(Prepared, Request), Refusal> {
+    let prepared = prepared?;
+    let (parts, body) = request.into_parts();
+    let body = rest::read(axum::body::Body::new(body)).await?;
+    Ok((prepared, Request::from_parts(parts, body.into())))
 }
 
 /// Whether a request is a call by gRPC: its content type says so.

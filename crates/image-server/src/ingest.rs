@@ -152,7 +152,7 @@ mod tests {
     fn work() -> IngestWork {
         IngestWork {
             image_id: "fd8".to_owned(),
-            manifest: "fd8.1".to_owned(),
+            attempt: crate::catalog::Attempt { image_id: "fd8".to_owned(), epoch: 1 },
             source: SourceUri::trusted("https://s/b/k?X-Amz-Signature=secret".to_owned()),
             wanted_disk_size: 0,
         }

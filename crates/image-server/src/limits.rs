@@ -58,6 +58,10 @@ pub(crate) const RUNNING_LIGHT: usize = 64;
 /// Connections to PostgreSQL of one server; its default is 100 for all.
 pub(crate) const CATALOG_CONNECTIONS: u32 = 8;
 
+/// How long PostgreSQL waits for a server that says nothing inside a transaction before it takes its locks away: less than a lease, so
+/// that a server which stands still does not cost the others theirs.
+pub(crate) const CATALOG_IDLE: Duration = Duration::from_secs(5);
+
 /// How long a write waits for another one in the catalog before it fails.
 pub(crate) const CATALOG_BUSY: Duration = Duration::from_secs(10);
 
@@ -66,7 +70,7 @@ pub(crate) const PAGE_SIZE: i64 = 100;
 /// See [`PAGE_SIZE`].
 pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
 
-/// How long a caller may take to send the head of a request.
+/// How long a caller may take to send the head of a request, and then its body.
 pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(30);
 
 /// Access bindings of one image; as many as one call of the contract can set.

@@ -156,6 +156,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "IMAGE_SERVER_ALLOW_PRIVATE_HOSTS", hide_env = true)]
     allow_private_hosts: bool,
     /// Folder of snapshots that images are made from: ID.raw, ID.qcow2, ID.vmdk, ID.vhd, ID.vhdx.
+    ///
+    /// They belong to no folder of the cloud: who may use the images of all folders may use them.
     #[arg(long, value_name = "DIR", env = "IMAGE_SERVER_SNAPSHOT_DIR", hide_env = true)]
     snapshot_dir: Option<PathBuf>,
     /// Folder of disks, as that of snapshots. A disk must not change while an image is made of it.

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use image_api::{Code, HttpRequest, Method, Route, rpc::Status, to_json};
+use tokio::time::timeout;
 
 use crate::{
     limits,
@@ -72,9 +73,12 @@ fn other_verb(verbs: &[&str], id: &str) -> Response {
     response
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
-    body::to_bytes(body, limits::REQUEST_BODY).await.map_err(|_| {
-        let message = format!("the body broke off, or is longer than {} bytes", limits::REQUEST_BODY);
+/// The body of a request, if it is of ordinary size and comes soon.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let read = timeout(limits::REQUEST_HEAD, body::to_bytes(body, limits::REQUEST_BODY)).await;
+    read.ok().and_then(Result::ok).ok_or_else(|| {
+        let message =
+            format!("the body broke off, came too slowly, or is longer than {} bytes", limits::REQUEST_BODY);
         Status::new(Code::InvalidArgument, message).into()
     })
 }

@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    catalog::{Catalog, CatalogError, Claimed, OperationRecord, Ticket, Want},
+    catalog::{Attempt, Catalog, CatalogError, Claimed, OperationRecord, Ticket, Want},
     content::{Form, Readable},
     ingest::{IngestError, Ingested},
     limits,
@@ -78,11 +78,18 @@ pub(crate) trait Content: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct IngestWork {
     pub(crate) image_id: String,
-    /// The name of the manifest to save: no other attempt at this image has it.
-    pub(crate) manifest: String,
+    /// Which attempt at it this is.
+    pub(crate) attempt: Attempt,
     pub(crate) source: SourceUri,
     /// Bytes of the smallest disk that the caller wants to allow; 0 means what the content needs.
     pub(crate) wanted_disk_size: u64,
+}
+
+impl IngestWork {
+    /// The name of the manifest to save: no other attempt at this image has it.
+    pub(crate) fn manifest(&self) -> String {
+        self.attempt.to_string()
+    }
 }
 
 /// Runs operations; a clone runs the same ones.
@@ -226,16 +233,20 @@ impl Shared {
 
     /// Claims an operation together with the place for it, if there are both.
     async fn claim(&self) -> Result<Option<(Claimed, OwnedSemaphorePermit, Instant)>, CatalogError> {
-        let Ok(light) = Arc::clone(&self.light_places).try_acquire_owned() else { return Ok(None) };
+        let light = Arc::clone(&self.light_places).try_acquire_owned().ok();
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        let want = if place.is_some() { Want::Any } else { Want::Light };
+        let want = match (&place, &light) {
+            (Some(_), _) => Want::Any,
+            (None, Some(_)) => Want::Light,
+            (None, None) => return Ok(None),
+        };
         let asked = Instant::now();
         let Some(claimed) = self.catalog.claim(&self.owner, limits::LEASE, want).await? else {
             return Ok(None);
         };
         let moves_content = claimed.job.kind == Kind::Create && claimed.job.state != State::Cancelling;
-        let place = place.filter(|_| moves_content).unwrap_or(light);
-        Ok(Some((claimed, place, asked)))
+        let place = if moves_content { place.or(light) } else { light.or(place) };
+        Ok(place.map(|place| (claimed, place, asked)))
     }
 
     fn run_in_place(self: &Arc<Self>, claimed: Claimed, place: OwnedSemaphorePermit, asked: Instant) {

@@ -1,11 +1,11 @@
 //! How operations come into the catalog: names, keys and the length of the queue are checked in the same commit.
 
-use image_api::{Image, compute::image, to_json};
+use image_api::{Image, Operation, compute::image, to_json};
 use sqlx::Row;
 
 use super::{
-    Catalog, CatalogError, OperationRecord, QueueLimits, Tx, commit, now, quota, read_image, read_operation,
-    rows, set_status,
+    Catalog, CatalogError, OperationRecord, QueueLimits, Tx, changes, changes::key_of_change, commit, now,
+    quota, read_image, read_operation, rows, set_status,
 };
 use crate::{
     ids,
@@ -43,6 +43,29 @@ pub(crate) enum Admission {
 }
 
 impl Catalog {
+    /// The operation that a key stands for already: asked before the request is looked at, whose source may be gone by now.
+    pub(crate) async fn known(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<OperationRecord>, CatalogError> {
+        match key {
+            // Nothing is committed: what a lookup changes, an admission does.
+            Some(_) => known_operation(&mut self.begin_admission().await?, key).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The change that a key stands for already.
+    pub(crate) async fn known_change(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Operation>, CatalogError> {
+        match key {
+            Some(_) => changes::known_change(&mut self.begin_admission().await?, key).await,
+            None => Ok(None),
+        }
+    }
+
     /// Accepts an image: CREATING, with a queued operation.
     pub(crate) async fn admit_create(&self, new: NewImage) -> Result<Admission, CatalogError> {
         let mut tx = self.begin_admission().await?;
@@ -147,7 +170,10 @@ async fn known_operation(
     tx: &mut Tx,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<OperationRecord>, CatalogError> {
-    let Some(IdempotencyKey { key, request_digest }) = key else { return Ok(None) };
+    let Some(asked @ IdempotencyKey { key, request_digest }) = key else { return Ok(None) };
+    if key_of_change(tx, asked).await?.is_some() {
+        return Err(CatalogError::KeyReused);
+    }
     let row = sqlx::query("SELECT id, request_digest FROM operations WHERE idempotency_key = $1")
         .bind(key)
         .fetch_optional(&mut **tx)

@@ -47,7 +47,7 @@ impl Attempt {
 
 impl Catalog {
     /// The operation that makes an image.
-    async fn creation(&self, tx: &mut Tx, attempt: &Attempt) -> Result<Ticket, CatalogError> {
+    pub(super) async fn creation(&self, tx: &mut Tx, attempt: &Attempt) -> Result<Ticket, CatalogError> {
         let row = sqlx::query("SELECT id FROM operations WHERE image_id = $1 AND kind = $2")
             .bind(&attempt.image_id)
             .bind(Kind::Create.word())

@@ -1,8 +1,7 @@
 //! Changes of an image that are done when they are accepted, and all operations on an image as callers see them.
 //!
 //! A change is one transaction: what it changes, and the row of `changes` that is its Operation for ever. It has no states,
-//! so [`crate::operation::transition`] has no say in it. The queries name their columns and give plain integers and texts,
-//! which every database under the catalog has.
+//! so [`crate::operation::transition`] has no say in it.
 
 use std::collections::BTreeMap;
 
@@ -162,16 +161,6 @@ impl Catalog {
             None => Ok(None),
         }
     }
-
-    /// Refuses a key that stands for a change: whoever admits another operation by it means something else.
-    pub(crate) async fn check_key(&self, key: Option<&IdempotencyKey>) -> Result<(), CatalogError> {
-        let Some(key) = key else { return Ok(()) };
-        let mut on = self.connection().await?;
-        match key_of_change(&mut on, key).await? {
-            Some(_) => Err(CatalogError::KeyReused),
-            None => Ok(()),
-        }
-    }
 }
 
 impl From<super::OperationRecord> for SeenOperation {
@@ -196,11 +185,13 @@ pub(super) async fn known_change(
         }
         return Ok(read_change(tx, &id).await?.map(|change| change.message));
     }
-    let other: Option<(String,)> = sqlx::query_as("SELECT id FROM operations WHERE idempotency_key = $1")
-        .bind(key.key.as_str())
-        .fetch_optional(&mut **tx)
-        .await
-        .map_err(CatalogError::database("look up an idempotency key"))?;
+    let other: Option<(String,)> = sqlx::query_as(
+        "SELECT id FROM operations WHERE idempotency_key = $1 AND state NOT IN ('FAILED', 'CANCELLED')",
+    )
+    .bind(key.key.as_str())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(CatalogError::database("look up an idempotency key"))?;
     if other.is_some() { Err(CatalogError::KeyReused) } else { Ok(None) }
 }
 
@@ -241,7 +232,7 @@ pub(super) async fn add_change(
     })
 }
 
-async fn key_of_change(
+pub(super) async fn key_of_change(
     on: &mut AnyConnection,
     key: &IdempotencyKey,
 ) -> Result<Option<(String, String)>, CatalogError> {

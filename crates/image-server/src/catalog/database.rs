@@ -97,7 +97,20 @@ pub(super) async fn open(url: &str) -> Result<(AnyPool, Dialect), CatalogError> 
         open_sqlite(SqliteConnectOptions::from_str(url).map_err(unreadable)?).await
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         let options = AnyConnectOptions::from_str(url).map_err(unreadable)?;
-        let pool = AnyPoolOptions::new().max_connections(limits::CATALOG_CONNECTIONS);
+        let pool = AnyPoolOptions::new().max_connections(limits::CATALOG_CONNECTIONS).after_connect(
+            |connection, _| {
+                Box::pin(async move {
+                    // A server that stands still inside a transaction must not stop all others: its locks go before its leases do.
+                    let (idle, lock) = (limits::CATALOG_IDLE.as_millis(), limits::CATALOG_BUSY.as_millis());
+                    for (setting, millis) in
+                        [("idle_in_transaction_session_timeout", idle), ("lock_timeout", lock)]
+                    {
+                        connection.execute(sqlx::AssertSqlSafe(format!("SET {setting} = {millis}"))).await?;
+                    }
+                    Ok(())
+                })
+            },
+        );
         Ok((connect(pool, options).await?, Dialect::Postgres))
     } else {
         Err(CatalogError::UnsupportedUrl)

@@ -5,7 +5,7 @@
 use image_api::compute::image;
 use sqlx::Row;
 
-use super::{Catalog, CatalogError, NewImage, Tx, commit, now, size_to_sql};
+use super::{Attempt, Catalog, CatalogError, NewImage, Tx, commit, now, size_to_sql};
 use crate::limits;
 
 /// What of the queue a Create may take.
@@ -28,9 +28,17 @@ pub(crate) enum Room {
 
 impl Catalog {
     /// Reserves room for what an image that is being made can come to: its `storageSize`, until it is published with the real
-    /// one. The reservation ends with the row, however the creation does.
-    pub(crate) async fn reserve(&self, image_id: &str, bytes: u64, quota: u64) -> Result<Room, CatalogError> {
+    /// one. The reservation ends with the row, however the creation does. Refused where another worker has the operation.
+    pub(crate) async fn reserve(
+        &self,
+        attempt: &Attempt,
+        bytes: u64,
+        quota: u64,
+    ) -> Result<Room, CatalogError> {
+        let image_id = &attempt.image_id;
         let mut tx = self.begin_admission().await?;
+        let ticket = self.creation(&mut tx, attempt).await?;
+        self.fence(&mut tx, &ticket).await?;
         let sql = "SELECT folder_id, (SELECT CAST(COALESCE(SUM(others.storage_size), 0) AS BIGINT) FROM images others \
                    WHERE others.folder_id = images.folder_id AND others.id <> images.id) AS used \
                    FROM images WHERE id = $1 AND status = $2";

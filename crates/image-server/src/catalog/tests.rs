@@ -634,19 +634,32 @@ async fn admit_to(
 async fn room_is_given_once(db: Db) {
     let catalog = &db.catalog;
     let first = admit_to(catalog, "a", WIDE).await.unwrap();
-    let second = admit_to(catalog, "a", WIDE).await.unwrap().image_id;
-    let elsewhere = admit_to(catalog, "b", WIDE).await.unwrap().image_id;
-    assert_eq!(catalog.reserve(&first.image_id, 60, 100).await.unwrap(), Room::Reserved);
+    let second = admit_to(catalog, "a", WIDE).await.unwrap();
+    let elsewhere = admit_to(catalog, "b", WIDE).await.unwrap();
+    let reserve = async |of: &OperationRecord, epoch, bytes| {
+        let attempt = Attempt { image_id: of.image_id.clone(), epoch };
+        catalog.reserve(&attempt, bytes, 100).await
+    };
+    let early = reserve(&first, 0, 1).await;
+    assert!(matches!(early, Err(CatalogError::Refused(_))), "nobody works on it: {early:?}");
+    let mut tickets = claim_all(catalog).await;
+    assert_eq!(reserve(&first, 1, 60).await.unwrap(), Room::Reserved);
     let lacking = Room::Lacking { folder_id: "a".to_owned(), used: 60 };
-    assert_eq!(catalog.reserve(&second, 41, 100).await.unwrap(), lacking);
-    assert_eq!(catalog.reserve(&elsewhere, 100, 100).await.unwrap(), Room::Reserved);
-    assert_eq!(catalog.reserve(&second, 40, 100).await.unwrap(), Room::Reserved);
+    assert_eq!(reserve(&second, 1, 41).await.unwrap(), lacking);
+    assert_eq!(reserve(&elsewhere, 1, 100).await.unwrap(), Room::Reserved);
+    assert_eq!(reserve(&second, 1, 40).await.unwrap(), Room::Reserved);
     // What is there in the end counts, not what might have come.
-    let ticket = claim_all(catalog).await.remove(&first.id).unwrap();
     let sizes = Sizes { storage_size: 10, min_disk_size: 4 << 20 };
+    let ticket = tickets.remove(&first.id).unwrap();
     catalog.publish(&ticket, sizes, "manifest", "manifest").await.unwrap();
-    assert_eq!(catalog.reserve(&second, 90, 100).await.unwrap(), Room::Reserved);
-    assert!(matches!(catalog.reserve(&first.image_id, 1, 100).await, Err(CatalogError::NoImage { .. })));
+    assert_eq!(reserve(&second, 1, 90).await.unwrap(), Room::Reserved);
+    assert!(matches!(reserve(&first, 1, 1).await, Err(CatalogError::Refused(_))), "it is published");
+    // Who has lost the lease changes nothing of the one who has it.
+    let_leases_run_out(catalog).await;
+    let epochs = claim_all(catalog).await;
+    assert_eq!(epochs[&second.id].epoch, 2);
+    assert!(matches!(reserve(&second, 1, 1).await, Err(CatalogError::Refused(Refused::LeaseLost { .. }))));
+    assert_eq!(reserve(&second, 2, 90).await.unwrap(), Room::Reserved);
 }
 
 async fn the_queue_has_an_end_and_a_folder_a_rate(db: Db) {

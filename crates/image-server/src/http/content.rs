@@ -1,6 +1,6 @@
 //! `/images/{id}/disk.raw` and `/images/{id}/disk.qcow2`: the content of an Image, by ranges.
 //!
-//! Beside the cloud's contract, for whoever may see the Image. The ETag follows from the guest digest, so the same disk has the same
+//! Beside the cloud's contract, for whoever may use the Image as a source. The ETag follows from the guest digest, so the same disk has the same
 //! one under every id. Both are made as they are sent: raw from the blocks, qcow2 (clusters of 2 MiB, as `image-prep convert` lays them
 //! out) from the map of what is stored. Memory: three pieces of 4 MiB for each answer, of which a bounded number is given at a time.
 
@@ -100,11 +100,11 @@ async fn answer(
 
 /// The bytes `span`, as they are read; one piece is sent while the next one is fetched.
 ///
-/// Read by a task of its own: a caller that takes nothing any more would otherwise keep its place for as long as it likes.
+/// Read by a task of its own, which ends with a caller that takes nothing any more. The place is kept until the last byte has left
+/// or the connection is gone, as what was read is kept so long: over HTTP/1 a caller that stands still is cut off (`server/patience.rs`).
 fn body(source: Arc<dyn ByteSource>, span: Span, permit: OwnedSemaphorePermit) -> Body {
     let (give, take) = mpsc::channel::<io::Result<Bytes>>(1);
     tokio::spawn(async move {
-        let _permit = permit;
         let mut at = span.start;
         while at < span.end() {
             let piece = Span::between(at, span.end().min((at / PIECE + 1) * PIECE));
@@ -125,7 +125,9 @@ fn body(source: Arc<dyn ByteSource>, span: Span, permit: OwnedSemaphorePermit) -
             at = piece.end();
         }
     });
-    Body::from_stream(stream::unfold(take, |mut take| async move { Some((take.recv().await?, take)) }))
+    Body::from_stream(stream::unfold((take, permit), |(mut take, permit)| async move {
+        Some((take.recv().await?, (take, permit)))
+    }))
 }
 
 /// Bytes read at a time, from multiples of it on: blocks of the store.

@@ -1,7 +1,8 @@
 //! Connections on which nothing happens.
 //!
 //! The time for the head of a request begins when the version of HTTP is known, and that takes the first bytes: up to the 24 of
-//! the preface of HTTP/2 (RFC 9113, section 3.4). A caller that never sends them would be waited for without end.
+//! the preface of HTTP/2 (RFC 9113, section 3.4). A caller that never sends them would be waited for without end. So would one
+//! that does not take what it asked for: what was made for it would stay in memory.
 
 use std::{
     io,
@@ -21,7 +22,7 @@ use crate::limits;
 /// Length of the preface of HTTP/2.
 const PREFACE: usize = 24;
 
-/// Accepts what another one accepts, TLS or not, and wants the first bytes of it soon.
+/// Accepts what another one accepts, TLS or not; wants the first bytes of it soon, and its own taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience<A>(pub(crate) A);
 
@@ -39,7 +40,7 @@ where
     }
 }
 
-/// A connection that fails unless its first bytes come soon.
+/// A connection that fails unless its first bytes come soon, and when it takes none for a while.
 #[derive(Debug)]
 pub(crate) struct Impatient<I> {
     inner: I,
@@ -47,11 +48,24 @@ pub(crate) struct Impatient<I> {
     found: usize,
     /// `None` when they have come.
     late: Option<Pin<Box<Sleep>>>,
+    /// Runs while bytes wait to be taken.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Impatient<I> {
     fn new(inner: I) -> Self {
-        Self { inner, found: 0, late: Some(Box::pin(sleep(limits::REQUEST_HEAD))) }
+        Self { inner, found: 0, late: Some(Box::pin(sleep(limits::REQUEST_HEAD))), stalled: None }
+    }
+
+    /// What a write came to, unless it has waited for too long.
+    fn in_time<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limits::READER_IDLE)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -80,11 +94,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Impatient<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // What is answered was asked: from here on the limits of HTTP hold.
         self.late = None;
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.in_time(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.in_time(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,6 +122,24 @@ mod tests {
             let error = Impatient::new(server).read_to_end(&mut Vec::new()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_must_be_taken() {
+        let (mut caller, server) = duplex(4);
+        let mut server = Impatient::new(server);
+        // Slowly is fine.
+        let sent = server.write_all(b"123456789");
+        let taken = async {
+            for _ in 0..9 {
+                sleep(limits::READER_IDLE / 2).await;
+                caller.read_u8().await.unwrap();
+            }
+        };
+        let (sent, ()) = tokio::join!(sent, taken);
+        sent.unwrap();
+        let error = server.write_all(b"123456789").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

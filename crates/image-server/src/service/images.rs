@@ -7,7 +7,7 @@ use image_api::{
     compute::{
         DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest, ListImageOperationsRequest,
         ListImageOperationsResponse, ListImagesRequest, ListImagesResponse, Os, UpdateImageRequest,
-        create_image_request::Source, os,
+        create_image_request::Source, image, os,
     },
     rpc::Status,
 };
@@ -66,12 +66,15 @@ impl Service {
     ) -> Result<Operation, Refusal> {
         request.validate()?;
         self.check_folder(&call.caller, &request.folder_id, Right::Write)?;
+        let key = call.key_for(&without_signature_of(&request));
+        if let Some(known) = self.catalog.known(key.as_ref()).await? {
+            return Ok(known.into_message());
+        }
         if request.pooled {
-            return Err(Refusal::unimplemented("pooled"));
+            let message = "pooled: this server keeps no pool of disks, its quota is 0";
+            return Err(Status::new(Code::ResourceExhausted, message).into());
         }
         let accepted = self.accept_source(&call.caller, &request).await?;
-        let key = call.key_for(&without_signature_of(&request));
-        self.catalog.check_key(key.as_ref()).await?;
         let new = NewImage {
             wanted_disk_size: request.min_disk_size,
             image: image_of(accepted.fill(request)),
@@ -90,8 +93,15 @@ impl Service {
         request: UpdateImageRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let image = self.image_for(&call.caller, &request.image_id, Right::Write).await?;
         let key = call.key_for(&request);
+        if let Some(known) = self.catalog.known_change(key.as_ref()).await? {
+            return Ok(known);
+        }
+        let image = self.image_for(&call.caller, &request.image_id, Right::Write).await?;
+        if image.status() != image::Status::Ready {
+            let status = image.status().as_str_name();
+            return Err(CatalogError::NotChangeable { id: image.id, status }.into());
+        }
         let mut edit = edit_of(request);
         // Upwards nothing can be wrong; downwards the content has a say.
         edit.min_disk_size = match edit.min_disk_size {
@@ -111,7 +121,6 @@ impl Service {
     ) -> Result<Operation, Refusal> {
         request.validate()?;
         let key = call.key_for(&request);
-        self.catalog.check_key(key.as_ref()).await?;
         match self.catalog.image(&request.image_id).await {
             Ok(image) => self.check_image(&call.caller, &image, Right::Write).await?,
             // It may be gone by the very operation that the key stands for: the catalog looks at the key first.

@@ -1,17 +1,21 @@
-//! The content of images, for whoever may see them.
+//! The content of images, for whoever may use them.
 
 use image_api::{Code, compute::image, rpc::Status};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Origin, Refusal, Service, rights::Right};
-use crate::content::{Form, Readable};
+use crate::{
+    catalog::CatalogError,
+    content::{Form, Readable},
+    ingest::IngestError,
+};
 
 impl Service {
-    /// Fails unless the caller may see the image, and it is READY.
+    /// Fails unless the caller may use the image as a source, which is to have its content, and it is READY.
     pub(crate) async fn readable_image(&self, origin: &Origin<'_>, id: &str) -> Result<(), Refusal> {
         let caller = self.identity.of(origin, &self.catalog).await?;
-        let image = self.image_for(&caller, id, Right::Read).await?;
+        let image = self.image_for(&caller, id, Right::Use).await?;
         if image.status() == image::Status::Ready {
             return Ok(());
         }
@@ -23,12 +27,21 @@ impl Service {
     pub(crate) async fn open_content(&self, id: &str, form: Form) -> Result<Readable, Refusal> {
         // Dropping the handler stops the read; there is nothing else to cancel.
         self.content.open(id, form, &CancellationToken::new()).await.map_err(|error| {
+            if let IngestError::Catalog(gone @ CatalogError::NoImage { .. }) = error {
+                return gone.into();
+            }
             warn!(
                 image_id = id,
                 error = &error as &dyn std::error::Error,
                 "the content of an image cannot be read"
             );
-            Status::new(Code::Unavailable, "the content of the image cannot be read at the moment").into()
+            match error.code() {
+                Code::Unavailable => {
+                    let message = "the content of the image cannot be read at the moment";
+                    Status::new(Code::Unavailable, message).into()
+                }
+                _ => Refusal::internal(),
+            }
         })
     }
 }

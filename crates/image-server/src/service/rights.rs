@@ -115,6 +115,11 @@ impl Service {
         if has >= Some(needed) { Ok(()) } else { Err(denied(&format!("folder {folder_id}"))) }
     }
 
+    /// Whether the caller may do that in all folders.
+    pub(super) fn may_everywhere(&self, caller: &Caller, needed: Right) -> bool {
+        self.rights.in_folder(caller, None) >= Some(needed)
+    }
+
     /// The image, if the caller may do that with it.
     pub(super) async fn image_for(&self, caller: &Caller, id: &str, needed: Right) -> Result<Image, Refusal> {
         let image = self.catalog.image(id).await?;

@@ -62,27 +62,38 @@ impl Service {
                 Ok(Accepted { os, product_ids, hardware_generation, ..Accepted::of(Origin::Image(id)) })
             }
             Some(Source::SnapshotId(id)) => {
-                volume("snapshot", id, self.volumes.snapshots.as_deref()).await?;
+                self.check_volume(caller, "snapshot", id, self.volumes.snapshots.as_deref()).await?;
                 Ok(Accepted::of(Origin::Snapshot(id)))
             }
             Some(Source::DiskId(id)) => {
-                volume("disk", id, self.volumes.disks.as_deref()).await?;
+                self.check_volume(caller, "disk", id, self.volumes.disks.as_deref()).await?;
                 Ok(Accepted::of(Origin::Disk(id)))
             }
             None => Err(Violations::one("source", "required, found nothing").into()),
         }
     }
-}
-
-/// Fails unless there is such a volume.
-async fn volume(kind: &'static str, id: &str, volumes: Option<&dyn Volumes>) -> Result<(), Refusal> {
-    let Some(volumes) = volumes else { return Err(Refusal::unimplemented(&format!("{kind}_id"))) };
-    match volumes.open(id).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(Status::new(Code::NotFound, format!("{kind} {id} not found")).into()),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a volume cannot be opened");
-            Err(Status::new(Code::Unavailable, format!("{kind} {id} cannot be opened at the moment")).into())
+    /// Fails unless there is such a volume, and the caller may use it. Volumes belong to no folder: they are for those who may use
+    /// the images of all.
+    async fn check_volume(
+        &self,
+        caller: &Caller,
+        kind: &'static str,
+        id: &str,
+        volumes: Option<&dyn Volumes>,
+    ) -> Result<(), Refusal> {
+        let Some(volumes) = volumes else { return Err(Refusal::unimplemented(&format!("{kind}_id"))) };
+        let nothing = || Status::new(Code::NotFound, format!("{kind} {id} not found"));
+        if !self.may_everywhere(caller, Right::Use) {
+            return Err(nothing().into());
+        }
+        match volumes.open(id).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(nothing().into()),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a volume cannot be opened");
+                let message = format!("{kind} {id} cannot be opened at the moment");
+                Err(Status::new(Code::Unavailable, message).into())
+            }
         }
     }
 }

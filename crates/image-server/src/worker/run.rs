@@ -30,7 +30,7 @@ impl Run<'_> {
                 let attempt = Attempt { image_id: job.image_id.clone(), epoch: self.ticket.epoch };
                 let work = IngestWork {
                     image_id: job.image_id.clone(),
-                    manifest: attempt.to_string(),
+                    attempt,
                     source: source.clone(),
                     wanted_disk_size: job.wanted_disk_size,
                 };
@@ -69,7 +69,8 @@ impl Run<'_> {
 
     async fn publish(&self, work: &IngestWork, ingested: &Ingested<String>) -> Result<(), CatalogError> {
         let sizes = Sizes { storage_size: ingested.storage_size, min_disk_size: ingested.min_disk_size };
-        let publish = || self.shared.catalog.publish(self.ticket, sizes, &work.manifest, &ingested.output);
+        let own = work.manifest();
+        let publish = || self.shared.catalog.publish(self.ticket, sizes, &own, &ingested.output);
         let published = self.persist(publish).await;
         match published {
             Ok(_) => {}

@@ -105,10 +105,9 @@ fn is_shared(address: Ipv4Addr) -> bool {
 fn is_metadata(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => matches!(address.octets(), [168, 63, 129, 16] | [100, 100, 100, 200]),
-        IpAddr::V6(address) => matches!(
-            address.segments(),
-            [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
-        ),
+        IpAddr::V6(address) => {
+            matches!(address.segments(), [0xfd00, 0xec2, ..] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254])
+        }
     }
 }
 

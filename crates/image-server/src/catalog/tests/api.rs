@@ -75,7 +75,9 @@ async fn a_crowd_with_one_key_makes_one_change(db: Db) {
     let first = all[0].as_ref().unwrap();
     assert!(all.iter().all(|other| other.as_ref().unwrap() == first));
     let other = IdempotencyKey { request_digest: "e".to_owned(), ..key.clone() };
-    assert!(matches!(catalog.check_key(Some(&other)).await, Err(CatalogError::KeyReused)));
+    assert!(matches!(catalog.known(Some(&other)).await, Err(CatalogError::KeyReused)));
+    let create = NewImage { key: Some(key.clone()), ..new_image("y", None) };
+    assert!(matches!(catalog.admit_create(create).await, Err(CatalogError::KeyReused)));
     let refused = catalog.update_image(&image.id, rename("x"), by(Some(&other))).await;
     assert!(matches!(refused, Err(CatalogError::KeyReused)));
 }

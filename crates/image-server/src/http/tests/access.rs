@@ -24,6 +24,7 @@ over_both!(
     bindings_are_stored_and_enforced,
     a_key_is_one_callers_own,
     the_directory,
+    content_is_for_those_who_may_use_it,
 );
 
 const AUDIENCE: &str = "https://iam.example/iam/v1/tokens";
@@ -284,4 +285,18 @@ async fn the_directory(transport: Transport) {
     );
     assert_eq!(error.code, Code::NotFound);
     server.stop().await;
+}
+
+async fn content_is_for_those_who_may_use_it(transport: Transport) {
+    for (grant, status) in [("ajeaccount=viewer@folder", 403), ("ajeaccount=user@folder", 200)] {
+        let server = start(transport, &[grant]).await;
+        let id = ready(&server, "web").await;
+        let stranger = client(transport, server.address, None);
+        let token = stranger.create_iam_token(&proof(jwt(AUDIENCE)), &server.cancel).await.unwrap().iam_token;
+        let content = reqwest_of(&server).get(url(&server, &format!("/images/{id}/disk.raw")));
+        let answer = content.bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{grant}");
+        drop(answer);
+        server.stop().await;
+    }
 }
