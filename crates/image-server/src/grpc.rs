@@ -29,7 +29,7 @@ use tonic::{
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use crate::{
-    ServerError, limits, rest,
+    ServerError, rest,
     service::{Origin, Prepared, Refusal, Service},
 };
 
@@ -57,10 +57,7 @@ pub(crate) async fn serve(service: &Arc<Service>, id: String, request: Request) 
     let prepared = service.prepare(request.uri().path(), &origin).await;
     let answer = match whole(prepared, request).await {
         Ok((prepared, request)) => {
-            tonic::server::Grpc::new(Raw)
-                .max_decoding_message_size(limits::REQUEST_BODY)
-                .unary(Unary { prepared: Some(prepared), id }, request)
-                .await
+            tonic::server::Grpc::new(Raw).unary(Unary { prepared: Some(prepared), id }, request).await
         }
         Err(refusal) => refuse(refusal, &id).into_http::<Body>(),
     };
