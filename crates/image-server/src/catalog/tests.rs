@@ -606,6 +606,17 @@ async fn other_databases_are_refused_without_their_url() {
     assert!(!error.to_string().contains("secret"));
 }
 
+/// A server that the system has stopped inside a transaction, with the lock that admissions take.
+#[tokio::test]
+async fn who_stands_still_lets_go_of_the_locks() {
+    let Some(db) = Db::postgres().await else { return };
+    let other = db.again().await;
+    let stopped = other.begin_admission().await.unwrap();
+    // The database ends that transaction before this wait for its lock runs out.
+    admit(&db.catalog, "web").await;
+    drop(stopped);
+}
+
 #[tokio::test]
 async fn a_file_with_any_name() {
     let dir = tempfile::tempdir().unwrap();
