@@ -23,7 +23,7 @@ use crate::{
     worker::{Content, IngestWork},
 };
 
-/// Pause before the catalog is asked for room once more.
+/// Pause before the catalog is asked once more.
 const CATALOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the content of an image is read as.
@@ -188,9 +188,9 @@ impl StoredContent {
         cancel: &CancellationToken,
     ) -> Result<Ingested<String>, IngestError> {
         let gone = || IngestError::NoSource { kind: "image", id: from.to_owned() };
-        let name = match self.catalog.manifest(from).await {
-            Err(CatalogError::NoImage { .. }) => return Err(gone()),
-            found => found.map_err(IngestError::Catalog)?,
+        let name = match patiently(|| self.catalog.manifest(from), cancel).await {
+            Err(IngestError::Catalog(CatalogError::NoImage { .. })) => return Err(gone()),
+            found => found?,
         };
         let manifest = self.blocks.load(&name, cancel).await.map_err(|error| match error.is_not_found() {
             true => gone(),
@@ -215,20 +215,25 @@ impl StoredContent {
         cancel: &CancellationToken,
     ) -> Result<(), IngestError> {
         let Some(quota) = self.folder_quota else { return Ok(()) };
-        loop {
-            let reserved = self.catalog.reserve(&work.attempt, needed, quota);
-            match cancel.run_until_cancelled(reserved).await.ok_or(IngestError::Cancelled)? {
-                Ok(Room::Reserved) => return Ok(()),
-                Ok(Room::Lacking { folder_id, used }) => {
-                    return Err(IngestError::Quota { folder_id, used, needed, quota });
-                }
-                // As with commits: an ingest does not end because the database failed for a moment.
-                Err(CatalogError::Database { .. }) => {
-                    let pause = tokio::time::sleep(CATALOG_PAUSE);
-                    cancel.run_until_cancelled(pause).await.ok_or(IngestError::Cancelled)?;
-                }
-                Err(error) => return Err(IngestError::Catalog(error)),
+        match patiently(|| self.catalog.reserve(&work.attempt, needed, quota), cancel).await? {
+            Room::Reserved => Ok(()),
+            Room::Lacking { folder_id, used } => Err(IngestError::Quota { folder_id, used, needed, quota }),
+        }
+    }
+}
+
+/// Asks the catalog, as often as its database fails: as with commits, an ingest does not end because of that.
+async fn patiently<T, F>(question: impl Fn() -> F, cancel: &CancellationToken) -> Result<T, IngestError>
+where
+    F: Future<Output = Result<T, CatalogError>>,
+{
+    loop {
+        match cancel.run_until_cancelled(question()).await.ok_or(IngestError::Cancelled)? {
+            Err(CatalogError::Database { .. }) => {
+                let pause = tokio::time::sleep(CATALOG_PAUSE);
+                cancel.run_until_cancelled(pause).await.ok_or(IngestError::Cancelled)?;
             }
+            answer => return answer.map_err(IngestError::Catalog),
         }
     }
 }

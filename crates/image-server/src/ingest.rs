@@ -53,7 +53,10 @@ impl IngestError {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Ingest(error) => ingest_code(error),
-            Self::Store(BlockStoreError::Store { .. }) => Code::Unavailable,
+            Self::Store(error) if error.is_retryable() => Code::Unavailable,
+            Self::Store(BlockStoreError::Store { .. }) | Self::Catalog(CatalogError::Database { .. }) => {
+                Code::Unavailable
+            }
             Self::Quota { .. } => Code::ResourceExhausted,
             Self::NoSource { .. } => Code::NotFound,
             Self::Store(_) | Self::Layout { .. } | Self::Catalog(_) | Self::Panicked => Code::Internal,
@@ -182,6 +185,8 @@ mod tests {
             assert_eq!(IngestError::from(Failed::Convert(error.into())).code(), code, "{fault:?}");
         }
         assert!(matches!(IngestError::from(Failed::Cancelled), IngestError::Cancelled));
+        let ledger = block_store::LedgerError("the database restarts".into());
+        assert!(IngestError::Store(ledger.into()).is_retryable(), "what is gone for a moment ends nothing");
         let large = Failed::TooLarge { limit: Limit::VirtualSize, found: 2, allowed: 1 };
         let status = IngestError::from(large).status(&work());
         assert_eq!(status.canonical_code(), Code::InvalidArgument);
