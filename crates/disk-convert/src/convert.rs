@@ -12,6 +12,7 @@ use crate::admission::Admission;
 use crate::assemble::{Fetched, assemble, to_usize, zero_gaps};
 use crate::buffer::BufferPool;
 use crate::disk::read_all;
+use crate::share::share;
 use crate::{
     ConvertError, Disk, FilledPart, Options, Part, PartRules, PartSize, Payload, Sink, SinkError, Zeroes,
 };
@@ -259,7 +260,16 @@ impl<S: Sink> PartMaker<S> {
         if self.stop.is_cancelled() {
             return Err(ConvertError::Cancelled);
         }
-        let FetchedPart { number, plan, fetched, done } = part;
+        let FetchedPart { number, mut plan, fetched, done } = part;
+        if self.rules.zeroes == Zeroes::SkipRuns
+            && let Some(sink) = self.sink.blocking()
+        {
+            share(&mut plan, self.disk.sources(), sink, &self.options.counters);
+            if plan.pieces.is_empty() {
+                self.options.counters.part_done(done);
+                return Ok(None);
+            }
+        }
         let offset = plan.object.start;
         let len = to_usize(plan.object.len);
         let mut buffer = self.buffers.take().map_err(|error| SinkError::io("memory", Some(offset), error))?;

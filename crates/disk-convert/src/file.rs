@@ -2,6 +2,7 @@
 
 mod device;
 mod flusher;
+mod sharing;
 mod sink;
 mod source;
 

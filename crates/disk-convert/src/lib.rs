@@ -22,6 +22,7 @@ mod pack;
 mod references;
 mod rendered;
 mod scan;
+mod share;
 mod sink;
 mod source;
 mod sources;

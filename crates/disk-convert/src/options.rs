@@ -36,6 +36,7 @@ pub struct Counters {
     decodes: AtomicU64,
     bytes_decoded: AtomicU64,
     bytes_copied: AtomicU64,
+    bytes_shared: AtomicU64,
     bytes_put: AtomicU64,
     zeroes_left_out: AtomicU64,
     encodes: AtomicU64,
@@ -81,6 +82,11 @@ impl Counters {
     /// Stored bytes that were placed in a part as they are.
     pub fn bytes_copied(&self) -> u64 {
         self.bytes_copied.load(Ordering::Relaxed)
+    }
+
+    /// Stored bytes that the output shares with the source: neither read nor put.
+    pub fn bytes_shared(&self) -> u64 {
+        self.bytes_shared.load(Ordering::Relaxed)
     }
 
     /// Bytes that the sink took. A comparison has none.
@@ -129,6 +135,10 @@ impl Counters {
 
     pub(crate) fn copied(&self, bytes: u64) {
         self.bytes_copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shared(&self, bytes: u64) {
+        self.bytes_shared.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn put(&self, given: u64, zeroes: u64) {

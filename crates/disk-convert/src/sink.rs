@@ -1,5 +1,7 @@
 //! Parts out: where an output goes.
 
+use std::fs::File;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::Span;
@@ -89,6 +91,12 @@ pub trait PutNow: Send + Sync {
     ///
     /// If the part cannot be stored.
     fn put_now(&self, part: &FilledPart<'_>) -> Result<u64, SinkError>;
+
+    /// Takes the run `span` of `file` for what the object has from `offset` on, without its bytes being read. Gives how many it took,
+    /// from the first on; the rest is put as ever. Asked under [`Zeroes::SkipRuns`] alone.
+    fn share(&self, _file: &File, _span: Span, _offset: u64) -> u64 {
+        0
+    }
 }
 
 /// A part in a worker's buffer.

@@ -1,5 +1,7 @@
 //! Random-access bytes in: what a disk image is read from.
 
+use std::fs::File;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::{ReadShape, Span};
@@ -76,6 +78,11 @@ pub trait ReadAt: Send + Sync {
     ///
     /// If the bytes cannot be had.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), SourceError>;
+
+    /// The file that these bytes are, for an output that can share what it stores.
+    fn shareable(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// Which reads a source serves best.

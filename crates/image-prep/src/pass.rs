@@ -61,6 +61,8 @@ struct Work {
     bytes_decoded: u64,
     /// Placed as they are stored.
     bytes_copied: u64,
+    /// Shared with the source by the file system: neither read nor put.
+    bytes_shared: u64,
     encodes: u64,
     bytes_encoded: u64,
     /// Taken by the output: written, sent, or hashed.
@@ -78,6 +80,7 @@ impl From<&Counters> for Work {
             decodes: counters.decodes(),
             bytes_decoded: counters.bytes_decoded(),
             bytes_copied: counters.bytes_copied(),
+            bytes_shared: counters.bytes_shared(),
             encodes: counters.encodes(),
             bytes_encoded: counters.bytes_encoded(),
             bytes_put: counters.bytes_put(),
@@ -91,13 +94,14 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} read in {} requests, {} decoded from {} units, {} copied, {} units encoded to {}, {} put in {} parts, {} of \
+            "{} read in {} requests, {} decoded from {} units, {} copied, {} shared, {} units encoded to {}, {} put in {} parts, {} of \
              zeroes left out",
             Size(self.bytes_read),
             self.requests,
             Size(self.bytes_decoded),
             self.decodes,
             Size(self.bytes_copied),
+            Size(self.bytes_shared),
             self.encodes,
             Size(self.bytes_encoded),
             Size(self.bytes_put),

@@ -62,7 +62,7 @@ fn plain_clusters_are_copied_and_nothing_else_is_read() {
     for name in ["decodes", "bytesDecoded", "zeroesLeftOut"] {
         assert_eq!(count(done, name), 0, "{name}");
     }
-    let line = "converting: 76 KiB read in 5 requests, 0 B decoded from 0 units, 76 KiB copied, 0 \
+    let line = "converting: 76 KiB read in 5 requests, 0 B decoded from 0 units, 76 KiB copied, 0 B shared, 0 \
                 units encoded to 0 B, 76 KiB put in 2 parts, 0 B of zeroes left out";
     assert!(said.contains(line), "{said}");
 

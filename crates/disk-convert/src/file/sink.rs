@@ -11,6 +11,7 @@ use disk_image::Span;
 use tempfile::NamedTempFile;
 
 use super::flusher::Flusher;
+use super::sharing::Sharing;
 use crate::assemble::to_usize;
 use crate::{
     FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, SinkError, SinkFault, Zeroes, is_zero,
@@ -22,12 +23,17 @@ const PAGE: u64 = 4096;
 /// A file that appears under its name when it is finished, replacing what was there.
 ///
 /// Until then it is a temporary file in the same folder, removed when the sink is dropped. Zeroes are not written, so they
-/// take no space where the file system can leave holes.
+/// take no space where the file system can leave holes; and what is stored as it is in a file beside it, as XFS and Btrfs let files
+/// share, takes none either.
 pub struct FileSink {
     path: PathBuf,
     name: Box<str>,
     file: File,
     flusher: Arc<Flusher>,
+    sharing: Sharing,
+    /// The kernel lets one thread at a time write to a file, and lets the others spin until it is their turn. Who waits here leaves
+    /// the processor to who works.
+    turn: Mutex<()>,
     /// Taken when the file is finished or removed.
     temporary: Mutex<Option<NamedTempFile>>,
 }
@@ -59,13 +65,23 @@ impl FileSink {
         temporary.as_file().set_len(len).map_err(failed)?;
         let file = temporary.as_file().try_clone().map_err(failed)?;
         let flusher = Arc::new(Flusher::new(temporary.as_file().try_clone().map_err(failed)?));
-        Ok(Self { path, name, file, flusher, temporary: Mutex::new(Some(temporary)) })
+        let sharing = Sharing::of(&file);
+        Ok(Self {
+            path,
+            name,
+            file,
+            flusher,
+            sharing,
+            turn: Mutex::default(),
+            temporary: Mutex::new(Some(temporary)),
+        })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| SinkError::io(self.name.clone(), Some(offset), error))?;
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.file.write_all_at(bytes, offset);
+        drop(turn);
+        written.map_err(|error| SinkError::io(self.name.clone(), Some(offset), error))?;
         self.flusher.written(bytes.len() as u64);
         Ok(())
     }
@@ -139,6 +155,10 @@ impl PutNow for FileSink {
             }
         }
         Ok(zeroes)
+    }
+
+    fn share(&self, file: &File, span: Span, offset: u64) -> u64 {
+        self.sharing.share(&self.file, file, span, offset)
     }
 }
 

@@ -135,6 +135,10 @@ impl ReadAt for Inner {
             .read_exact_at(into, offset)
             .map_err(|error| SourceError::io(self.name.clone(), Span::new(offset, into.len() as u64), error))
     }
+
+    fn shareable(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 impl Inner {
