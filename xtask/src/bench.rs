@@ -147,10 +147,11 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Measures a flow beside its peers. Those that are shown for comparison only, and ours beside ours, are not repeated on disk.
+/// Measures a flow beside its peers. On disk only those with a target are repeated, and the floor beneath all.
 fn compare(stage: &Stage<'_>, place: &Place, flow: &Flow, report: &mut Report) {
     let is_wanted = |rival: &&Rival| {
-        !place.durable || (target(rival, place).is_some() && rival.job.tool != Tool::ImagePrep)
+        let has_target = target(rival, place).is_some() && rival.job.tool != Tool::ImagePrep;
+        !place.durable || has_target || rival.job.tool == Tool::Floor
     };
     let rivals: Vec<Rival> = flow.rivals.iter().filter(is_wanted).copied().collect();
     if rivals.is_empty() && !flow.rivals.is_empty() {

@@ -160,31 +160,44 @@ pub(super) const FLOWS: &[Flow] = &[
             rival(QEMU_QCOW2_TO_RAW, Target::AtLeast(2.6)),
             rival(IMAGO, Target::AtLeast(1.4)),
             rival(QCOW2_RS, Target::None),
+            FLOOR,
         ],
     },
     Flow {
         name: "qcow2 zstd -> raw",
         input: Input::Form("qcow2 zstd"),
         ours: OURS_TO_RAW,
-        rivals: &[rival(QEMU_QCOW2_TO_RAW, Target::AtLeast(1.8))],
+        rivals: &[rival(QEMU_QCOW2_TO_RAW, Target::AtLeast(1.8)), FLOOR],
     },
     Flow {
         name: "vmdk stream -> raw",
         input: Input::Form("vmdk stream"),
         ours: OURS_TO_RAW,
-        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(4.7)), rival(VMDK_CORE, Target::AtLeast(3.2))],
+        rivals: &[
+            rival(QEMU_VMDK_TO_RAW, Target::AtLeast(4.7)),
+            rival(VMDK_CORE, Target::AtLeast(3.2)),
+            FLOOR,
+        ],
     },
     Flow {
         name: "vmdk sparse -> raw",
         input: Input::Form("vmdk sparse"),
         ours: OURS_TO_RAW,
-        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)), rival(VMDK_CORE, Target::AtLeast(1.8))],
+        rivals: &[
+            rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)),
+            rival(VMDK_CORE, Target::AtLeast(1.8)),
+            FLOOR,
+        ],
     },
     Flow {
         name: "vmdk split -> raw",
         input: Input::Split,
         ours: ours("convert --quiet --allow-references IN OUT", Leaves::Raw),
-        rivals: &[rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)), rival(VMDK_CORE, Target::AtLeast(1.8))],
+        rivals: &[
+            rival(QEMU_VMDK_TO_RAW, Target::AtLeast(2.2)),
+            rival(VMDK_CORE, Target::AtLeast(1.8)),
+            FLOOR,
+        ],
     },
     Flow {
         name: "raw -> raw",
@@ -196,6 +209,7 @@ pub(super) const FLOWS: &[Flow] = &[
                 Job { tool: Tool::Cp, words: "--sparse=always IN OUT", leaves: Leaves::Raw },
                 AS_THE_FASTEST,
             ),
+            FLOOR,
         ],
     },
     Flow {
@@ -206,6 +220,7 @@ pub(super) const FLOWS: &[Flow] = &[
             rival(QEMU_QCOW2_TO_RAW, AS_THE_FASTEST),
             rival(IMAGO, AS_THE_FASTEST),
             rival(QCOW2_RS, Target::None),
+            FLOOR,
         ],
     },
     Flow {
@@ -213,7 +228,7 @@ pub(super) const FLOWS: &[Flow] = &[
         input: Input::Form("qcow2 extended"),
         ours: OURS_TO_RAW,
         // imago 0.2.6 and qcow2-rs 0.1.6 do not read subclusters.
-        rivals: &[rival(QEMU_QCOW2_TO_RAW, AS_THE_FASTEST)],
+        rivals: &[rival(QEMU_QCOW2_TO_RAW, AS_THE_FASTEST), FLOOR],
     },
     Flow {
         name: "raw -> qcow2",
@@ -324,6 +339,8 @@ const QEMU_MAP: Rival = rival(qemu_img("map --output=json -f qcow2 IN", Leaves::
 
 const IMAGO: Job = Job { tool: Tool::Imago, words: "IN OUT", leaves: Leaves::Raw };
 const QCOW2_RS: Job = Job { tool: Tool::Qcow2Rs, words: "IN OUT", leaves: Leaves::Raw };
+/// What stands below every flow that ends in a raw disk: nobody can be quicker that reads and writes.
+const FLOOR: Rival = rival(Job { tool: Tool::Floor, words: "RAW OUT", leaves: Leaves::Raw }, Target::None);
 const VMDK_CORE: Job = Job { tool: Tool::VmdkCore, words: "IN OUT", leaves: Leaves::Raw };
 
 const fn ours(words: &'static str, leaves: Leaves) -> Job {
@@ -350,7 +367,7 @@ mod tests {
         let uploads = UPLOADS.iter().map(|upload| &upload.flow);
         for job in FLOWS.iter().chain(uploads).flat_map(of_flow).chain(growths).chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
-            assert!(words.contains(&"IN"), "{job:?}");
+            assert!(words.contains(&"IN") || job.tool == Tool::Floor, "{job:?}");
             let makes_temporary = job.tool == Tool::QemuThenS5cmd;
             assert_eq!(words.contains(&"OUT"), job.leaves.is_file() || makes_temporary, "{job:?}");
             let is_named = words.contains(&"URL") || words.windows(2).any(|two| two == ["BUCKET", "KEY"]);

@@ -160,7 +160,7 @@ impl Stage<'_> {
             }
             fs::create_dir_all(&folder)?;
             self.inputs.warm(input)?;
-            if job.leaves == Leaves::Verdict {
+            if job.words.split(' ').any(|word| word == "RAW") {
                 self.inputs.warm(Input::Form("raw"))?;
             }
             if job.leaves.is_file() {

@@ -23,6 +23,8 @@ pub(super) enum Tool {
     Cp,
     /// Debian package openssl.
     Openssl,
+    /// `benches/peers`: no converter, but what the kernel takes for reading and writing the pages.
+    Floor,
     /// `benches/peers`, on two threads.
     Imago,
     /// `benches/peers`, on one thread.
@@ -47,6 +49,7 @@ impl Tool {
             Self::QemuImg => "qemu-img",
             Self::Cp => "cp",
             Self::Openssl => "openssl",
+            Self::Floor => "floor",
             Self::Imago => "imago",
             Self::Qcow2Rs => "qcow2-rs",
             Self::VmdkCore => "vmdk-core",
@@ -59,7 +62,7 @@ impl Tool {
 
     /// Whether it is a program of `benches/peers`.
     fn is_crate(self) -> bool {
-        matches!(self, Self::Imago | Self::Qcow2Rs | Self::VmdkCore)
+        matches!(self, Self::Floor | Self::Imago | Self::Qcow2Rs | Self::VmdkCore)
     }
 }
 
@@ -175,6 +178,9 @@ fn built(repo: &Repo, tool: Tool) -> Result<Found> {
     let bin = format!("peer-{}", tool.name());
     println!("building {bin}");
     let program = repo.build_of("peers", &bin, Profile::Release)?;
+    if tool == Tool::Floor {
+        return Ok(Found { program, version: "two threads, 1 MiB at a time".to_owned() });
+    }
     let lock = repo.read("Cargo.lock")?;
     let version = locked(&lock, tool.name()).context("the crate is not in Cargo.lock")?.to_owned();
     Ok(Found { program, version })
