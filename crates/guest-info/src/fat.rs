@@ -54,8 +54,8 @@ impl Geometry {
         // The specification's own rule: the count of clusters alone tells the width.
         let bits = match clusters {
             0 => return None,
-            ..4085 => 12,
-            ..65525 => 16,
+            1..4085 => 12,
+            4085..65525 => 16,
             _ => 32,
         };
         if table_sectors == 0 || (bits == 32) != (root_entries == 0) {

@@ -8,7 +8,10 @@
 //! All offsets and lengths are bytes of the guest.
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
+#![cfg_attr(
+    test,
+    allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)
+)]
 
 mod boot;
 mod disk;

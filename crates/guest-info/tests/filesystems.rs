@@ -1,4 +1,5 @@
 //! What a volume holds, as the tools that make file systems make it; blkid is the judge.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A disk with an installed system: what is found in it, in every format, and how little is read for that.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 mod support;
 

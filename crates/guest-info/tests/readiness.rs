@@ -1,4 +1,5 @@
 //! Each point of readiness, broken and mended: verdict, evidence, and what would help.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 mod support;
 

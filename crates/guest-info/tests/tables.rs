@@ -1,4 +1,5 @@
 //! Partition tables as sfdisk writes them, and as nobody should.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What `info` says of the inside of a disk, wherever it is read, and what `create` makes of it.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 mod support;
 

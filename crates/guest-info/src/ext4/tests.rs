@@ -199,7 +199,7 @@ fn any_byte_may_be_wrong() {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // The superblock, the descriptors and the first inodes are in the first 300 KiB.
             let at = 1024 + (seed >> 8) as usize % 300_000;
-            bytes[at] = (seed >> 3) as u8;
+            bytes[at] = (seed >> 3).to_le_bytes()[0];
         }
         let view = View::new(Box::new(bytes));
         match Ext4::open(view.disk()) {

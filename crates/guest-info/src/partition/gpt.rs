@@ -82,7 +82,7 @@ impl Header {
             return Err(MISSING);
         }
         let header_len = le32(&bytes, 12);
-        if header_len < HEADER || header_len > 512 {
+        if !(HEADER..=512).contains(&header_len) {
             return Err("its header has no sensible length");
         }
         let mut summed = slice(&bytes, 0, usize::try_from(header_len).unwrap_or(0)).to_vec();
