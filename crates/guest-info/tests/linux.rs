@@ -84,7 +84,7 @@ fn uefi_and_gpt() {
     assert!(boot.found.contains("BIOS, from a GPT") && boot.found.contains("UEFI, by"), "{boot:?}");
 }
 
-/// 2 GiB with 60,000 files: what is read of it is counted at the file, and by what reads.
+/// 2 GiB with 10,000 files: what is read of it is counted at the file, and by what reads.
 #[test]
 fn little_is_read_of_a_large_disk() {
     if !has("mkfs.ext4") || !has("sfdisk") || !has("qemu-img") {

@@ -9,7 +9,9 @@ fuzz_target!(|input: &[u8]| {
     assert!(guest.partitions.len() <= limits::MAX_PARTITIONS);
     assert!(guest.bytes_read <= input.len() as u64, "a page was read twice");
     assert_eq!(guest.readiness.len(), 8);
-    for text in guest.readiness.iter().flat_map(|finding| &finding.evidence).flat_map(|evidence| &evidence.text) {
+    for text in
+        guest.readiness.iter().flat_map(|finding| &finding.evidence).flat_map(|evidence| &evidence.text)
+    {
         assert!(!text.contains(char::is_control) && text.chars().count() <= limits::MAX_SHOWN);
     }
 });
