@@ -160,7 +160,62 @@ fn make_seeds(repo: &Repo, folder: &Path) -> Result<()> {
     fs::write(folder.join("disk.ovf"), "<Envelope/>\n")?;
     fs::copy(repo.path("testdata/disk-stream.vmdk"), folder.join("disk.vmdk"))?;
     let mut tar = Command::new("tar");
-    run(tar.args(["--format=ustar", "-cf", "disk.ova", "disk.ovf", "disk.vmdk"]).current_dir(folder))
+    run(tar.args(["--format=ustar", "-cf", "disk.ova", "disk.ovf", "disk.vmdk"]).current_dir(folder))?;
+    make_guest_seed(folder)
+}
+
+/// Files of a system, each of which something is looked for in.
+const SYSTEM: [(&str, &str); 12] = [
+    ("usr/lib/os-release", "ID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME='Debian'\n"),
+    (
+        "etc/fstab",
+        "UUID=11111111-2222-4333-8444-555555555555 / ext4 defaults 0 1\n/dev/sda2 /x ext4 nofail 0 0\n",
+    ),
+    ("etc/default/grub", "GRUB_CMDLINE_LINUX=\"console=ttyS0,115200\"\n"),
+    ("boot/grub/grub.cfg", "linux /vmlinuz root=UUID=1 console=tty0\n"),
+    ("boot/initrd.img-6.1", "x"),
+    (
+        "usr/lib/modules/6.1/modules.dep",
+        "kernel/virtio_blk.ko:\nkernel/virtio-net.ko.xz: a\nkernel/virtio_pci.ko:\n",
+    ),
+    ("etc/dracut.conf.d/a.conf", "hostonly=\"no\"\n"),
+    ("etc/cloud/cloud.cfg", "datasource_list:\n - Ec2\n"),
+    ("etc/netplan/a.yaml", "dhcp4: true\n"),
+    ("usr/sbin/sshd", "x"),
+    ("usr/lib/systemd/systemd", "\x7fELF\x02\x01\x01"),
+    ("etc/runlevels/default/sshd", "x"),
+];
+
+/// A small disk with a partition table and an installed system: what only the target `guest` looks into.
+fn make_guest_seed(folder: &Path) -> Result<()> {
+    let (tree, volume, disk) = (folder.join("system"), "system.ext4", folder.join("system.raw"));
+    for (path, text) in SYSTEM {
+        let path = tree.join(path);
+        fs::create_dir_all(path.parent().context("a path has a folder")?)?;
+        fs::write(path, text)?;
+    }
+    let mut make = Command::new("mkfs.ext4");
+    make.args([
+        "-q",
+        "-F",
+        "-b",
+        "1024",
+        "-N",
+        "64",
+        "-O",
+        "^has_journal,^metadata_csum,^resize_inode",
+        "-d",
+    ]);
+    run(make.arg(&tree).args([volume, "256"]).current_dir(folder))?;
+    fs::remove_dir_all(&tree)?;
+    let mut bytes = vec![0; 4096];
+    bytes[..3].copy_from_slice(b"\xeb\x63\x90");
+    // One active partition of type 83, from sector 8 on, and the signature.
+    bytes[446..462].copy_from_slice(b"\x80\0\0\0\x83\0\0\0\x08\0\0\0\0\x02\0\0");
+    bytes[510..512].copy_from_slice(b"\x55\xaa");
+    bytes.extend(fs::read(folder.join(volume))?);
+    fs::write(disk, bytes)?;
+    Ok(())
 }
 
 /// The triple that this machine's compiler builds for.

@@ -10,7 +10,7 @@ impl Guid {
     pub(crate) const ZERO: Self = Self([0; 16]);
 
     /// As Windows stores it: the first three groups are little-endian.
-    pub(crate) fn from_windows(bytes: [u8; 16]) -> Self {
+    pub fn from_windows(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
         let [i, j, k, l, m, n, o, p] = rest;
         Self([d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p])

@@ -228,10 +228,15 @@ impl From<FormatName> for Format {
 /// Files that the image names are listed, not opened, and the sizes then cover the image's own file only; with
 /// --allow-references they cover the whole disk. --digest and --check need the whole disk.
 ///
+/// What is inside the disk is looked at in any format, reading a few MiB: partitions, file systems, what starts, the operating system, and
+/// whether it is ready for the cloud (drivers, console, cloud-init, mounts, DHCP, SSH, encryption, boot), with the line of the file that
+/// tells and what would help. It is advice: what cannot be read is unknown.
+///
 /// JSON: format, virtualSize, fileSize (of the image's own file), allocatedSize (guest bytes that are stored, compressed or
 /// not), storageSize, storageSizeExact, minDiskSize (the virtual size rounded up to 4 MiB), references (of each: role, name, format
 /// unless it is not declared, and file, the one that names it), partial (true if sizes do not cover what references hold),
-/// guestDigest (with --digest), check (with --check), warnings. Sizes are in bytes.
+/// guestDigest (with --digest), check (with --check), warnings, guest (partitionTable, partitions, boot, system, readiness, suggestions,
+/// notes, bytesRead; absent if the disk cannot be read). Sizes are in bytes.
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// Path, block device, or https URL

@@ -201,6 +201,14 @@ pub(crate) enum Error {
         /// The least that would do.
         needed: u64,
     },
+    /// `--strict`, and the disk is not as the cloud wants it.
+    #[error("`{name}` is not ready for the cloud: {points}")]
+    NotReady {
+        /// The image.
+        name: Box<str>,
+        /// What is amiss, with where that is seen.
+        points: String,
+    },
     /// A file of ours could not be read or written.
     #[error("cannot {action} `{}`", path.display())]
     File {
@@ -236,7 +244,7 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Convert(error) if error.is_refusal() => Exit::Refused,
-            Self::NotWhole { .. } => Exit::Refused,
+            Self::NotWhole { .. } | Self::NotReady { .. } => Exit::Refused,
             Self::Operation { .. } => Exit::OperationFailed,
             Self::Request { .. }
             | Self::Scheme { .. }
@@ -294,6 +302,9 @@ impl Error {
             Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
             Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),
             Self::RemoteReferences => Some("download the image and the files that it names first"),
+            Self::NotReady { .. } => {
+                Some("`image-prep info` says what would help; without --strict these are warnings")
+            }
             Self::NotWhole { .. } => Some("upload it with --to qcow2 or --to raw"),
             Self::SnapshotOfSource => Some("upload the snapshot with --to qcow2 or --to raw"),
             Self::SameFile { .. } => Some("write to another file, then rename it"),

@@ -10,6 +10,7 @@ mod error;
 mod exit;
 mod folders;
 mod forecast;
+mod guest;
 mod local;
 mod open;
 mod output;

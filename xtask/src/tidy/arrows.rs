@@ -7,9 +7,10 @@ use cargo_metadata::{DependencyKind, Metadata};
 use super::Violations;
 
 /// Each crate with the crates of ours that it may depend on. `crates/README.md` draws them.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("disk-image", &[]),
     ("disk-convert", &["disk-image"]),
+    ("guest-info", &["disk-convert", "disk-image"]),
     ("object-io", &["disk-convert", "disk-image"]),
     ("block-store", &["object-io", "disk-convert", "disk-image"]),
     ("image-ingest", &["object-io", "disk-convert", "disk-image"]),
@@ -27,7 +28,18 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "local-store",
         ],
     ),
-    ("image-prep", &["image-api", "object-io", "disk-convert", "disk-image", "image-server", "local-store"]),
+    (
+        "image-prep",
+        &[
+            "image-api",
+            "guest-info",
+            "object-io",
+            "disk-convert",
+            "disk-image",
+            "image-server",
+            "local-store",
+        ],
+    ),
 ];
 
 /// The only crate that names the AWS SDK.

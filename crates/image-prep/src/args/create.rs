@@ -44,6 +44,12 @@ pub(crate) struct CreateArgs {
     pub(crate) if_exists: Option<IfExists>,
     #[command(flatten)]
     pub(crate) resume: ResumeArgs,
+    /// Refuse a disk that does not seem ready for the cloud, instead of warning
+    ///
+    /// Before anything is sent, what is in the disk is looked at: drivers, console, cloud-init and so on, as `info` shows them. What is
+    /// not known is no reason to refuse.
+    #[arg(long, conflicts_with = "uri")]
+    pub(crate) strict: bool,
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
     #[command(flatten)]

@@ -27,7 +27,7 @@ use crate::open::open;
 use crate::product::{check_form, form_name};
 use crate::sizes::min_disk_size;
 use crate::transfer::{Existing, KEY_PREFIX, Put};
-use crate::{resume, service, show, transfer, url_policy};
+use crate::{guest, resume, service, show, transfer, url_policy};
 
 /// Where `--local` puts objects.
 const LOCAL_BUCKET: &str = "uploads";
@@ -107,6 +107,9 @@ impl Source {
         };
         let disk = open(context, image, &args.open).await?;
         check_form(&disk, args.upload.to, &args.open, &args.layout)?;
+        if let Some(found) = guest::look(context, &disk).await? {
+            guest::advise(context, image, &found, args)?;
+        }
         let needed = min_disk_size(disk.image().virtual_size());
         match args.fields.min_disk_size.filter(|size| size.0 < needed) {
             Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),

@@ -3,6 +3,7 @@
 use disk_convert::{Disk, Summary, storage_bound};
 use disk_image::qcow2::Snapshot;
 use disk_image::{Details, Encoding, Image, Role};
+use guest_info::Guest;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::guest;
 use crate::open::{Listed, list, open};
 use crate::sizes::min_disk_size;
 use crate::transfer;
@@ -42,6 +44,9 @@ struct Info {
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<&'static str>,
     warnings: Vec<String>,
+    /// What is inside of the disk, if that could be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<Guest>,
     /// What reading the content took, if it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     counters: Option<Value>,
@@ -75,6 +80,10 @@ pub(crate) async fn run(args: &InfoArgs, context: &Context) -> Result<Exit, Erro
         summary = Some(transfer::read(context, &disk).await?);
     }
     let mut info = Info::new(disk.source().name(), disk.source().len(), disk.image(), summary);
+    // What the files that were passed over hold would be missing.
+    if !info.partial {
+        info.guest = guest::look(context, &disk).await?;
+    }
     info.references = references(&disk, formats_declared);
     // Whatever a lookup can reach was checked when the image was opened.
     info.check = args.check.then_some("ok");
@@ -112,6 +121,7 @@ impl Info {
             partial: image.is_partial(),
             check: None,
             warnings: image.warnings().iter().map(ToString::to_string).collect(),
+            guest: None,
             counters: None,
         }
     }
@@ -145,6 +155,7 @@ impl Info {
         fields.extend(self.member.iter().map(|name| ("member", name.escape_debug().to_string())));
         fields.extend(self.guest_digest.iter().map(|digest| ("guest digest", digest.clone())));
         fields.extend(self.check.map(|found| ("check", self.checked(found))));
+        fields.extend(self.guest.iter().flat_map(guest::fields));
         fields
     }
 

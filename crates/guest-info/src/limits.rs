@@ -1,0 +1,60 @@
+//! Named limits on what looking into a disk may take, each with its reason.
+
+/// Guest bytes that are read of a disk, in pages. An installed system takes a few MiB; a disk that wants more is a strange one, and what
+/// is not known then is called unknown. They are held until the end, so this is the memory that it takes, too.
+pub const MAX_READ: u64 = 48 << 20;
+
+/// Bytes of a page: few requests of a remote source, little waste where files lie apart.
+pub const PAGE: u64 = 64 << 10;
+
+/// Largest page. Where the disk is stored in units that only decode as a whole, a page is as long as a unit.
+pub const MAX_PAGE: u64 = 2 << 20;
+
+/// Bytes that a parser asks for at a time.
+pub const MAX_AT_ONCE: usize = 1 << 20;
+
+/// Questions that parsers ask, answered from memory or not, each with one more for each [`QUESTION`] bytes: every loop over what a disk
+/// says asks some, so this bounds time. A distribution takes some ten thousand.
+pub const MAX_QUESTIONS: u64 = 200_000;
+
+/// Bytes of an answer that count as a question more.
+pub const QUESTION: u64 = 4096;
+
+/// Most entries of a GUID partition table. 128 is what every writer makes room for.
+pub const MAX_GPT_ENTRIES: u32 = 1024;
+
+/// Largest entry of a GUID partition table, bytes; the specification wants 128 times a power of two.
+pub const MAX_GPT_ENTRY: u32 = 4096;
+
+/// Most logical partitions: Linux gives names to 60 of them.
+pub const MAX_LOGICAL: u32 = 60;
+
+/// Most partitions that are looked into: as many as a GUID partition table usually has room for.
+pub const MAX_PARTITIONS: usize = 128;
+
+/// Largest directory, bytes: some ten thousand names. What is looked for lies in small ones.
+pub const MAX_DIRECTORY: u64 = 4 << 20;
+
+/// Most names of a directory that are kept.
+pub const MAX_NAMES: usize = 10_000;
+
+/// Largest file that is read whole, bytes: twice the `modules.dep` of a distribution's kernel.
+pub const MAX_FILE: u64 = 2 << 20;
+
+/// Most files that are read of a folder of settings, in the order of their names.
+pub const MAX_SETTINGS: usize = 64;
+
+/// Most symbolic links on the way to a file. Linux follows 40.
+pub const MAX_LINKS: u32 = 40;
+
+/// Longest path with all its links, bytes, as in Linux.
+pub const MAX_PATH: u64 = 4096;
+
+/// Largest file that is read of a folder of settings, bytes. Real ones have a few hundred.
+pub const MAX_SETTING: u64 = 256 << 10;
+
+/// Longest chain of clusters of a directory on FAT: 4 MiB in clusters of 512 bytes.
+pub const MAX_FAT_CHAIN: u32 = 8192;
+
+/// Characters of a line, a label or a name that are shown.
+pub const MAX_SHOWN: usize = 160;

@@ -1,0 +1,78 @@
+//! What file systems are mounted by: names of devices are others in the cloud.
+
+use super::{Finding, Parts, Point};
+use crate::source::Trouble;
+use crate::tree::{Evidence, Tree};
+
+/// Devices that are called by where they are plugged in.
+const BY_PLACE: [&str; 6] = ["/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/mmcblk"];
+
+const MEND: &str = "name file systems by UUID= or LABEL=, as blkid shows them";
+
+pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Trouble> {
+    let kernel = tree.texts(&[
+        "/boot/grub/grub.cfg",
+        "/boot/grub2/grub.cfg",
+        "/boot/extlinux/extlinux.conf",
+        "/etc/kernel/cmdline",
+    ])?;
+    let is_root = |word: &str| word.strip_prefix("root=").is_some_and(is_by_place);
+    if let Some(line) = kernel.iter().find_map(|text| text.find(|line| line.split_whitespace().any(is_root)))
+    {
+        return Ok(Finding::warn(
+            Point::Mounts,
+            "the kernel is told a device's name for its root",
+            [line],
+            MEND,
+        ));
+    }
+    let Some(table) = tree.text("/etc/fstab")? else {
+        return Ok(Finding::unknown(Point::Mounts, "there is no /etc/fstab"));
+    };
+    if let Some(line) = table.find(|line| line.split_whitespace().next().is_some_and(is_by_place)) {
+        return Ok(Finding::warn(
+            Point::Mounts,
+            "a file system is mounted by its device's name",
+            [line],
+            MEND,
+        ));
+    }
+    if let Some(line) = table.find(|line| is_missing(parts, line)) {
+        let found =
+            "a file system is to be mounted that is not on this disk, and the system will wait for it";
+        return Ok(Finding::warn(
+            Point::Mounts,
+            found,
+            [line],
+            "remove the line, or add nofail to its options",
+        ));
+    }
+    let first = |prefix: &str| table.find(|line| line.starts_with(prefix));
+    let named: Vec<Evidence> = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/disk/by-"]
+        .iter()
+        .filter_map(|p| first(p))
+        .collect();
+    Ok(match named.is_empty() {
+        true => Finding::pass(Point::Mounts, "/etc/fstab names no device", None),
+        false => Finding::pass(Point::Mounts, "file systems are mounted by what they are called", named),
+    })
+}
+
+fn is_by_place(device: &str) -> bool {
+    BY_PLACE.iter().any(|prefix| device.starts_with(prefix))
+}
+
+/// A line that wants a file system by an id that no partition of the disk has.
+fn is_missing(parts: &Parts<'_>, line: &str) -> bool {
+    let mut fields = line.split_whitespace();
+    let wanted = fields.next().and_then(|device| device.strip_prefix("UUID=")).map(|id| id.trim_matches('"'));
+    let options = fields.nth(2).unwrap_or_default();
+    // What lies in a volume of LVM or behind a key is not seen here.
+    let is_seen = parts.partitions.iter().filter_map(|partition| partition.file_system.as_ref());
+    let hides =
+        |kind: crate::Kind| kind.is_encrypted() || matches!(kind, crate::Kind::LvmPv | crate::Kind::MdRaid);
+    let mut known = is_seen.clone().filter_map(|found| found.uuid.as_deref());
+    wanted.is_some_and(|wanted| !known.any(|uuid| uuid.eq_ignore_ascii_case(wanted)))
+        && !is_seen.into_iter().any(|found| hides(found.kind))
+        && !options.split(',').any(|option| matches!(option, "nofail" | "noauto"))
+}

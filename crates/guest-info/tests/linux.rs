@@ -1,0 +1,195 @@
+//! A disk with an installed system: what is found in it, in every format, and how little is read for that.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use guest_info::{Family, Generation, Guest, Point, TableKind, Verdict};
+use support::{Lab, MIB, ROOT_ID, Tree, finding, has};
+
+/// Everything that is known of the system.
+fn check(guest: &Guest, root: u32) {
+    let system = guest.system.as_ref().unwrap();
+    assert_eq!((system.family, system.partition), (Family::Linux, root));
+    assert_eq!(system.id.as_deref(), Some("debian"));
+    assert_eq!(system.version.as_deref(), Some("13"));
+    assert_eq!(system.name.as_deref(), Some("Debian GNU/Linux 13 (trixie)"));
+    assert_eq!(system.architecture, Some("x86_64"));
+    let volume = guest.partitions.iter().find(|partition| partition.number == root).unwrap();
+    let found = volume.file_system.as_ref().unwrap();
+    assert_eq!((found.label.as_deref(), found.uuid.as_deref()), (Some("root"), Some(ROOT_ID)));
+    for found in &guest.readiness {
+        assert_eq!(found.verdict, Verdict::Pass, "{found:#?}");
+        assert_eq!(found.mend, None, "{found:#?}");
+    }
+    assert_eq!(guest.readiness.len(), 8);
+    let suggested = &guest.suggestions;
+    assert_eq!(suggested.name.as_deref(), Some("debian-13-x86-64"));
+    assert_eq!(suggested.family.as_deref(), Some("debian-13"));
+    assert_eq!(suggested.os, Some(Family::Linux));
+}
+
+#[test]
+fn bios_and_mbr_in_every_format() {
+    if !has("mkfs.ext4") || !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.bios("d.raw", &Tree::debian(), 66 * MIB);
+    let mut names = vec!["d.raw"];
+    if has("qemu-img") {
+        for (name, how) in [
+            ("d.qcow2", "-O qcow2"),
+            ("z.qcow2", "-c -O qcow2"),
+            ("huge.qcow2", "-c -O qcow2 -o cluster_size=2M,compression_type=zstd"),
+            ("s.vmdk", "-O vmdk -o subformat=streamOptimized"),
+            ("d.vmdk", "-O vmdk"),
+            ("d.vhdx", "-O vhdx"),
+            ("d.vhd", "-O vpc -o subformat=dynamic,force_size=on"),
+        ] {
+            lab.run(&format!("qemu-img convert {how} d.raw {name}"));
+            names.push(name);
+        }
+    }
+    for name in names {
+        let (guest, _) = lab.look(name);
+        assert_eq!(guest.partition_table.kind, TableKind::Mbr, "{name}");
+        assert_eq!(guest.partition_table.boot_loader, Some("GRUB"));
+        assert!(guest.boot.bios && !guest.boot.uefi);
+        assert_eq!(guest.suggestions.hardware_generation, Some(Generation::LegacyV1));
+        assert_eq!(guest.suggestions.min_disk_size, 68 * MIB);
+        check(&guest, 1);
+        assert!(guest.notes.is_empty(), "{:?}", guest.notes);
+    }
+}
+
+#[test]
+fn uefi_and_gpt() {
+    if !has("mkfs.ext4") || !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.uefi("d", &Tree::debian(), 100 * MIB);
+    let (guest, _) = lab.look("d");
+    assert_eq!((guest.partition_table.kind, guest.partition_table.backup), (TableKind::Gpt, Some(true)));
+    assert!(guest.boot.uefi && !guest.boot.bios, "{:?}", guest.boot);
+    assert_eq!((guest.boot.efi_system, guest.boot.bios_boot), (Some(1), Some(2)));
+    assert_eq!(guest.boot.loaders[0].path, "EFI/BOOT/BOOTX64.EFI");
+    assert_eq!(guest.partitions[2].name.as_deref(), Some("the root"));
+    assert_eq!(guest.suggestions.hardware_generation, Some(Generation::Gen2));
+    check(&guest, 3);
+    lab.grub("d");
+    let (guest, _) = lab.look("d");
+    assert!(guest.boot.uefi && guest.boot.bios, "{:?}", guest.boot);
+    let boot = finding(&guest, Point::Boot);
+    assert!(boot.found.contains("BIOS, from a GPT") && boot.found.contains("UEFI, by"), "{boot:?}");
+}
+
+/// 2 GiB with 10,000 files: what is read of it is counted at the file, and by what reads.
+#[test]
+fn little_is_read_of_a_large_disk() {
+    if !has("mkfs.ext4") || !has("sfdisk") || !has("qemu-img") {
+        return;
+    }
+    let lab = Lab::new();
+    let tree = Tree::debian();
+    for folder in ["usr/share/doc", "usr/lib/python3", "var/lib/dpkg/info", "usr/bin", "etc/ssl/certs"] {
+        for number in 0..2000 {
+            tree.text(&format!("{folder}/{number:05}.txt"), &"text ".repeat(number % 900));
+        }
+    }
+    lab.bios("d.raw", &tree, 2 << 30);
+    lab.run("qemu-img convert -c -O qcow2 d.raw d.qcow2");
+    for name in ["d.raw", "d.qcow2"] {
+        let (guest, read) = lab.look(name);
+        check(&guest, 1);
+        assert!(guest.bytes_read < 64 * MIB, "{name}: {} bytes of the guest", guest.bytes_read);
+        assert!(read < 64 * MIB && read > 0, "{name}: {read} bytes of the file");
+        eprintln!("{name}: {} KiB of the guest, {} KiB of the file", guest.bytes_read >> 10, read >> 10);
+    }
+}
+
+#[test]
+fn a_boot_partition_of_its_own() {
+    if !has("mkfs.ext4") || !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    let (root, boot) = (Tree::debian(), Tree::empty());
+    for name in
+        ["grub/grub.cfg", &format!("initrd.img-{}", support::KERNEL), &format!("config-{}", support::KERNEL)]
+    {
+        boot.text(name, &std::fs::read_to_string(root.folder().join("boot").join(name)).unwrap());
+    }
+    root.remove("boot");
+    std::fs::create_dir(root.folder().join("boot")).unwrap();
+    lab.empty("d", 100 * MIB);
+    lab.run_with("sfdisk -q d", "label: dos\nsize=30M, type=83, bootable\ntype=83\n");
+    lab.grub("d");
+    lab.ext4("boot.ext4", &boot, 30 * MIB, "-O ^metadata_csum");
+    lab.ext4("root.ext4", &root, 60 * MIB, "");
+    // Another id, so that the two can be told apart.
+    lab.run("tune2fs -U 99999999-2222-4333-8444-555555555555 boot.ext4");
+    lab.put("boot.ext4", "d", MIB);
+    lab.put("root.ext4", "d", 31 * MIB);
+    let (guest, _) = lab.look("d");
+    check(&guest, 2);
+    let console = finding(&guest, Point::Console);
+    assert_eq!(
+        (console.evidence[0].partition, console.evidence[0].file.as_str()),
+        (1, "/boot/grub/grub.cfg")
+    );
+    assert_eq!(console.evidence[0].line, Some(3));
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown() {
+    if !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.empty("d", 64 * MIB);
+    lab.run_with("sfdisk -q d", "label: gpt\nsize=33M, type=U\ntype=L\n");
+    lab.poke("d", MIB, &support::fat::with_files(32 * MIB, &["EFI/BOOT/BOOTAA64.EFI"]));
+    lab.poke("d", 34 * MIB, b"XFSB");
+    let (guest, _) = lab.look("d");
+    let system = guest.system.as_ref().unwrap();
+    assert_eq!((system.family, system.architecture, system.partition), (Family::Linux, Some("aarch64"), 2));
+    let console = finding(&guest, Point::Console);
+    assert_eq!(console.verdict, Verdict::Unknown);
+    assert!(console.found.contains("xfs"), "{console:?}");
+    assert_eq!(finding(&guest, Point::Encryption).verdict, Verdict::Pass);
+    assert_eq!(finding(&guest, Point::Boot).verdict, Verdict::Pass);
+
+    lab.poke("d", 34 * MIB, b"LUKS\xba\xbe\0\x02");
+    let (guest, _) = lab.look("d");
+    let encryption = finding(&guest, Point::Encryption);
+    assert_eq!(encryption.verdict, Verdict::Warn);
+    assert_eq!(encryption.found, "partition 2 is encrypted (luks2)");
+    assert_eq!(finding(&guest, Point::Ssh).found, "the file system is encrypted");
+}
+
+#[test]
+fn windows_is_known_by_its_volumes() {
+    if !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.empty("d", 64 * MIB);
+    let reserved = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE";
+    let data = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7";
+    lab.run_with(
+        "sfdisk -q d",
+        &format!("label: gpt\nsize=33M, type=U\nsize=1M, type={reserved}\ntype={data}\n"),
+    );
+    let loaders = ["EFI/MICROS~1/BOOT/BOOTMGFW.EFI", "EFI/BOOT/BOOTX64.EFI"];
+    lab.poke("d", MIB, &support::fat::with_files(32 * MIB, &loaders));
+    lab.poke("d", 35 * MIB, b"\xeb\x52\x90NTFS    ");
+    lab.poke("d", 35 * MIB + 510, b"\x55\xaa");
+    let (guest, _) = lab.look("d");
+    let system = guest.system.as_ref().unwrap();
+    assert_eq!((system.family, system.architecture, system.partition), (Family::Windows, Some("x86_64"), 3));
+    assert_eq!(guest.suggestions.os, Some(Family::Windows));
+    assert_eq!(guest.boot.loaders.len(), 2, "{:?}", guest.boot);
+    assert_eq!(finding(&guest, Point::Virtio).verdict, Verdict::Unknown);
+    assert_eq!(finding(&guest, Point::Boot).verdict, Verdict::Pass);
+}
