@@ -30,6 +30,9 @@ use crate::watch::fresh;
 /// Ingests that the server runs at once.
 const RUNNING: u64 = 4;
 
+/// Resident memory that the server may have, bytes: what as many hostile images may cost.
+const MAX_SERVER_PEAK: u64 = RUNNING * MAX_PEAK;
+
 /// Callers that stand at the door at once.
 const CALLERS: usize = 64;
 
@@ -81,8 +84,8 @@ pub(super) fn run(program: &Path, cases: &[&Case], work: &Path, creates: usize) 
         }
     }
     let (peak, fetched) = (server.peak()?, origin.fetched()?);
-    if peak > RUNNING * MAX_PEAK {
-        wrong.push(format!("{} MiB of memory, the limit is {} MiB", peak >> 20, RUNNING * MAX_PEAK >> 20));
+    if peak > MAX_SERVER_PEAK {
+        wrong.push(format!("{} MiB of memory, the limit is {} MiB", peak >> 20, MAX_SERVER_PEAK >> 20));
     }
     if crowd.without_time > 0 {
         wrong.push(format!("{} callers were not told how long to wait", crowd.without_time));
@@ -100,7 +103,7 @@ pub(super) fn run(program: &Path, cases: &[&Case], work: &Path, creates: usize) 
         crowd.ended.iter().filter(|(_, ended)| matches!(ended, Ended::Image { .. })).count(),
         peak_alone >> 20,
         peak >> 20,
-        RUNNING * MAX_PEAK >> 20,
+        MAX_SERVER_PEAK >> 20,
         fetched.bytes >> 20,
         fetched.requests
     );
