@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: image-prep beside its peers on the same images; with `--upload`, uploads beside those of others ([`upload`]).
+//! `cargo xtask bench`: image-prep beside its peers on the same images; with `--upload`, uploads beside those of others ([`upload`]);
+//! with `--ingest`, ingests from URLs, and the server around them ([`ingest`]).
 //!
 //! Each flow runs in turns with its peers (ours, theirs, another's, ours, ...): one round to warm up, then the counted ones. Sources
 //! are in the page cache, outputs go to tmpfs and, with `--disk`, to disk too; what each run leaves is checked. A ratio is the
 //! median over rounds of the peer's wall time divided by ours. Only a quiet machine gives numbers worth keeping.
 
 mod flows;
+mod ingest;
 mod inputs;
 mod judge;
 mod measure;
@@ -40,6 +42,9 @@ pub(crate) struct BenchArgs {
     /// Measure uploads to a store that keeps nothing, instead of conversions
     #[arg(long, conflicts_with = "disk")]
     upload: bool,
+    /// Measure ingests from URLs and the image server, instead of conversions
+    #[arg(long, conflicts_with_all = ["disk", "upload"])]
+    ingest: bool,
     /// Only the flows whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -90,7 +95,7 @@ impl BenchArgs {
     ) -> Stage<'a> {
         let printed = Printed { stdout: place.folder.join("stdout"), stderr: place.folder.join("stderr") };
         let (runs, limit) = (usize::from(self.runs), Duration::from_secs(self.limit));
-        Stage { tools, inputs, store, printed, runs, limit }
+        Stage { tools, inputs, store, origins: &[], printed, runs, limit }
     }
 
     /// Where and with what this is measured, and how often.
@@ -107,6 +112,9 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     ensure!(!args.write_readme || args.size == Size::Full, "only full sizes are worth a table in README");
     if args.upload {
         return upload::run(repo, args);
+    }
+    if args.ingest {
+        return ingest::run(repo, args);
     }
     let flows: Vec<Flow> = FLOWS.iter().filter(|flow| args.wants(flow.name)).copied().collect();
     let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| args.wants(growth.name)).copied().collect();

@@ -3,11 +3,12 @@
 //! Each image stands alone in a folder and goes through `image-prep convert` and `qemu-img convert`, each in a process of its own
 //! with limits of processor time, address space and the wall clock, under the eyes of strace. It must be refused with a sentence
 //! that says what and where, or become the one disk that it may become; nothing beyond its own files may be opened, and little
-//! memory used. What qemu-img makes of it stands beside that.
+//! memory used. What qemu-img makes of it stands beside that. With `--url` an image server creates from each ([`url`]).
 
 mod case;
 mod others;
 mod qcow2;
+mod url;
 mod vmdk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,12 @@ pub(crate) struct HostileArgs {
     /// Show every image, not only the wrong ones
     #[arg(long)]
     all: bool,
+    /// Ask an image server to create from each, behind a URL, alone and then many at once
+    #[arg(long, conflicts_with = "all")]
+    url: bool,
+    /// How many at once
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "url")]
+    creates: usize,
 }
 
 /// What a hostile image may cost. Address space is not memory: stacks of threads and arenas take much of it and touch little.
@@ -86,7 +93,6 @@ struct Judged {
 /// Makes every image and judges what becomes of it.
 pub(crate) fn run(repo: &Repo, args: &HostileArgs) -> Result<ExitCode> {
     let profile = if args.release { Profile::Release } else { Profile::Dev };
-    let image_prep = repo.build("image-prep", profile)?;
     let home = repo.target().join("hostile");
     let work = fresh(home.join("work"))?;
     let cases = cases(&work)?;
@@ -96,6 +102,12 @@ pub(crate) fn run(repo: &Repo, args: &HostileArgs) -> Result<ExitCode> {
     };
     let cases: Vec<&Case> = cases.iter().filter(wanted).collect();
     ensure!(!cases.is_empty(), "no image has such a name");
+    if args.url {
+        let code = url::run(&repo.build("image-server", profile)?, &cases, &work, args.creates)?;
+        fs::remove_dir_all(&work)?;
+        return Ok(code);
+    }
+    let image_prep = repo.build("image-prep", profile)?;
     let bench = Bench::new(&work, &image_prep, watch::eyes(&work)?)?;
     let judged = parallel(&cases, |number, case| {
         bench.judge(case, number).with_context(|| format!("{}: {}", case.class, case.name))

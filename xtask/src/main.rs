@@ -27,11 +27,14 @@ mod disk;
 mod fuzz;
 mod garage;
 mod hostile;
+mod image_server;
 mod images;
 mod kills;
 mod kinds;
 mod null_store;
+mod origin;
 mod repo;
+mod rest;
 mod sdk;
 mod seed;
 mod sparse;
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == child::LAUNCH => return child::launch(),
         Some(word) if word == null_store::SERVE => return null_store::serve(),
+        Some(word) if word == origin::SERVE => return origin::serve(),
         _ => {}
     }
     let cli = Cli::parse();

@@ -7,7 +7,7 @@
 //! Cost: reading a body and its CRC32, some 10 GB/s a core on loopback.
 
 mod objects;
-mod wire;
+pub(crate) mod wire;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,13 +1,15 @@
 //! What is measured, against what, and how much quicker it should be.
 //!
 //! A flow is one line of data: the input, our command, and the commands of its peers with their targets. In the words of a
-//! command, `IN` stands for the input, `OUT` for the output, `RAW` for the raw disk that the input was made from, and `URL` for the
-//! object that an upload makes.
+//! command, `IN` stands for the input, `OUT` for the output, `RAW` for the raw disk that the input was made from, `URL` for the
+//! object that an upload makes, and `NEAR` and `FAR` for a URL of the input, whose answers come at once or late.
 
+mod ingests;
 mod uploads;
 
 use super::tools::Tool;
 
+pub(super) use ingests::{INGESTS, IngestFlow};
 pub(super) use uploads::{RESUMED, UPLOADS, UploadFlow};
 
 /// One thing that image-prep does.
@@ -74,6 +76,8 @@ pub(super) struct Job {
 pub(super) enum Leaves {
     /// `OUT`, the raw disk.
     Raw,
+    /// `OUT`, the raw disk, of which every block was hashed on the way.
+    Ingested,
     /// `OUT`, a QCOW2 with the disk in it.
     Qcow2,
     /// An exit code that says that two disks are the same.
@@ -97,7 +101,7 @@ pub(super) enum Leaves {
 impl Leaves {
     /// Whether there is an output file.
     pub(super) fn is_file(self) -> bool {
-        matches!(self, Self::Raw | Self::Qcow2)
+        matches!(self, Self::Raw | Self::Ingested | Self::Qcow2)
     }
 
     /// Whether there is an object in a store.
@@ -365,9 +369,12 @@ mod tests {
             |flow: &Flow| [&[flow.ours], &*flow.rivals.iter().map(|r| r.job).collect::<Vec<_>>()].concat();
         let growths = GROWTHS.iter().map(|growth| growth.ours);
         let uploads = UPLOADS.iter().map(|upload| &upload.flow);
-        for job in FLOWS.iter().chain(uploads).flat_map(of_flow).chain(growths).chain([RESUMED]) {
+        let ingests = INGESTS.iter().map(|ingest| &ingest.flow);
+        let flows = FLOWS.iter().chain(uploads).chain(ingests);
+        for job in flows.flat_map(of_flow).chain(growths).chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
-            assert!(words.contains(&"IN") || job.tool == Tool::Floor, "{job:?}");
+            let inputs: &[&str] = if job.tool == Tool::Floor { &["RAW"] } else { &["IN", "NEAR", "FAR"] };
+            assert!(inputs.iter().any(|input| words.contains(input)), "{job:?}");
             let makes_temporary = job.tool == Tool::QemuThenS5cmd;
             assert_eq!(words.contains(&"OUT"), job.leaves.is_file() || makes_temporary, "{job:?}");
             let is_named = words.contains(&"URL") || words.windows(2).any(|two| two == ["BUCKET", "KEY"]);
@@ -379,6 +386,7 @@ mod tests {
     fn names_are_not_used_twice() {
         let mut names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
         names.extend(UPLOADS.iter().map(|upload| upload.flow.name));
+        names.extend(INGESTS.iter().map(|ingest| ingest.flow.name));
         names.extend(GROWTHS.iter().map(|growth| growth.name));
         let all = names.len();
         names.sort_unstable();

@@ -65,7 +65,7 @@ impl<'a> Judge<'a> {
     /// Looks at what a command left.
     pub(super) fn check(&self, leaves: Leaves, out: &Path, printed: &Printed) -> Result<()> {
         match leaves {
-            Leaves::Raw => self.check_disk(out),
+            Leaves::Raw | Leaves::Ingested => self.check_disk(out),
             Leaves::Qcow2 => self.check_qcow2(out),
             // The exit code was looked at.
             Leaves::Verdict => Ok(()),

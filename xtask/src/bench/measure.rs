@@ -16,6 +16,7 @@ use super::place::Place;
 use super::tools::{Paths, Tool, Tools};
 use crate::child::{self, Limits, Used};
 use crate::null_store::NullStore;
+use crate::origin::{Fetched, Origin};
 
 /// What all runs share.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Stage<'a> {
     pub(super) inputs: &'a Inputs,
     /// Where objects go.
     pub(super) store: Option<&'a NullStore>,
+    /// Where inputs have URLs.
+    pub(super) origins: &'a [Origin],
     pub(super) printed: Printed,
     /// Counted runs; one more goes before them.
     pub(super) runs: usize,
@@ -59,6 +62,8 @@ pub(super) struct Side {
     pub(super) stored: u64,
     /// Bytes that were sent to a store.
     pub(super) sent: u64,
+    /// Bytes that were fetched from URLs, and in how many requests.
+    pub(super) fetched: Fetched,
 }
 
 /// One run of one command.
@@ -73,6 +78,8 @@ struct Ran {
     stored: u64,
     /// What was sent.
     sent: u64,
+    /// What was fetched.
+    fetched: Fetched,
 }
 
 /// A flow beside a peer.
@@ -158,6 +165,7 @@ impl Stage<'_> {
                 store.reset()?;
                 store.environment(&mut command);
             }
+            self.origins.iter().try_for_each(Origin::reset)?;
             fs::create_dir_all(&folder)?;
             self.inputs.warm(input)?;
             if job.words.split(' ').any(|word| word == "RAW") {
@@ -184,7 +192,13 @@ impl Stage<'_> {
                 (len, sent) = (counts.len, counts.sent);
             }
             judge.check(job.leaves, &out, &self.printed)?;
-            Ok(Ran { used, wall, len, stored, sent })
+            let mut fetched = Fetched::default();
+            for origin in self.origins {
+                let from = origin.fetched()?;
+                fetched.bytes += from.bytes;
+                fetched.requests += from.requests;
+            }
+            Ok(Ran { used, wall, len, stored, sent, fetched })
         };
         let done = done().with_context(|| job.tool.name());
         let _ = fs::remove_dir_all(&folder);
@@ -227,6 +241,7 @@ impl Side {
         self.len = ran.len;
         self.stored = ran.stored;
         self.sent = ran.sent;
+        self.fetched = ran.fetched;
     }
 
     /// What is left of it without another, round by round.
@@ -309,6 +324,8 @@ impl Miss {
 /// The most processor time that ours may take, as a multiple of the peer's, where that is aimed at.
 pub(super) fn max_cpu_ratio(leaves: Leaves) -> Option<f64> {
     match leaves {
+        // Every block is hashed, which no peer does.
+        Leaves::Ingested => None,
         _ if leaves.is_file() => Some(MAX_CPU_RATIO),
         _ if leaves.is_object() => Some(MAX_UPLOAD_CPU_RATIO),
         _ => None,

@@ -46,6 +46,10 @@ pub(super) const TABLE: Table = Table { begin: "<!-- cargo xtask bench -->\n", e
 pub(super) const UPLOAD_TABLE: Table =
     Table { begin: "<!-- cargo xtask bench --upload -->\n", end: "<!-- end of bench --upload -->" };
 
+/// Of ingests.
+pub(super) const INGEST_TABLE: Table =
+    Table { begin: "<!-- cargo xtask bench --ingest -->\n", end: "<!-- end of bench --ingest -->" };
+
 /// What was measured so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -371,6 +375,7 @@ fn side(side: &Side) -> Value {
         "outputBytes": side.len,
         "storedBytes": side.stored,
         "sentBytes": side.sent,
+        "fetched": side.fetched,
     })
 }
 

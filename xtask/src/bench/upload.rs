@@ -73,10 +73,10 @@ pub(super) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
 }
 
 /// A folder for what clients remember, gone when this is.
-struct State(PathBuf);
+pub(super) struct State(pub(super) PathBuf);
 
 impl State {
-    fn new(folder: PathBuf) -> Result<Self> {
+    pub(super) fn new(folder: PathBuf) -> Result<Self> {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder))

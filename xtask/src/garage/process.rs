@@ -27,6 +27,11 @@ impl Process {
         Ok(Self { child, name })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The first line of its standard output, which must be piped. `None` if it ended before.
     pub(crate) fn first_line(&mut self) -> Option<String> {
         let mut line = String::new();

@@ -130,6 +130,16 @@ impl Case {
         Ok(())
     }
 
+    /// The length of the disk that it may become.
+    pub(super) fn truth_len(&self) -> Option<u64> {
+        self.truth.as_ref().map(|pages| pages.len)
+    }
+
+    /// Whether the disk that it may become has no data.
+    pub(super) fn is_empty_disk(&self) -> bool {
+        self.truth.as_ref().is_some_and(|pages| pages.pages.is_empty())
+    }
+
     /// The digest of the disk that it may become.
     pub(super) fn truth(&self, folder: &Path) -> Result<Option<String>> {
         let Some(pages) = &self.truth else { return Ok(None) };

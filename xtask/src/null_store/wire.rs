@@ -13,14 +13,15 @@ const CHUNK: usize = 256 << 10;
 const MAX_HEAD: u64 = 64 << 10;
 
 /// The head of a request.
-struct Head {
-    method: String,
-    target: String,
+pub(crate) struct Head {
+    pub(crate) method: String,
+    pub(crate) target: String,
     headers: Vec<(String, String)>,
 }
 
 impl Head {
-    fn header(&self, name: &str) -> Option<&str> {
+    /// The value of a header, by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
@@ -62,7 +63,8 @@ pub(super) fn converse(stream: &TcpStream, objects: &Objects) -> io::Result<()> 
     Ok(())
 }
 
-fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
+/// The next request, unless the client has hung up.
+pub(crate) fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
     let mut lines = reader.take(MAX_HEAD);
     let mut line = || {
         let mut line = String::new();

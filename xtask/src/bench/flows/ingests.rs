@@ -1,0 +1,120 @@
+//! What is measured of ingests, against what.
+//!
+//! Ours is the library with a file for a sink, which is what the peers write; beside it stands the same ingest into blocks of a store.
+//! The peers as they are quickest: qemu-img with 16 requests in any order; nbdkit's curl plugin behind nbdcopy, which is a
+//! pipeline by itself, with qemu-nbd between them where there is something to decode, as nbdkit has no such formats.
+
+use super::{Flow, Input, Job, Leaves, Rival, Target, rival};
+use crate::bench::tools::Tool;
+
+/// An ingest, and what else is asked of it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) struct IngestFlow {
+    /// Commands and peers.
+    pub(in crate::bench) flow: Flow,
+    /// The most that our command may fetch, as a multiple of the object.
+    pub(in crate::bench) fetched: Option<f64>,
+}
+
+/// Where nothing but bytes is moved.
+const PLAIN: Target = Target::AtLeast(1.5);
+/// Where decoding is most of the work.
+const DECODED: Target = Target::AtLeast(2.0);
+/// Where each answer is late.
+const LATE: Target = Target::AtLeast(20.0);
+
+/// Beyond the object: its metadata, read a second time.
+const FETCHED: Option<f64> = Some(1.01);
+
+/// What is measured beside peers.
+pub(in crate::bench) const INGESTS: &[IngestFlow] = &[
+    near(
+        "raw URL -> raw",
+        "raw",
+        &[
+            rival(qemu("convert -m 16 -W -f raw -O raw NEAR OUT"), PLAIN),
+            rival(nbdkit("raw NEAR OUT"), PLAIN),
+            BLOCKS,
+        ],
+    ),
+    near(
+        "qcow2 URL -> raw",
+        "qcow2",
+        &[
+            rival(qemu("convert -m 16 -W -f qcow2 -O raw NEAR OUT"), PLAIN),
+            rival(nbdkit("qcow2 NEAR OUT"), PLAIN),
+            BLOCKS,
+        ],
+    ),
+    near(
+        "qcow2 zlib URL -> raw",
+        "qcow2 zlib",
+        &[
+            rival(qemu("convert -m 16 -W -f qcow2 -O raw NEAR OUT"), DECODED),
+            rival(nbdkit("qcow2 NEAR OUT"), DECODED),
+            BLOCKS,
+        ],
+    ),
+    near(
+        "vmdk stream URL -> raw",
+        "vmdk stream",
+        &[
+            rival(qemu("convert -m 16 -W -f vmdk -O raw NEAR OUT"), DECODED),
+            rival(nbdkit("vmdk NEAR OUT"), DECODED),
+            BLOCKS,
+        ],
+    ),
+    far(
+        "raw, 50 ms",
+        "raw",
+        &[rival(qemu("convert -m 16 -W -f raw -O raw FAR OUT"), LATE), rival(nbdkit("raw FAR OUT"), LATE)],
+    ),
+    far(
+        "qcow2, 50 ms",
+        "qcow2",
+        &[
+            rival(qemu("convert -m 16 -W -f qcow2 -O raw FAR OUT"), LATE),
+            rival(nbdkit("qcow2 FAR OUT"), LATE),
+        ],
+    ),
+    far(
+        "qcow2 zlib, 50 ms",
+        "qcow2 zlib",
+        &[
+            rival(qemu("convert -m 16 -W -f qcow2 -O raw FAR OUT"), LATE),
+            rival(nbdkit("qcow2 FAR OUT"), LATE),
+        ],
+    ),
+    far(
+        "vmdk stream, 50 ms",
+        "vmdk stream",
+        &[rival(qemu("convert -m 16 -W -f vmdk -O raw FAR OUT"), LATE), rival(nbdkit("vmdk FAR OUT"), LATE)],
+    ),
+];
+
+/// The same ingest into blocks of a store that keeps nothing.
+const BLOCKS: Rival = rival(
+    Job { tool: Tool::IngestBlocks, words: "NEAR blocks BUCKET", leaves: Leaves::DiskDigest },
+    Target::None,
+);
+
+const fn near(name: &'static str, form: &'static str, rivals: &'static [Rival]) -> IngestFlow {
+    IngestFlow { flow: flow(name, form, "NEAR raw OUT", rivals), fetched: FETCHED }
+}
+
+const fn far(name: &'static str, form: &'static str, rivals: &'static [Rival]) -> IngestFlow {
+    IngestFlow { flow: flow(name, form, "FAR raw OUT", rivals), fetched: None }
+}
+
+const fn flow(name: &'static str, form: &'static str, words: &'static str, rivals: &'static [Rival]) -> Flow {
+    let ours = Job { tool: Tool::Ingest, words, leaves: Leaves::Ingested };
+    Flow { name, input: Input::Form(form), ours, rivals }
+}
+
+const fn qemu(words: &'static str) -> Job {
+    Job { tool: Tool::QemuCurl, words, leaves: Leaves::Raw }
+}
+
+const fn nbdkit(words: &'static str) -> Job {
+    Job { tool: Tool::Nbdkit, words, leaves: Leaves::Raw }
+}
