@@ -224,7 +224,7 @@ fn pax_maps_that_lie() {
     assert_eq!(stored(&one("2\n0\n512\n1024\n512\n", 1024).open().unwrap()), 1024);
     assert_eq!(stored(&one("0\n", 0).open().unwrap()), 0);
     field(one("1\n0\n512\n", 1024), "as many bytes as the runs");
-    field(one("2\n0\n512\n", 0), "expected a number");
+    field(one("2\n0\n512\n", 0), "the sparse map of a tar member was not found");
     field(one("\n", 0), "expected a number");
     field(one("18446744073709551616\n", 0), "expected a number");
     field(one("1\n-1\n512\n", 512), "expected a number");
