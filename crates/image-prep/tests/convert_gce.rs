@@ -131,7 +131,7 @@ fn disks_of_every_size() {
 #[test]
 fn a_disk_in_many_pieces() {
     let bench = Bench::new();
-    for count in [4, 5, 24, 25, 26, 700] {
+    for count in [4, 5, 25, 26, 120] {
         let text = b"piece ".repeat(20);
         let pieces: Vec<Piece> = (0..count).map(|i| (i * 3 * UNIT + 5, &text[..])).collect();
         // With and without a hole at the end.

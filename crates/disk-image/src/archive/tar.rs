@@ -167,14 +167,14 @@ impl Archive {
                 self.next.add(header.kind, text, what)?;
                 self.at = self.behind(content);
             } else {
-                self.member(header, block, content)?;
+                self.member(&header, block, content)?;
             }
         }
         self.ask()
     }
 
     /// Takes the member with this header.
-    fn member(&mut self, header: Header, block: &[u8], content: Span) -> Result<(), OpenError> {
+    fn member(&mut self, header: &Header, block: &[u8], content: Span) -> Result<(), OpenError> {
         let Extension { name, sparse, .. } = std::mem::take(&mut self.next);
         let name = sparse.name.as_ref().or(name.as_ref()).unwrap_or(&header.name);
         let name = plain(name).to_owned();

@@ -37,10 +37,10 @@ const LEAST_MEMBER: u32 = 20;
 
 /// Bytes of the index of so many members.
 pub(super) fn len(members: u64) -> u64 {
-    let full = members / MOST as u64;
-    let last = members.saturating_sub(full.saturating_mul(MOST as u64));
+    const EACH: u64 = MOST as u64;
+    let (full, last) = (members / EACH, members % EACH);
     let of = |lengths: u64| lengths.saturating_mul(4).saturating_add(AROUND);
-    full.saturating_mul(of(MOST as u64)).saturating_add(if last > 0 { of(last) } else { 0 })
+    full.saturating_mul(of(EACH)).saturating_add(if last > 0 { of(last) } else { 0 })
 }
 
 /// An index while it is written.
