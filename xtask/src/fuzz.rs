@@ -159,8 +159,18 @@ fn make_seeds(repo: &Repo, folder: &Path) -> Result<()> {
     // An OVA is a tar of a descriptor and a stream.
     fs::write(folder.join("disk.ovf"), "<Envelope/>\n")?;
     fs::copy(repo.path("testdata/disk-stream.vmdk"), folder.join("disk.vmdk"))?;
-    let mut tar = Command::new("tar");
-    run(tar.args(["--format=ustar", "-cf", "disk.ova", "disk.ovf", "disk.vmdk"]).current_dir(folder))?;
+    // And a raw disk in every sparse format.
+    for (name, arguments) in [
+        ("disk.ova", "--format=ustar disk.ovf disk.vmdk"),
+        ("plain.tar", "--format=ustar disk.raw"),
+        ("oldgnu.tar", "--format=oldgnu -S --hole-detection=raw disk.raw"),
+        ("pax-0.0.tar", "--format=posix -S --hole-detection=raw --sparse-version=0.0 disk.raw"),
+        ("pax-0.1.tar", "--format=posix -S --hole-detection=raw --sparse-version=0.1 disk.raw"),
+        ("pax-1.0.tar", "--format=posix -S --hole-detection=raw --sparse-version=1.0 disk.raw"),
+    ] {
+        let mut tar = Command::new("tar");
+        run(tar.args(["-cf", name]).args(arguments.split(' ')).current_dir(folder))?;
+    }
     make_guest_seed(folder)
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask images`: real disk images, and every way through image-prep checked against qemu-img.
 //!
 //! A partitioned disk with a real file tree in ext4, in every format and cluster size that is read; made once under
-//! `target/images/` and kept. For each form: `convert` to raw, qcow2 and vmdk, `map`, `create --local`, and the stored Image read
+//! `target/images/` and kept. For each form: `convert` to raw, qcow2, vmdk and gce, `map`, `create --local`, and the stored Image read
 //! back, each against what qemu-img or a plain computation over qemu-img's raw file says. The peak memory of `convert` is held
 //! against its budget.
 

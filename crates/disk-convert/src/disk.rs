@@ -145,6 +145,7 @@ impl Opening {
             .map_err(|error| self.refused(error))?;
         };
         if image.format() == Format::Raw
+            && image.member().is_none()
             && let Some(allocation) = unless_cancelled(cancel, self.sources.image().allocation()).await?
         {
             let len = self.sources.image().len();

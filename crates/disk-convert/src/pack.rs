@@ -108,6 +108,7 @@ async fn make_parts<L: PackedLayout, S: Sink>(
         codec: layout.codec(),
         unit: layout.unit_len(),
         max_frame: layout.max_frame_len(),
+        places_zeroes: layout.places_zeroes(),
         lead,
         stop: spans.stop(),
     };
@@ -227,6 +228,8 @@ struct SpanMaker {
     unit: u64,
     /// How long a frame may be.
     max_frame: u64,
+    /// Units that are zero have frames too.
+    places_zeroes: bool,
     /// How far behind the start of a buffer the guest bytes stand that frames are made of.
     lead: u64,
     stop: CancellationToken,
@@ -302,7 +305,7 @@ impl SpanMaker {
             {
                 let from = self.lead + at;
                 let unit = to_usize(from)..to_usize(from + self.unit);
-                if is_zero(&bytes[unit.clone()]) {
+                if !self.places_zeroes && is_zero(&bytes[unit.clone()]) {
                     continue;
                 }
                 encodes += 1;

@@ -346,15 +346,21 @@ pub enum Feature {
     /// OVA with a disk that names other files.
     #[error("files beside a disk in an archive")]
     OvaReference,
-    /// OVA with a hard or symbolic link.
-    #[error("a link in an archive")]
-    OvaLink,
-    /// OVA with a member that leaves out its holes.
-    #[error("a sparse member in an archive")]
+    /// OVA with a disk that leaves out its holes.
+    #[error("a sparse disk in an OVA")]
     OvaSparse,
-    /// OVA with a member that is not a file.
+    /// Archive with a hard or symbolic link.
+    #[error("a link in an archive")]
+    ArchiveLink,
+    /// Archive with a sparse member in a format that is not read here.
+    #[error("version {0} of the pax format for sparse members")]
+    ArchiveSparse(u64),
+    /// Archive with a member that is not a file.
     #[error("an archive member of the type {0:?}")]
-    OvaMember(char),
+    ArchiveMember(char),
+    /// A gzip file that does not say where its members are.
+    #[error("a gzip file without an index of its members")]
+    GzipWithoutIndex,
     /// Another disk image format, recognised by its signature.
     #[error("the {0} format")]
     OtherFormat(&'static str),
@@ -369,6 +375,13 @@ impl Feature {
             Self::OvaCompressed | Self::OvaChunks | Self::OvaReference | Self::OvaSparse => {
                 Some("unpack the archive first, for example with `tar -xf`")
             }
+            Self::GzipWithoutIndex => Some(
+                "unpack it first, with `tar -xSzf` if it is an archive and else with `gzip -d`; only what `--to gce` makes can be read as it is",
+            ),
+            Self::OtherFormat("tar") => Some(
+                "the disk in an archive is called disk.raw or, in an OVA, NAME.vmdk; unpack others first",
+            ),
+            Self::OtherFormat("gzip" | "xz" | "Zstandard" | "bzip2" | "ZIP") => Some("unpack it first"),
             Self::VmdkExtentAlone => Some(
                 "name the descriptor, which lies beside it: NAME.vmdk for NAME-s001.vmdk, NAME-delta.vmdk or NAME-sesparse.vmdk",
             ),

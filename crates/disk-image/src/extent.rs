@@ -71,6 +71,8 @@ pub enum Encoding {
     Deflate,
     /// Zstandard frames, RFC 8878 (QCOW2 compression type 1).
     Zstd,
+    /// A gzip member, RFC 1952 (an archive for Compute Engine).
+    Gzip,
     /// A VMDK grain marker (sector number, length), then a zlib stream, RFC 1950 (*Virtual Disk Format 5.0*, "Grain marker").
     Grain {
         /// Guest bytes of the extent that the grain belongs to: the marker's sector counts from its start, and a grain that

@@ -95,7 +95,7 @@ impl Image {
         self.partial
     }
 
-    /// The member that it is of an archive, an OVA, if it is one. Errors count from the start of the member, runs of the map from
+    /// The member that it is of an archive, an OVA or one for Compute Engine, if it is one. Errors count from the start of the member, runs of the map from
     /// that of the file.
     pub fn member(&self) -> Option<&str> {
         self.member.as_deref()

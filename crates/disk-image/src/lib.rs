@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod archive;
 mod backing;
 mod bitmap;
 mod claims;
@@ -21,13 +22,13 @@ mod encode;
 mod error;
 mod extent;
 mod fields;
+pub mod gce;
 mod guid;
 mod image;
 pub mod limits;
 mod map;
 mod object;
 mod open;
-mod ova;
 mod packed;
 mod plan;
 mod probe;
@@ -112,7 +113,8 @@ fn open_probed(
     member: Option<String>,
 ) -> Result<Open<Image>, OpenError> {
     let start = match probe(head)? {
-        Head::Archive => return ova::open(window, layer, member),
+        Head::Archive => return archive::open(window, layer, member),
+        Head::Gzip => return gce::open(window, &layer, member),
         _ if member.is_some() => return Err(OpenError::NoArchive),
         Head::Container(format) => return open_as(format, window, &layer),
         Head::Tail(start) => start,

@@ -75,8 +75,17 @@ pub const MAX_VHD_TABLE_LEN: u64 = 64 << 20;
 /// Longest name of a VHD or VHDX parent, bytes: 32,767 UTF-16 units, the longest path of Windows.
 pub const MAX_PARENT_NAME: u64 = 64 << 10;
 
-/// Most members of an OVA. Real ones hold a descriptor, a manifest, a certificate and a file for each disk.
+/// Most members of an archive. Real OVAs hold a descriptor, a manifest, a certificate and a file for each disk, archives for Compute
+/// Engine the disk.
 pub const MAX_ARCHIVE_MEMBERS: u64 = 1024;
 
-/// Longest extended header of an archive member, bytes: a name of 4096 bytes, the longest path of Linux, and as much of other keys.
-pub const MAX_ARCHIVE_EXTENSION: u64 = 8 << 10;
+/// Longest extended header of an archive member, bytes: a name of 4096 bytes, the longest path of Linux, and a sparse map of some
+/// 40,000 runs, which GNU tar puts there by choice (`--sparse-version=0.1`).
+pub const MAX_ARCHIVE_EXTENSION: u64 = 1 << 20;
+
+/// Most runs in the map of a sparse archive member, read or written: 16 MiB in memory, 24 MiB of headers. A disk with a file tree has
+/// some 10,000 for 100 GiB.
+pub const MAX_ARCHIVE_RUNS: usize = 1 << 20;
+
+/// Largest unit of an archive for Compute Engine, bytes: what 64 TiB take in [`MAX_ARCHIVE_RUNS`] runs, were every other one a hole.
+pub const MAX_GCE_UNIT: u64 = 32 << 20;

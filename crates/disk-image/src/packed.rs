@@ -69,8 +69,11 @@ pub trait PackedLayout: Send + Sync + 'static {
     /// The object will not be longer than this, bytes.
     fn max_len(&self) -> u64;
 
+    /// True if every unit that the map stores anything of is placed, even if it turns out to be zero: the layout has told of it before.
+    fn places_zeroes(&self) -> bool;
+
     /// Gives the unit at `guest`, whose frame has these bytes, a place. Units come in guest order, those that are zero throughout
-    /// not at all.
+    /// not at all unless [`PackedLayout::places_zeroes`].
     fn place(&mut self, guest: u64, frame: Frame, bytes: &[u8]) -> Placed;
 
     /// What may still be given to frames. Not of a sealed layout.
@@ -106,6 +109,10 @@ impl<L: PackedLayout + ?Sized> PackedLayout for Box<L> {
 
     fn max_len(&self) -> u64 {
         (**self).max_len()
+    }
+
+    fn places_zeroes(&self) -> bool {
+        (**self).places_zeroes()
     }
 
     fn place(&mut self, guest: u64, frame: Frame, bytes: &[u8]) -> Placed {

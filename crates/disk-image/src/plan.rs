@@ -110,7 +110,7 @@ impl Plan {
                                 // The end of what the unit's file holds, which in a layer below may lie before this map's.
                                 let end = match encoding {
                                     Encoding::Grain { extent } => extent.end(),
-                                    Encoding::Deflate | Encoding::Zstd => map.guest_len(),
+                                    Encoding::Deflate | Encoding::Zstd | Encoding::Gzip => map.guest_len(),
                                 };
                                 let wanted = unit_len.min(end.saturating_sub(guest.start));
                                 Origin::Encoded(Encoded { stored, encoding, guest, wanted }, skip)

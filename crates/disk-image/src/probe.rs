@@ -26,6 +26,7 @@ const QCOW2: Signature = (0, b"QFI\xfb");
 const VMDK_SPARSE: Signature = (0, b"KDMV");
 const VHD: Signature = (0, b"conectix");
 const VHDX: Signature = (0, b"vhdxfile");
+const GZIP: Signature = (0, b"\x1f\x8b");
 const TAR: Signature = (257, b"ustar");
 /// Extent files of ESX: nothing without their descriptor, as the parser says.
 const VMDK_COWD: Signature = (0, b"COWD");
@@ -53,7 +54,6 @@ const OTHERS: &[(Signature, &str)] = &[
     ((0, b"QED\0"), "QED"),
     ((0, b"WithoutFreeSpace"), "Parallels"),
     ((0, b"WithouFreSpacExt"), "Parallels"),
-    ((0, b"\x1f\x8b"), "gzip"),
     ((0, b"\xfd7zXZ\0"), "xz"),
     ((0, b"\x28\xb5\x2f\xfd"), "Zstandard"),
     ((0, b"BZh"), "bzip2"),
@@ -65,8 +65,10 @@ const OTHERS: &[(Signature, &str)] = &[
 pub(crate) enum Head {
     /// All there is to know.
     Container(Format),
-    /// A tar archive: if anything, an OVA.
+    /// A tar archive, which may hold a disk.
     Archive,
+    /// A gzip file, which may hold such an archive.
+    Gzip,
     /// Too little: the end of the file is wanted.
     Tail(Start),
 }
@@ -101,6 +103,8 @@ pub(crate) fn probe(head: &[u8]) -> Result<Head, OpenError> {
         (Some(format), false) => Ok(Head::Container(format)),
         (None, false) if has(head, TAR) => Ok(Head::Archive),
         (None, true) if has(head, TAR) => Err(OpenError::Unsupported(Feature::OtherFormat("tar"))),
+        // Compressed bytes may look like anything.
+        (None, _) if has(head, GZIP) => Ok(Head::Gzip),
         (None, raw) => match OTHERS.iter().find(|(signature, _)| has(head, *signature)) {
             Some((_, name)) => Err(OpenError::Unsupported(Feature::OtherFormat(name))),
             None if raw => Ok(Head::Tail(Start::Raw)),
@@ -162,6 +166,8 @@ mod tests {
             assert_eq!(probe(&head(&[signature])), Ok(Head::Tail(Start::Raw)), "{signature:?}");
         }
         assert_eq!(probe(&head(&[TAR])), Ok(Head::Archive));
+        assert_eq!(probe(&head(&[GZIP])), Ok(Head::Gzip));
+        assert_eq!(probe(&head(&[GZIP, RAW[0]])), Ok(Head::Gzip));
         for (signature, name) in OTHERS {
             let expected = OpenError::Unsupported(Feature::OtherFormat(name));
             assert_eq!(probe(&head(&[*signature])), Err(expected));

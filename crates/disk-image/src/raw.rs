@@ -24,17 +24,6 @@ pub fn open(file_len: u64, allocation: Option<&[Span]>) -> Result<Image, OpenErr
 /// The same in a window.
 pub(crate) fn open_window(window: Window, allocation: Option<&[Span]>) -> Result<Image, OpenError> {
     let file_len = window.len;
-    if file_len == 0 {
-        return Err(OpenError::Empty);
-    }
-    if file_len > MAX_VIRTUAL_SIZE {
-        return Err(OpenError::Limit {
-            what: Item::The("file length"),
-            found: file_len,
-            limit: MAX_VIRTUAL_SIZE,
-        });
-    }
-    let virtual_size = file_len.next_multiple_of(SECTOR);
     let whole = [Span::new(0, file_len)];
     let mut map = ExtentMapBuilder::new();
     for run in allocation.unwrap_or(&whole) {
@@ -44,9 +33,21 @@ pub(crate) fn open_window(window: Window, allocation: Option<&[Span]>) -> Result
             map.push(run.len, State::Data(window.stored(run)));
         }
     }
+    with_map(file_len, map)
+}
+
+/// The raw image of `len` bytes that are stored as `map` says.
+pub(crate) fn with_map(len: u64, map: ExtentMapBuilder) -> Result<Image, OpenError> {
+    if len == 0 {
+        return Err(OpenError::Empty);
+    }
+    if len > MAX_VIRTUAL_SIZE {
+        return Err(OpenError::Limit { what: Item::The("file length"), found: len, limit: MAX_VIRTUAL_SIZE });
+    }
+    let virtual_size = len.next_multiple_of(SECTOR);
     let mut image = Image::new(virtual_size, map.finish(virtual_size), Details::Raw);
-    if virtual_size != file_len {
-        image.warnings.push(Warning::PartialSector(file_len));
+    if virtual_size != len {
+        image.warnings.push(Warning::PartialSector(len));
     }
     Ok(image)
 }

@@ -6,6 +6,8 @@
 mod driver;
 #[path = "support/qemu.rs"]
 mod qemu;
+#[path = "support/tar.rs"]
+mod tar;
 #[path = "support/vmdk.rs"]
 mod vmdk;
 
@@ -14,63 +16,17 @@ use std::process::Command;
 use disk_image::{Format, OpenError, OpenOptions, State};
 use driver::Disk;
 use qemu::{Dice, Lab};
+use tar::{Tar, open};
 use vmdk::{Builder, GRAIN};
 
 const CAPACITY: u64 = 4 << 20;
 
-/// An archive that is put together header by header.
-#[derive(Clone, Default)]
-struct Tar(Vec<u8>);
-
-impl Tar {
-    /// A machine with one disk.
-    fn good() -> Self {
-        Self::default()
-            .file("vm.ovf", &[b'x'; 700])
-            .file("vm.mf", b"SHA256")
-            .file("vm-disk1.vmdk", &disk(1).build().bytes)
-    }
-
-    fn file(self, name: &str, content: &[u8]) -> Self {
-        self.member(name, b'0', content)
-    }
-
-    fn member(self, name: &str, kind: u8, content: &[u8]) -> Self {
-        self.with(name, kind, content, |_| ())
-    }
-
-    /// A member whose header is changed before its checksum is made.
-    fn with(mut self, name: &str, kind: u8, content: &[u8], change: impl Fn(&mut [u8])) -> Self {
-        let mut header = [0; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
-        header[156] = kind;
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        change(&mut header);
-        header[148..156].fill(b' ');
-        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        self.0.extend(header);
-        self.0.extend(content);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
-        self
-    }
-
-    /// With the end of the archive.
-    fn end(&self) -> Vec<u8> {
-        let mut bytes = self.0.clone();
-        bytes.resize(bytes.len() + 1024, 0);
-        bytes
-    }
-
-    fn open(&self) -> Result<Disk, OpenError> {
-        open(self.end(), None)
-    }
-
-    #[track_caller]
-    fn refused(&self, expected: &str) {
-        assert_eq!(self.open().map(|_| ()).unwrap_err().to_string(), expected);
-    }
+/// A machine with one disk.
+fn good() -> Tar {
+    Tar::default()
+        .file("vm.ovf", &[b'x'; 700])
+        .file("vm.mf", b"SHA256")
+        .file("vm-disk1.vmdk", &disk(1).build().bytes)
 }
 
 fn disk(seed: u64) -> Builder {
@@ -80,14 +36,9 @@ fn disk(seed: u64) -> Builder {
         .fold(builder, |builder, index| builder.grain(index, Dice(seed + index).disk(GRAIN)))
 }
 
-fn open(file: Vec<u8>, member: Option<&str>) -> Result<Disk, OpenError> {
-    let member = member.map(str::to_owned);
-    Disk::parse(file.into(), &OpenOptions { member, ..OpenOptions::default() })
-}
-
 #[test]
 fn the_disk_is_read_in_place() {
-    let opened = Tar::good().open().unwrap();
+    let opened = good().open().unwrap();
     assert_eq!((opened.image.format(), opened.image.member()), (Format::Vmdk, Some("vm-disk1.vmdk")));
     assert!(opened.guest().unwrap() == disk(1).guest());
     // Behind three headers and two small members.
@@ -127,7 +78,7 @@ fn archives_of_tar() {
 
 #[test]
 fn one_of_several_disks() {
-    let tar = Tar::good().file("other.VMDK", &disk(2).build().bytes);
+    let tar = good().file("other.VMDK", &disk(2).build().bytes);
     let names = || vec!["vm-disk1.vmdk".to_owned(), "other.VMDK".to_owned()];
     let error = tar.open().map(|_| ()).unwrap_err();
     assert_eq!(error, OpenError::SeveralDisks(names()));
@@ -139,7 +90,7 @@ fn one_of_several_disks() {
     let unknown = open(tar.end(), Some("vm.ovf")).map(|_| ()).unwrap_err();
     assert_eq!(unknown, OpenError::NoMember(names()));
     // The same name twice is two disks, too.
-    let twice = Tar::good().file("vm-disk1.vmdk", &disk(2).build().bytes);
+    let twice = good().file("vm-disk1.vmdk", &disk(2).build().bytes);
     let error = open(twice.end(), Some("vm-disk1.vmdk")).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::SeveralDisks(_)), "{error}");
     // A choice in what is no archive.
@@ -156,7 +107,7 @@ fn what_is_no_disk_is_named() {
     let needs =
         |tar: Tar, what: &str| tar.refused(&format!("the image needs {what}, which is not supported"));
     let ovf = || Tar::default().file("vm.ovf", b"<Envelope/>");
-    needs(Tar::default().file("disk.raw", &[0; 512]), "the tar format");
+    needs(Tar::default().file("disk.img", &[0; 512]), "the tar format");
     ovf().refused("the disk (.vmdk) in the archive was not found between 0x0 and 0x800");
     needs(ovf().file("a.vmdk.gz", &[1]), "a compressed disk in an archive");
     let chunks = ovf().file("a.vmdk.000000000", &[1]);
@@ -164,10 +115,12 @@ fn what_is_no_disk_is_named() {
     needs(chunks.file("a.vmdk.000000001", &[1]), "a disk in an archive that is cut into several members");
     for kind in [b'1', b'2'] {
         needs(ovf().member("a.vmdk", kind, &[]), "a link in an archive");
-        needs(Tar::good().member("other", kind, &[]), "a link in an archive");
+        needs(good().member("other", kind, &[]), "a link in an archive");
     }
-    needs(ovf().member("a.vmdk", b'S', &[]), "a sparse member in an archive");
-    needs(ovf().member("pax", b'x', b"22 GNU.sparse.major=1\n"), "a sparse member in an archive");
+    needs(ovf().member("a.vmdk", b'S', &[]), "a sparse disk in an OVA");
+    let pax = ovf().member("pax", b'x', b"23 GNU.sparse.size=512\n").file("a.vmdk", &[]);
+    needs(pax.clone(), "a sparse disk in an OVA");
+    pax.file("disk.raw", &[1; 512]).refused("the archive holds several disks: a.vmdk, disk.raw");
     for kind in [b'3', b'6', b'M', b'?'] {
         let what = format!("an archive member of the type {:?}", char::from(kind));
         needs(ovf().member("a.vmdk", kind, &[]), &what);
@@ -232,8 +185,10 @@ fn extended_headers() {
         let error = named(pax(wrong.as_bytes()).file("a.vmdk", &bytes)).unwrap_err();
         assert!(error.contains("expected a pax header of records"), "{wrong:?}: {error}");
     }
-    let error = named(pax(&record("path", &"n".repeat(9000))).file("a.vmdk", &bytes)).unwrap_err();
-    assert_eq!(error, "the length of an extended tar header is 9011, the limit is 8192");
+    let long = format!("{}.vmdk", "n".repeat(900_000));
+    assert_eq!(named(pax(&record("path", &long)).file("a.vmdk", &bytes)), Ok(long));
+    let error = named(pax(&record("path", &"n".repeat(1 << 20))).file("a.vmdk", &bytes)).unwrap_err();
+    assert_eq!(error, "the length of an extended tar header is 1048590, the limit is 1048576");
     // One that begins at the end of a step.
     let far = Tar::default()
         .file("vm.ovf", &[b'x'; (32 << 10) - 1536])
@@ -244,12 +199,12 @@ fn extended_headers() {
 
 #[test]
 fn damaged_headers() {
-    let mut file = Tar::good().end();
+    let mut file = good().end();
     file[2] ^= 1;
     let error = open(file, None).map(|_| ()).unwrap_err();
     assert!(error.to_string().starts_with("the checksum in tar header entry 0 is 0x"), "{error}");
     let sized =
-        |size: &[u8; 12]| Tar::good().with("b", b'0', &[], |header| header[124..136].copy_from_slice(size));
+        |size: &[u8; 12]| good().with("b", b'0', &[], |header| header[124..136].copy_from_slice(size));
     sized(b"99999999999\0")
         .refused("tar header entry 3 is 0x3939393939393939, expected a header whose size is a number");
     sized(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
@@ -262,7 +217,7 @@ fn damaged_headers() {
 
 #[test]
 fn truncation_is_always_seen() {
-    let tar = Tar::good();
+    let tar = good();
     let whole = tar.end();
     // One zero block ends an archive as well as two.
     for len in (0..tar.0.len() + 512).step_by(97).chain([tar.0.len(), tar.0.len() + 511]) {
@@ -282,7 +237,7 @@ fn truncation_is_always_seen() {
 
 #[test]
 fn mutations_never_panic() {
-    let good = Tar::good().member("pax", b'x', b"14 path=b.ovf\n").file("s", &[1; 600]).end();
+    let good = good().member("pax", b'x', b"14 path=b.ovf\n").file("s", &[1; 600]).end();
     let headers: Vec<usize> = [0, 1536, 2560].into();
     let mut dice = Dice(1);
     let mut opened = 0;

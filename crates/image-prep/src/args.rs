@@ -33,7 +33,7 @@ Look at an image:
   compare      Whether two images hold the same disk
 
 Make another file:
-  convert      Convert to raw, qcow2 or vmdk
+  convert      Convert to raw, qcow2, vmdk or gce
 
 Move it into a cloud:
   create       Upload an image and create a cloud Image from it
@@ -168,7 +168,7 @@ pub(crate) struct OpenArgs {
     #[arg(long, value_name = "ID|NAME")]
     pub(crate) snapshot: Option<String>,
 
-    /// Read the disk of this name in an OVA that holds several
+    /// Read the disk of this name in an archive that holds several
     #[arg(long, value_name = "NAME")]
     pub(crate) member: Option<String>,
 
@@ -272,7 +272,7 @@ pub(crate) struct MapArgs {
     pub(crate) open: OpenArgs,
 }
 
-/// Convert an image to raw, qcow2 or vmdk.
+/// Convert an image to raw, qcow2, vmdk or gce.
 ///
 /// OUT appears under its name when it is whole and durable, replacing a file that was there. A block device is written in
 /// place, after its size was checked; what it held is lost from the first byte on.
@@ -304,6 +304,8 @@ pub(crate) enum ConvertTo {
     Qcow2,
     /// Stream-optimised, which is compressed; what VMware imports
     Vmdk,
+    /// A tar.gz with disk.raw in it, filled up to whole GiB; what Compute Engine imports
+    Gce,
 }
 
 /// How an output is laid out.
@@ -319,7 +321,7 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) cluster_size: Option<Size>,
 
-    /// Do not look for zeroes in a raw image that becomes a qcow2
+    /// Do not look for zeroes in a raw image that becomes a qcow2 or a gce
     ///
     /// Saves one pass over what the file system says is stored, and stores zeroes that were written as data. With --compress they are
     /// left out without such a pass.
@@ -445,6 +447,8 @@ pub(crate) enum Form {
     Raw,
     /// Stream-optimised vmdk, which is compressed; what VMware imports
     Vmdk,
+    /// A tar.gz with disk.raw in it, filled up to whole GiB; what Compute Engine imports
+    Gce,
     /// The file, unchanged
     Source,
 }
@@ -456,6 +460,7 @@ impl Form {
             Self::Qcow2 => "qcow2",
             Self::Raw => "raw",
             Self::Vmdk => "vmdk",
+            Self::Gce => "gce",
             Self::Source => "source",
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use disk_convert::ConvertError;
 use disk_convert::{SinkError, SourceError};
 use disk_image::Role;
+use disk_image::gce::ArchiveError;
 use disk_image::qcow2::LayoutError;
 use disk_image::vmdk::StreamError;
 use image_api::{ApiError, Code, JsonError, Violations};
@@ -27,6 +28,9 @@ pub(crate) enum Error {
     /// The vmdk cannot be.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// The archive for Compute Engine cannot be.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The object store refused, or did not answer.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -257,6 +261,7 @@ impl Error {
             | Self::OptionUnused { .. }
             | Self::Layout(_)
             | Self::Stream(_)
+            | Self::Archive(_)
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })
             | Self::MinDiskSize { .. } => Exit::Usage,

@@ -1,7 +1,7 @@
 //! What is made of a disk: the form of an output and its layout, for `convert`, `upload` and `create`.
 
 use disk_convert::{ConvertError, Disk, Options, Packed, Sink, convert, pack, scan};
-use disk_image::{Codec, Format, ObjectMap, PackedLayout, qcow2, raw, vmdk};
+use disk_image::{Codec, Format, ObjectMap, PackedLayout, gce, qcow2, raw, vmdk};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Compression, Form, LayoutArgs, OpenArgs};
@@ -93,7 +93,8 @@ pub(crate) fn check_layout(form: Form, layout: &LayoutArgs) -> Result<(), Error>
     }
 }
 
-/// Lays out `disk` in `form`. A raw disk that becomes a qcow2 is scanned for zeroes first, unless that was declined.
+/// Lays out `disk` in `form`. A raw disk is scanned for zeroes first, unless that was declined, where the layout cannot leave out
+/// those that are found later.
 pub(crate) async fn prepare(
     context: &Context,
     disk: &Disk,
@@ -108,6 +109,11 @@ pub(crate) async fn prepare(
         Form::Vmdk => {
             let layout = vmdk::Stream::new(disk.image().map())?;
             Ok(Product { disk: disk.clone(), layout: Layout::Packed(Box::new(layout)) })
+        }
+        Form::Gce => {
+            let disk = without_zeroes(context, disk, how).await?;
+            let layout = gce::Archive::new(disk.image().map())?;
+            Ok(Product { disk, layout: Layout::Packed(Box::new(layout)) })
         }
         Form::Source => {
             let source = disk.source().clone();
@@ -135,11 +141,7 @@ pub(crate) async fn prepare(
                 return Ok(Product { disk: disk.clone(), layout: Layout::Packed(Box::new(layout)) });
             }
             let options = qcow2::LayoutOptions { cluster_size };
-            let disk = if disk.image().format() == Format::Raw && !how.no_scan {
-                scanned(context, disk).await?
-            } else {
-                disk.clone()
-            };
+            let disk = without_zeroes(context, disk, how).await?;
             let layout = Layout::Map(ObjectMap::qcow2(qcow2::Layout::new(disk.image().map(), &options)?));
             Ok(Product { disk, layout })
         }
@@ -153,7 +155,7 @@ pub(crate) fn form_name(disk: &Disk, form: Form, how: &LayoutArgs) -> String {
         (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
         // The same disk in another format is another object.
         (Form::Source, _) => format!("{}-{}", form.name(), disk.image().format()),
-        (Form::Raw | Form::Vmdk, _) => form.name().to_owned(),
+        (Form::Raw | Form::Vmdk | Form::Gce, _) => form.name().to_owned(),
     }
 }
 
@@ -170,7 +172,11 @@ fn is_cluster_size(bytes: u64) -> bool {
     bytes.is_power_of_two() && (512..=2 << 20).contains(&bytes)
 }
 
-async fn scanned(context: &Context, disk: &Disk) -> Result<Disk, Error> {
+/// The disk with the zeroes marked that a raw image stores.
+async fn without_zeroes(context: &Context, disk: &Disk, how: &LayoutArgs) -> Result<Disk, Error> {
+    if disk.image().format() != Format::Raw || how.no_scan {
+        return Ok(disk.clone());
+    }
     let pass = context.pass("scanning");
     let scanned = scan(disk, &pass.options, &context.cancel).await?;
     pass.end();

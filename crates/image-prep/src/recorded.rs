@@ -11,6 +11,7 @@
 use disk_convert::Disk;
 use disk_image::{Format, ObjectMap, qcow2};
 
+use crate::args::Form;
 use crate::open::Metadata;
 use crate::transfer::{FORM, GUEST_DIGEST};
 
@@ -30,6 +31,10 @@ impl Recorded {
     pub(crate) fn of(metadata: &Metadata, disk: &Disk) -> Self {
         let Some(digest) = metadata.get(GUEST_DIGEST) else { return Self::Nothing };
         let form = metadata.get(FORM).map(String::as_str).unwrap_or_default();
+        if form == Form::Gce.name() {
+            // Of the disk before it was filled up to whole GiB, and so became another one.
+            return Self::Nothing;
+        }
         match is_digest(digest) && is_form_of(form, disk) {
             true => Self::Digest(digest.clone()),
             false => Self::Unfit,

@@ -169,7 +169,7 @@ fn a_budget_that_holds_no_two_parts_is_refused_before_anything_is_read() {
     assert!(found.stderr.contains("cannot hold two parts") && found.stderr.contains("33554432"), "{found:?}");
     // What is compressed has more parts open at a time, and a forecast says so too.
     let to = format!("s3://{BUCKET}/k");
-    for how in ["--compress", "--to=vmdk"] {
+    for how in ["--compress", "--to=vmdk", "--to=gce"] {
         let packed = ["upload", "sample.raw", &to, how, "--memory", "48MiB", "--dry-run"];
         let found = run(&bench, &cloud, &packed);
         assert_eq!(found.code, 2, "{found:?}");

@@ -288,7 +288,7 @@ fn no_resume_makes_no_journal() {
 #[test]
 fn a_compressed_upload_goes_on() {
     let line = Line::new();
-    for (key, how) in [("q", "--compress"), ("v", "--to=vmdk")] {
+    for (key, how) in [("q", "--compress"), ("v", "--to=vmdk"), ("g", "--to=gce")] {
         let upload = || {
             let to = format!("s3://{BUCKET}/{key}");
             let mut command = line.bench.command(["upload", "disk", &to, how, "--memory", "96MiB"]);

@@ -48,6 +48,36 @@ fn the_object_is_the_disk_in_every_form() {
     assert!(cloud.uploads(BUCKET).is_empty());
 }
 
+/// The disk in it is another one, as long as whole GiB: so it is compared by its content, which is read by ranges.
+#[test]
+fn an_archive_for_compute_engine() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    bench.sample();
+    let to = format!("s3://{BUCKET}/disk.tar.gz");
+    let args = ["sample.raw", &to, "--to", "gce", "--json"];
+    let forecast = upload(&bench, &cloud, &[&args[..], &["--dry-run"]].concat()).json();
+    assert_eq!((&forecast["form"], &forecast["compressed"]), (&"gce".into(), &true.into()));
+    assert!(cloud.objects(BUCKET).is_empty());
+    let run = upload(&bench, &cloud, &args);
+    assert_eq!(run.code, 0, "{run:?}");
+    let json = run.json();
+    assert!(json["size"].as_u64() <= forecast["objectSize"].as_u64(), "{json} {forecast}");
+    assert_eq!(json["counters"]["uploading"]["bytesPut"], json["size"], "every byte is sent once");
+    bench.ok(["convert", "sample.raw", "local", "--to", "gce"]);
+    assert!(cloud.object(BUCKET, "disk.tar.gz") == fs::read(bench.path("local")).unwrap());
+    let url = json["url"].as_str().unwrap();
+    let info = bench.ok(["info", "--json", url]).json();
+    assert_eq!((&info["member"], &info["virtualSize"]), (&"disk.raw".into(), &(1024 * MIB).into()));
+    let padded = fs::File::options().write(true).open(bench.path("sample.raw")).unwrap();
+    padded.set_len(1024 * MIB).unwrap();
+    bench.ok(["compare", "sample.raw", url]);
+    let mut command = bench.command(["compare", "sample.raw", &to, "--json"]);
+    cloud.tell_store(&mut command);
+    let run = finish(command.spawn().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
+}
+
 #[test]
 fn the_source_form_is_the_file_byte_for_byte() {
     let (bench, cloud) = (Bench::new(), Bench::new());

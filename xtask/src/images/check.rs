@@ -14,8 +14,8 @@ use crate::content::Content;
 use crate::repo::{output, run};
 
 /// The columns of the table, in the order of [`check`]'s results.
-pub(super) const COLUMNS: [&str; 7] =
-    ["to raw", "to qcow2", "to vmdk", "map", "create", "read back", "peak memory"];
+pub(super) const COLUMNS: [&str; 8] =
+    ["to raw", "to qcow2", "to vmdk", "to gce", "map", "create", "read back", "peak memory"];
 
 /// `--memory` as it is when nobody says otherwise, and what may come on top of it: runtime, tables, stacks.
 const BUDGET: u64 = (192 << 20) + (64 << 20);
@@ -44,6 +44,7 @@ pub(super) fn check(tools: &Tools, image: &Path, form: &Form) -> Vec<Result<Stri
             };
             let qcow2 = to_qcow2(tools, image);
             let vmdk = to_vmdk(tools, image, &expected);
+            let gce = to_gce(tools, image);
             let map = map::check(&tools.image_prep, image);
             let local = create::local(tools, image, form, &expected);
             let back = match &local {
@@ -52,7 +53,7 @@ pub(super) fn check(tools: &Tools, image: &Path, form: &Form) -> Vec<Result<Stri
             };
             let created = local.map(|created| format!("{} MiB", created.storage_size >> 20));
             let _ = fs::remove_dir_all(&tools.scratch);
-            vec![raw, qcow2, vmdk, map, created, back, peak]
+            vec![raw, qcow2, vmdk, gce, map, created, back, peak]
         }
         Err(error) => vec![Err(error)],
     }
@@ -111,6 +112,25 @@ fn to_vmdk(tools: &Tools, image: &Path, expected: &Content) -> Result<String> {
     );
     let len = fs::metadata(&vmdk)?.len();
     fs::remove_file(&vmdk)?;
+    Ok(format!("{} MiB", len >> 20))
+}
+
+/// `convert` to gce, unpacked by tar, and judged by `qemu-img compare`: what the disk was filled up with is zero.
+fn to_gce(tools: &Tools, image: &Path) -> Result<String> {
+    let archive = tools.scratch.join("ours.tar.gz");
+    run(Command::new(&tools.image_prep)
+        .args(["convert", "--quiet", "--to", "gce"])
+        .arg(image)
+        .arg(&archive))?;
+    run(Command::new("tar").arg("-xSzf").arg(&archive).arg("-C").arg(&tools.scratch))?;
+    let (disk, raw) = (tools.scratch.join("disk.raw"), tools.scratch.join("qemu.raw"));
+    output(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", "raw"]).arg(&disk).arg(&raw))?;
+    let bytes = fs::metadata(&disk)?.len();
+    ensure!(bytes.is_multiple_of(1 << 30), "the disk in it has {bytes} bytes, which are no whole GiB");
+    let len = fs::metadata(&archive)?.len();
+    for file in [&disk, &archive] {
+        fs::remove_file(file)?;
+    }
     Ok(format!("{} MiB", len >> 20))
 }
 

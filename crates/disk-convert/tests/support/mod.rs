@@ -1,5 +1,7 @@
 //! Disks for the tests of packed outputs.
 
+#![allow(dead_code, reason = "each test file uses some of it")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

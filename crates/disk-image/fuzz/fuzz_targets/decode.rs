@@ -8,7 +8,7 @@ fuzz_target!(|input: (u8, u8, u16, &[u8])| {
     let (kind, size, missing, stored) = input;
     let len = 512 << (size % 9);
     let grain = Encoding::Grain { extent: Span::new(0, len) };
-    let encoding = [Encoding::Deflate, Encoding::Zstd, grain][usize::from(kind % 3)];
+    let encoding = [Encoding::Deflate, Encoding::Zstd, grain, Encoding::Gzip][usize::from(kind % 4)];
     let wanted = len - u64::from(missing) % len;
     let unit =
         Encoded { stored: Stored::image(0, stored.len() as u64), encoding, guest: Span::new(0, len), wanted };

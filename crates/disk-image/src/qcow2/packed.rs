@@ -210,6 +210,10 @@ impl PackedLayout for Packed {
         self.max_len
     }
 
+    fn places_zeroes(&self) -> bool {
+        false
+    }
+
     fn place(&mut self, guest: u64, frame: Frame, _bytes: &[u8]) -> Placed {
         let cluster = guest >> self.header.cluster_bits;
         if let Some(run) = self.clusters.from(cluster) {

@@ -198,6 +198,10 @@ impl PackedLayout for Stream {
         self.max_len
     }
 
+    fn places_zeroes(&self) -> bool {
+        false
+    }
+
     fn place(&mut self, guest: u64, frame: Frame, bytes: &[u8]) -> Placed {
         let index = small(guest / TABLE_COVERS);
         let mut lead = match self.table.index == index {

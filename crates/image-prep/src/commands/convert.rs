@@ -30,6 +30,7 @@ async fn with(args: &ConvertArgs, remote: &Remote, context: &Context) -> Result<
         ConvertTo::Qcow2 => Form::Qcow2,
         ConvertTo::Raw => Form::Raw,
         ConvertTo::Vmdk => Form::Vmdk,
+        ConvertTo::Gce => Form::Gce,
     };
     check_layout(form, &args.layout)?;
     if !url_policy::is_url(&args.image) && is_same_file(Path::new(&args.image), &args.out) {

@@ -160,6 +160,7 @@ fn object(
                 Form::Qcow2 => "qcow2".to_owned(),
                 Form::Raw => "raw".to_owned(),
                 Form::Vmdk => "vmdk".to_owned(),
+                Form::Gce => "tar.gz".to_owned(),
                 Form::Source => disk.image().format().to_string(),
             };
             format!("{KEY_PREFIX}{digest}-{}.{suffix}", &request[..8])

@@ -23,7 +23,7 @@ use crate::transfer;
 struct Info {
     image: String,
     format: String,
-    /// The member of an OVA that it is.
+    /// The member of an archive that it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
     #[serde(skip_serializing_if = "Value::is_null")]

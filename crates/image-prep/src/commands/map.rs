@@ -2,7 +2,7 @@
 //!
 //! Source: QEMU `qemu-img.c`, `dump_map_entry` and `entry_mergeable`. Entries with the same flags and contiguous storage are one
 //! entry; compressed ones have no offset, so they merge whatever lies between them. A raw disk is always present, and its
-//! holes have offsets like its data. Written as it is made: cost by the number of extents, not by the size of the disk.
+//! holes have offsets like its data, if it is a file of its own. Written as it is made: cost by the number of extents, not by the size of the disk.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,10 @@ use crate::open::open;
 /// Prints the map.
 pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
-    let entries = Entries::new(disk.image().map(), disk.image().format());
+    let image = disk.image();
+    // A raw disk inside of an archive may be sparse there.
+    let flat = image.format() == Format::Raw && image.member().is_none();
+    let entries = Entries::new(image.map(), flat);
     let names: Vec<&str> = disk.sources().iter().map(|file| file.name()).collect();
     context.output.write(|out| match context.output.is_json() {
         true => write_json(out, entries, &names),
@@ -98,11 +101,9 @@ enum Kind {
 }
 
 impl Entry {
-    fn new(Extent { guest, state }: Extent, format: Format) -> Self {
+    fn new(Extent { guest, state }: Extent, flat: bool) -> Self {
         let (kind, offset, file) = match state {
-            State::Hole | State::Zero if format == Format::Raw => {
-                (Kind::Zero, Some(guest.start), FileId::IMAGE)
-            }
+            State::Hole | State::Zero if flat => (Kind::Zero, Some(guest.start), FileId::IMAGE),
             State::Hole => (Kind::Absent, None, FileId::IMAGE),
             State::Zero => (Kind::Zero, None, FileId::IMAGE),
             State::Data(Stored { span, file }) => (Kind::Data, Some(span.start), file),
@@ -123,13 +124,14 @@ impl Entry {
 /// Merged entries of a map.
 struct Entries<'a> {
     extents: disk_image::Extents<'a>,
-    format: Format,
+    /// The disk is the file, holes and all.
+    flat: bool,
     pending: Option<Entry>,
 }
 
 impl<'a> Entries<'a> {
-    fn new(map: &'a ExtentMap, format: Format) -> Self {
-        Self { extents: map.iter(), format, pending: None }
+    fn new(map: &'a ExtentMap, flat: bool) -> Self {
+        Self { extents: map.iter(), flat, pending: None }
     }
 }
 
@@ -138,7 +140,7 @@ impl Iterator for Entries<'_> {
 
     fn next(&mut self) -> Option<Entry> {
         for extent in self.extents.by_ref() {
-            let next = Entry::new(extent, self.format);
+            let next = Entry::new(extent, self.flat);
             let joined = self.pending.and_then(|entry| entry.joined(&next));
             let done = self.pending.replace(joined.unwrap_or(next));
             if joined.is_none() && done.is_some() {
@@ -155,9 +157,9 @@ mod tests {
 
     use super::*;
 
-    fn json(map: &ExtentMap, format: Format) -> String {
+    fn json(map: &ExtentMap, flat: bool) -> String {
         let mut out = Vec::new();
-        write_json(&mut out, Entries::new(map, format), &["top", "base\"\u{1b}"]).unwrap();
+        write_json(&mut out, Entries::new(map, flat), &["top", "base\"\u{1b}"]).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -179,7 +181,7 @@ mod tests {
 { \"start\": 132096, \"length\": 1024, \"depth\": 0, \"present\": true, \"zero\": true, \"data\": false, \"compressed\": false},
 { \"start\": 133120, \"length\": 1024, \"depth\": 0, \"present\": false, \"zero\": true, \"data\": false, \"compressed\": false}]
 ";
-        assert_eq!(json(&map, Format::Qcow2), expected);
+        assert_eq!(json(&map, false), expected);
         assert!(serde_json::from_str::<serde_json::Value>(expected).is_ok());
     }
 
@@ -190,7 +192,7 @@ mod tests {
         map.push(4096, State::Data(Stored::image(1 << 20, 4096)));
         let map = map.finish(2 << 20);
         let mut out = Vec::new();
-        write_table(&mut out, Entries::new(&map, Format::Raw), &["a.raw"]).unwrap();
+        write_table(&mut out, Entries::new(&map, true), &["a.raw"]).unwrap();
         let expected = "Offset          Length          Mapped to       File\n\
                         0x100000        0x1000          0x100000        a.raw\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -202,11 +204,11 @@ mod tests {
         map.push(512, State::Data(Stored::image(0, 512)));
         map.push(512, State::Data(Stored { file: FileId(1), span: Span::new(512, 512) }));
         let map = map.finish(1024);
-        let found: serde_json::Value = serde_json::from_str(&json(&map, Format::Qcow2)).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&json(&map, false)).unwrap();
         assert_eq!(found[0].get("filename"), None);
         assert_eq!((&found[1]["offset"], &found[1]["filename"]), (&512.into(), &"base\"\u{1b}".into()));
         let mut out = Vec::new();
-        write_table(&mut out, Entries::new(&map, Format::Qcow2), &["top", "base\u{1b}"]).unwrap();
+        write_table(&mut out, Entries::new(&map, false), &["top", "base\u{1b}"]).unwrap();
         let table = String::from_utf8(out).unwrap();
         assert!(table.ends_with("0x200           base\\u{1b}\n"), "{table}");
     }

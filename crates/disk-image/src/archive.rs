@@ -1,21 +1,29 @@
-//! OVA: a tar archive with a virtual machine, whose disk is read in place.
+//! Archives: a tar with a disk in it, which is read in place.
 //!
-//! Source: DMTF DSP0243 *Open Virtualization Format* 2.1, section 5.3; the archive is that of POSIX.1 (`ustar`, and `pax` for long
-//! names and sizes) or GNU tar. It holds a descriptor (`.ovf`), a manifest (`.mf`) and disks (`.vmdk`), none of which is unpacked:
-//! the VMDK parser sees the member as its file. The descriptor and the manifest are not read.
+//! Two kinds. An OVA (DMTF DSP0243 *Open Virtualization Format* 2.1, section 5.3) holds a descriptor (`.ovf`), a manifest (`.mf`) and
+//! disks (`.vmdk`): the VMDK parser sees the member as its file, descriptor and manifest are not read. What Compute Engine
+//! imports holds a raw disk, `disk.raw`, in most cases sparse. The tar is that of POSIX.1 (`ustar`, and `pax` for long names and
+//! sizes) or GNU tar; gzip around it is [`gce`](crate::gce)'s.
 //!
-//! Refused: several disks unless one is chosen, disks that are compressed as files, cut into members or name other files, links,
-//! sparse members, headers with a wrong checksum, and an archive without its end: it was cut.
+//! Refused: several disks unless one is chosen; in an OVA disks that are compressed as files, cut into members, sparse or name other
+//! files; links, headers with a wrong checksum, and an archive without its end: it was cut. What a raw disk holds is not
+//! looked at: it is raw by its name.
 //!
 //! Cost: a read for each member that is not small, at most [`MAX_ARCHIVE_MEMBERS`](crate::limits::MAX_ARCHIVE_MEMBERS).
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-mod tar;
+pub(crate) mod sparse;
+pub(crate) mod tar;
 
 use crate::span::Window;
-use crate::{Feature, Format, Image, Item, Layer, Open, OpenError, Span, open_as};
+use crate::{
+    ExtentMapBuilder, Feature, Format, Image, Item, Layer, Open, OpenError, Span, State, open_as, raw,
+};
 use tar::{Archive, Member};
+
+/// What Compute Engine calls the disk, and nothing else.
+pub(crate) const RAW_DISK: &str = "disk.raw";
 
 /// Opens the disk in an archive; the one of this name, where a name is given.
 pub(crate) fn open(file: Window, layer: Layer, name: Option<String>) -> Result<Open<Image>, OpenError> {
@@ -23,12 +31,37 @@ pub(crate) fn open(file: Window, layer: Layer, name: Option<String>) -> Result<O
         let disk = choose(&members, name.as_deref(), file.len)?;
         let window = file.inside(disk.content);
         let name = disk.name.clone();
+        if Kind::of(&name) == Kind::Raw {
+            if layer.snapshot.is_some() {
+                return Err(OpenError::NoSnapshot);
+            }
+            let mut image = open_raw(window, disk)?;
+            image.member = Some(name);
+            return Ok(Open::Ready(image));
+        }
+        if disk.sparse.is_some() {
+            return Err(OpenError::Unsupported(Feature::OvaSparse));
+        }
         let opened = open_as(Format::Vmdk, window, &layer)?;
         opened.alone(OpenError::Unsupported(Feature::OvaReference))?.and_then(move |mut image| {
             image.member = Some(name);
             Ok(Open::Ready(image))
         })
     })
+}
+
+/// The raw disk whose stored bytes are in `window`.
+fn open_raw(window: Window, disk: &Member) -> Result<Image, OpenError> {
+    let Some(sparse) = &disk.sparse else { return raw::open_window(window, None) };
+    let mut map = ExtentMapBuilder::new();
+    let mut stored = 0_u64;
+    for run in &sparse.runs {
+        map.push(run.start.saturating_sub(map.guest_len()), State::Hole);
+        map.push(run.len, State::Data(window.at(stored, run.len)));
+        stored = stored.saturating_add(run.len);
+        map.check_memory()?;
+    }
+    raw::with_map(sparse.real_size, map)
 }
 
 /// The disk to read.
@@ -53,7 +86,7 @@ fn choose<'a>(members: &'a [Member], name: Option<&str>, file_len: u64) -> Resul
         ([disk], _) => match Kind::of(&disk.name) {
             Kind::Compressed => Err(OpenError::Unsupported(Feature::OvaCompressed)),
             Kind::Chunk => Err(OpenError::Unsupported(Feature::OvaChunks)),
-            Kind::Disk | Kind::Other => Ok(disk),
+            Kind::Disk | Kind::Raw | Kind::Other => Ok(disk),
         },
         ([], Some(_)) => Err(OpenError::NoMember(names(&disks))),
         _ if chosen.iter().any(|disk| Kind::of(&disk.name) == Kind::Chunk) => {
@@ -66,7 +99,10 @@ fn choose<'a>(members: &'a [Member], name: Option<&str>, file_len: u64) -> Resul
 /// What a member is, by its name: the descriptor, which says it too, need not be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// `.vmdk`, of an OVA.
     Disk,
+    /// [`RAW_DISK`].
+    Raw,
     /// `.vmdk.gz` and the like.
     Compressed,
     /// `.vmdk.000000000`, as OVF cuts files.
@@ -76,6 +112,9 @@ enum Kind {
 
 impl Kind {
     fn of(name: &str) -> Self {
+        if name == RAW_DISK {
+            return Self::Raw;
+        }
         if has_suffix(name, ".vmdk") {
             return Self::Disk;
         }
