@@ -2,7 +2,6 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "what the packed outputs are tested with")]
 mod support;
 
 use std::fs::{self, File};
