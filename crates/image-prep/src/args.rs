@@ -6,6 +6,7 @@
 mod cleanup;
 mod cloud;
 mod create;
+mod doctor;
 mod image;
 mod look;
 mod operation;
@@ -21,9 +22,10 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cloud::{ApiArgs, LocalArgs, StoredArgs};
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{FormatName, OpenArgs, ReferenceArgs};
 pub(crate) use look::{CompareArgs, InfoArgs, MapArgs};
-pub(crate) use operation::{OperationArgs, OperationTarget, OperationVerb};
+pub(crate) use operation::{OperationArgs, OperationTarget, OperationVerb, WaitTarget};
 pub(crate) use output::{Compression, ConvertArgs, ConvertTo, LayoutArgs};
 pub(crate) use resume::{IfExists, ResumeArgs};
 pub(crate) use shell::{CompletionsArgs, ManArgs};
@@ -48,6 +50,7 @@ Make another file:
 Move it into a cloud:
   create       Upload an image and create a cloud Image from it
   upload       Upload an image and print a pre-signed URL
+  doctor       Check credentials, endpoint, clock and rights
   operation    Show, wait for, or cancel an operation
   cleanup      Remove what uploads that broke off left in a store
 
@@ -134,6 +137,13 @@ pub(crate) struct CommonArgs {
     #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
 
+    /// Profile of image-prep's configuration file [default: the one that the file says]
+    ///
+    /// The file is `image-prep/config.toml` in $XDG_CONFIG_HOME. A profile says cloud or endpoint, folder, where credentials are,
+    /// bucket and store; what is typed or in the environment wins over it.
+    #[arg(long, global = true, env = "IMAGE_PREP_PROFILE", hide_env_values = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+
     /// Print results as JSON
     ///
     /// One object per line, `map` excepted, whose result is one array.
@@ -162,6 +172,7 @@ pub(crate) enum Command {
     Upload(UploadArgs),
     Create(Box<CreateArgs>),
     Operation(OperationArgs),
+    Doctor(Box<DoctorArgs>),
     Cleanup(CleanupArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

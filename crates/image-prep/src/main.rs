@@ -4,13 +4,17 @@
 //! under `commands/` is what each command means, [`run`] gives every command the same start and the same end.
 
 mod args;
+mod cloud;
 mod commands;
+mod config;
 mod context;
+mod credentials;
 mod error;
 mod exit;
 mod folders;
 mod forecast;
 mod local;
+mod notes;
 mod open;
 mod output;
 mod pass;
