@@ -10,7 +10,9 @@
 
 mod endpoints;
 mod error;
+mod exchange;
 mod grpc;
+mod reach;
 mod rest;
 mod retry;
 
@@ -22,16 +24,19 @@ use tokio_util::sync::CancellationToken;
 pub use uuid::Uuid;
 
 use crate::{
-    CreateImageRequest, Image, Operation, Token,
+    Code, CreateImageRequest, Credentials, Image, Operation, Token,
     compute::{
         DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest, ListImageOperationsRequest,
         ListImageOperationsResponse, ListImagesRequest, ListImagesResponse, UpdateImageRequest,
     },
+    endpoint::{ListApiEndpointsRequest, ListApiEndpointsResponse},
     iam::{CreateIamTokenRequest, CreateIamTokenResponse},
     operation::{CancelOperationRequest, GetOperationRequest},
 };
 use endpoints::Endpoints;
 pub use error::{ApiError, StatusError, TransportError};
+pub(crate) use exchange::Exchange;
+pub use reach::{Reached, reach};
 pub use retry::{Retry, WaitOptions};
 
 /// The header, or gRPC metadata, that makes a repeated call give the same Operation.
@@ -86,7 +91,7 @@ impl Default for ClientOptions {
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
-    token: Option<Token>,
+    credentials: Option<Credentials>,
     retry: Retry,
 }
 
@@ -119,7 +124,13 @@ impl Client {
             Transport::Rest => Channel::Rest(rest::Rest::new(endpoints, options)?),
             Transport::Grpc => Channel::Grpc(grpc::Grpc::new(&endpoints, options)?),
         };
-        Ok(Self { channel, token, retry: options.retry })
+        Ok(Self { channel, credentials: token.map(Credentials::token), retry: options.retry })
+    }
+
+    /// The same, with credentials from which each call has its token.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials: Some(credentials), ..self }
     }
 
     /// Asks for a new image. The same key with the same request gives the same Operation, so a call may be repeated
@@ -197,6 +208,14 @@ impl Client {
         cancel: &CancellationToken,
     ) -> Result<CreateIamTokenResponse, ApiError> {
         self.send(&CREATE_IAM_TOKEN, request, None, cancel).await
+    }
+
+    /// Lists where the services are. Open to everybody.
+    pub async fn list_endpoints(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<ListApiEndpointsResponse, ApiError> {
+        self.send(&LIST_ENDPOINTS, &ListApiEndpointsRequest::default(), None, cancel).await
     }
 
     /// Any call of the contract, by its gRPC path, such as `/yandex.cloud.compute.v1.ImageService/SetAccessBindings`.
@@ -290,6 +309,7 @@ impl Client {
         }
     }
 
+    /// One attempt; two where the first one's token is refused and another can be got.
     async fn attempt<Q, M>(
         &self,
         call: &Call,
@@ -301,10 +321,35 @@ impl Client {
         Q: Name + Clone + 'static,
         M: Name + Default + 'static,
     {
+        let Some(credentials) = &self.credentials else {
+            return self.attempt_as(call, request, None, key, cancel).await;
+        };
+        let token = credentials.get(cancel).await?;
+        match self.attempt_as(call, request, Some(&token), key, cancel).await {
+            Err(error) if error.code() == Code::Unauthenticated && credentials.refused(&token).await => {
+                let token = credentials.get(cancel).await?;
+                self.attempt_as(call, request, Some(&token), key, cancel).await
+            }
+            done => done,
+        }
+    }
+
+    async fn attempt_as<Q, M>(
+        &self,
+        call: &Call,
+        request: &Q,
+        token: Option<&Token>,
+        key: Option<Uuid>,
+        cancel: &CancellationToken,
+    ) -> Result<M, ApiError>
+    where
+        Q: Name + Clone + 'static,
+        M: Name + Default + 'static,
+    {
         let exchange = async {
             match &self.channel {
-                Channel::Rest(rest) => rest.attempt(call, request, self.token.as_ref(), key).await,
-                Channel::Grpc(grpc) => grpc.attempt(call, request, self.token.as_ref(), key).await,
+                Channel::Rest(rest) => rest.attempt(call, request, token, key).await,
+                Channel::Grpc(grpc) => grpc.attempt(call, request, token, key).await,
             }
         };
         // First of all the token: a call that is not wanted any more is not started.
@@ -341,6 +386,7 @@ const LIST_IMAGE_OPERATIONS: Call =
 const GET_OPERATION: Call = Call::new("get operation", "/yandex.cloud.operation.OperationService/Get");
 const CANCEL_OPERATION: Call =
     Call::new("cancel operation", "/yandex.cloud.operation.OperationService/Cancel");
+const LIST_ENDPOINTS: Call = Call::new("list endpoints", "/yandex.cloud.endpoint.ApiEndpointService/List");
 const CREATE_IAM_TOKEN: Call = Call::new("create token", "/yandex.cloud.iam.v1.IamTokenService/Create");
 
 #[cfg(test)]
@@ -359,6 +405,7 @@ mod tests {
             LIST_IMAGE_OPERATIONS,
             GET_OPERATION,
             CANCEL_OPERATION,
+            LIST_ENDPOINTS,
             CREATE_IAM_TOKEN,
         ] {
             assert!(crate::Method::at(call.path).is_some(), "{}", call.path);

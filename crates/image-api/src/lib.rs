@@ -11,11 +11,13 @@
 //! - [`Method`]: the methods of the services and their HTTP forms, for whoever serves or calls them by name.
 //! - [`openapi`]: the same as an OpenAPI document.
 //! - [`Client`]: the calls over REST or gRPC, with bounded retries and cancellation.
+//! - [`Credentials`]: where their bearer token comes from, and how it is renewed.
 //!
 //! No code is made from the services: both transports carry the bytes of messages, and the descriptors say the rest.
 
 mod client;
 mod code;
+mod credentials;
 mod descriptors;
 mod json;
 mod method;
@@ -25,9 +27,11 @@ mod token;
 mod validate;
 
 pub use client::{
-    ApiError, Client, ClientOptions, Retry, StatusError, Transport, TransportError, Uuid, WaitOptions,
+    ApiError, Client, ClientOptions, Reached, Retry, StatusError, Transport, TransportError, Uuid,
+    WaitOptions, reach,
 };
 pub use code::Code;
+pub use credentials::{Credentials, KeyError, METADATA_ADDRESS, ServiceAccountKey};
 pub use descriptors::DESCRIPTORS;
 pub use json::{JsonError, from_json, from_json_lenient, to_json, to_json_value};
 pub use method::{Binding, HttpCall, HttpRequest, Method, Route};

@@ -5,6 +5,7 @@ mod compare;
 mod completions;
 mod convert;
 mod create;
+mod doctor;
 mod info;
 mod man;
 mod map;
@@ -25,6 +26,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Err
         Command::Compare(args) => compare::run(&args, context).await,
         Command::Upload(args) => upload::run(&args, context).await,
         Command::Create(args) => create::run(&args, context).await,
+        Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Cleanup(args) => cleanup::run(&args, context).await,
         Command::Operation(args) => operation::run(&args, context).await,
         Command::Completions(args) => completions::run(&args, context),

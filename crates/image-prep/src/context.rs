@@ -1,12 +1,14 @@
 //! What every command is given.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use disk_convert::{Counters, Disk, Options, Workers};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::CommonArgs;
+use crate::args::{ApiArgs, CommonArgs};
+use crate::config;
+use crate::credentials::yc;
 use crate::error::Error;
 use crate::output::Output;
 use crate::pass::{Pass, Passes};
@@ -25,6 +27,9 @@ pub(crate) struct Context {
     workers: Workers,
     quiet: bool,
     passes: Passes,
+    profile_name: Option<String>,
+    profile: OnceLock<config::Profile>,
+    yc_profile: OnceLock<Option<yc::Profile>>,
 }
 
 impl Context {
@@ -41,7 +46,43 @@ impl Context {
             workers,
             quiet: common.quiet,
             passes: Passes::default(),
+            profile_name: common.profile.clone(),
+            profile: OnceLock::new(),
+            yc_profile: OnceLock::new(),
         })
+    }
+
+    /// The profile of image-prep that was chosen; an empty one where there is none. Read when it is first asked for: most commands
+    /// do without.
+    pub(crate) fn profile(&self) -> Result<&config::Profile, Error> {
+        if let Some(profile) = self.profile.get() {
+            return Ok(profile);
+        }
+        let profile = config::Profile::load(self.profile_name.as_deref())?;
+        Ok(self.profile.get_or_init(|| profile))
+    }
+
+    /// The profile of `yc`: the one that is named, or its current one. A file that nobody named and that cannot be read is told of and
+    /// passed over.
+    pub(crate) fn yc_profile(&self, args: &ApiArgs) -> Result<Option<&yc::Profile>, Error> {
+        if let Some(profile) = self.yc_profile.get() {
+            return Ok(profile.as_ref());
+        }
+        let profile = self.load_yc_profile(args)?;
+        Ok(self.yc_profile.get_or_init(|| profile).as_ref())
+    }
+
+    fn load_yc_profile(&self, args: &ApiArgs) -> Result<Option<yc::Profile>, Error> {
+        let named = args.yc_profile.as_deref().or(self.profile()?.yc_profile.as_deref());
+        let Some(path) = yc::path() else { return Ok(None) };
+        match yc::Profile::load(&path, named) {
+            Ok(profile) => Ok(profile),
+            Err(source) if named.is_some() => Err(Error::Yc { path, source }),
+            Err(error) => {
+                self.warn(&format!("the configuration of yc in `{}` is not used: {error}", path.display()));
+                Ok(None)
+            }
+        }
     }
 
     /// Begins a pass over a disk; `what` is what it does to it.

@@ -1,5 +1,7 @@
 //! Why a command failed: what the crates beneath report, and what only a command line can get wrong.
 
+mod help;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -9,11 +11,13 @@ use disk_image::Role;
 use disk_image::gce::ArchiveError;
 use disk_image::qcow2::LayoutError;
 use disk_image::vmdk::StreamError;
-use image_api::{ApiError, Code, JsonError, Violations};
+use image_api::rpc::bad_request::FieldViolation;
+use image_api::{ApiError, Code, JsonError, KeyError, Violations};
 use image_server::ServerError;
 use object_io::{JournalError, ObjectError};
 
 use crate::args::values::Size;
+use crate::credentials::yc::YcError;
 use crate::exit::Exit;
 
 /// Why a command failed.
@@ -117,6 +121,25 @@ pub(crate) enum Error {
         code: Code,
         /// The service's sentence.
         message: String,
+        /// The fields of the request that it minds.
+        fields: Vec<FieldViolation>,
+    },
+    /// The URL cannot be read, and so will the service find it.
+    #[error("the image service could not read the URL")]
+    Preflight {
+        /// Why not.
+        source: SourceError,
+    },
+    /// No operation was named.
+    #[error("with --local the operation has to be named")]
+    NoOperation,
+    /// The store that is known is not the one that is meant.
+    #[error("the store is {found}, and it is at {expected}")]
+    OtherStore {
+        /// The one that options and environment name.
+        found: String,
+        /// The one that was used.
+        expected: String,
     },
     /// The service went out of sight while it worked.
     #[error("lost sight of operation {id}")]
@@ -134,7 +157,56 @@ pub(crate) enum Error {
     },
     /// There is no token for a service that wants one.
     #[error("no token for the image service")]
-    NoToken,
+    NoToken {
+        /// What became of asking the machine's metadata, where they were asked.
+        source: Option<ApiError>,
+    },
+    /// What should be the key of a service account is none.
+    #[error("what {place} holds is not the key of a service account")]
+    Key {
+        /// File, variable or profile.
+        place: String,
+        /// Why not.
+        source: KeyError,
+    },
+    /// A profile that was named is not there.
+    #[error("there is no profile `{}` in `{}`", name.escape_debug(), path.display())]
+    NoProfile {
+        /// Its name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration file does not hold profiles.
+    #[error("line {line} of `{}` is not what a profile has", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// The profile of `yc` that was named cannot be had.
+    #[error("cannot read the profile of yc in `{}`", path.display())]
+    Yc {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: YcError,
+    },
+    /// A cloud does not say where one of its services is.
+    #[error("{directory} does not say where `{id}` is")]
+    NoService {
+        /// The service.
+        id: &'static str,
+        /// Who was asked.
+        directory: String,
+    },
+    /// Nothing says whose the Image is to be.
+    #[error("no folder for the Image")]
+    NoFolder,
+    /// Nothing says where to upload.
+    #[error("no bucket for the upload")]
+    NoBucket,
     /// What should be a token is none.
     #[error("what {place} holds is not a token")]
     Token {
@@ -264,57 +336,14 @@ impl Error {
             | Self::Archive(_)
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })
-            | Self::MinDiskSize { .. } => Exit::Usage,
+            | Self::MinDiskSize { .. }
+            | Self::NoFolder
+            | Self::NoBucket
+            | Self::NoOperation
+            | Self::NoProfile { .. } => Exit::Usage,
             Self::NotConfirmed => Exit::Usage,
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
-        }
-    }
-
-    /// What would help, where something would.
-    pub(crate) fn hint(&self) -> Option<&str> {
-        match self {
-            Self::Convert(error) => error.hint(),
-            Self::Object(error) => error.hint(),
-            Self::Journal(_) => Some("wait until the other command is done, or choose another key"),
-            Self::Kept { .. } => {
-                Some("run the same command again to continue; `image-prep cleanup` gives the upload up")
-            }
-            Self::Exists { .. } => {
-                Some("choose another key, or say --if-exists reuse or --if-exists replace")
-            }
-            Self::ExistsOther { .. } => Some("choose another key, or say --if-exists replace"),
-            Self::ImageExists { .. } | Self::ImageOther { .. } => {
-                Some("choose another --name, or delete the Image that has it")
-            }
-            Self::NotConfirmed => Some("--yes removes, --dry-run only shows"),
-            Self::CleanupLeft { .. } => Some("run it again when the store can be reached"),
-            Self::Local { source: ServerError::Locked { .. } } => {
-                Some("wait until the other command is done, or use another folder with --local=DIR")
-            }
-            Self::LostOperation { .. } => {
-                Some("`image-prep operation wait` with its identifier goes on waiting")
-            }
-            Self::Api(error) => match error.code() {
-                Code::Unauthenticated => {
-                    Some("the token may have expired; `yc iam create-token` makes a new one")
-                }
-                Code::AlreadyExists => Some("choose another --name, or delete the Image that has it"),
-                _ => None,
-            },
-            Self::NoToken => Some("put an IAM token into YC_TOKEN, or name a file with --token-file"),
-            Self::Token { .. } => Some("a token is one line of visible ASCII"),
-            Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
-            Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),
-            Self::RemoteReferences => Some("download the image and the files that it names first"),
-            Self::NotReady { .. } => {
-                Some("`image-prep info` says what would help; without --strict these are warnings")
-            }
-            Self::NotWhole { .. } => Some("upload it with --to qcow2 or --to raw"),
-            Self::SnapshotOfSource => Some("upload the snapshot with --to qcow2 or --to raw"),
-            Self::SameFile { .. } => Some("write to another file, then rename it"),
-            Self::MinDiskSize { .. } => Some("leave --min-disk-size out to get what the image needs"),
-            _ => None,
         }
     }
 

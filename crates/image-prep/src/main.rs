@@ -4,14 +4,18 @@
 //! under `commands/` is what each command means, [`run`] gives every command the same start and the same end.
 
 mod args;
+mod cloud;
 mod commands;
+mod config;
 mod context;
+mod credentials;
 mod error;
 mod exit;
 mod folders;
 mod forecast;
 mod guest;
 mod local;
+mod notes;
 mod open;
 mod output;
 mod pass;

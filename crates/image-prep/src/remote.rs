@@ -58,13 +58,17 @@ impl Remote {
         }
         let mut remote = Self::default();
         if has_image {
-            let (endpoint, token) = service::credentials(&args.api, allow_http)?;
-            let bearer = token.and_then(|token| Bearer::new(token.expose()));
-            let endpoint = endpoint.as_str().trim_end_matches('/').to_owned();
+            let service::Service { services, credentials } =
+                service::find(&args.api, allow_http, context).await?;
+            let bearer = match credentials {
+                Some(credentials) => Bearer::new(credentials.get(&context.cancel).await?.expose()),
+                None => None,
+            };
+            let endpoint = services.compute.as_str().trim_end_matches('/').to_owned();
             remote.service = Some(ImageService { endpoint, bearer });
         }
         if let Some(store) = store {
-            remote.store = Some(transfer::connect(store).await?);
+            remote.store = Some(transfer::connect(store, Some(&args.api), context).await?);
         }
         Ok(remote)
     }

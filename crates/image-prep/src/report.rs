@@ -11,7 +11,22 @@ use crate::error::Error;
 
 /// Prints an error, its causes and what would help.
 pub(crate) fn error(error: &Error) {
-    print(&render(error, error.hint()));
+    print(&render(error, &error.details(), error.hint()));
+}
+
+/// An error and its causes in one line, with what [`error`] leaves out left out.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = one_line(&error.to_string());
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = one_line(&error.to_string());
+        if !line.is_empty() && !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Prints what a user should know and may ignore.
@@ -29,7 +44,7 @@ fn print(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-fn render(error: &dyn StdError, hint: Option<&str>) -> String {
+fn render(error: &dyn StdError, details: &[String], hint: Option<&str>) -> String {
     let first = one_line(&error.to_string());
     let mut text = format!("error: {first}\n");
     let mut last = first;
@@ -42,6 +57,9 @@ fn render(error: &dyn StdError, hint: Option<&str>) -> String {
             last = line;
         }
         cause = error.source();
+    }
+    for detail in details {
+        let _ = writeln!(text, "  {}", one_line(detail));
     }
     if let Some(hint) = hint {
         let _ = writeln!(text, "hint: {hint}");
@@ -95,14 +113,15 @@ mod tests {
         let error = chain(&["cannot open `a`", "no answer: broken pipe", "broken pipe", "os error 32"]);
         let expected = "error: cannot open `a`\n  caused by: no answer: broken pipe\n  \
                         caused by: os error 32\nhint: plug it in\n";
-        assert_eq!(render(&error, Some("plug it in")), expected);
+        assert_eq!(render(&error, &[], Some("plug it in")), expected);
     }
 
     #[test]
     fn no_query_of_a_url_and_no_control_character() {
         let text = "error for url (`https://s/b/k?X-Amz-Signature=abc`) and http://h/p?q now\u{1b}[31m";
         let error = chain(&[Box::leak(text.to_owned().into_boxed_str())]);
-        let expected = "error: error for url (`https://s/b/k?…`) and http://h/p?… now [31m\n";
-        assert_eq!(render(&error, None), expected);
+        let expected =
+            "error: error for url (`https://s/b/k?…`) and http://h/p?… now [31m\n  name: no where\n";
+        assert_eq!(render(&error, &["name: no\nwhere".to_owned()], None), expected);
     }
 }

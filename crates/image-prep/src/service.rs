@@ -1,61 +1,117 @@
 //! The image service: its client, its credentials, and waiting for an operation.
 
-use std::path::Path;
 use std::time::Duration;
 
 use image_api::compute::ListImagesRequest;
-use image_api::{Client, ClientOptions, Code, Operation, OperationOutcome, Token, WaitOptions};
+use image_api::{
+    ApiError, Client, ClientOptions, Code, Credentials, METADATA_ADDRESS, Operation, OperationOutcome,
+    WaitOptions,
+};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::args::ApiArgs;
+use crate::cloud::Services;
 use crate::context::Context;
+use crate::credentials::{self, By, Choice, Source, Told};
 use crate::error::Error;
 use crate::url_policy;
 
-/// Where a token is looked for, in this order.
-const TOKEN_VARIABLES: [&str; 2] = ["YC_TOKEN", "YC_IAM_TOKEN"];
+/// Another address for the machine's metadata; the cloud's own tools have it too.
+const METADATA_VARIABLE: &str = "YC_METADATA_ADDR";
+
+/// How the tokens of the cloud's own machines begin. Other clouds have metadata at the same address, and tokens of another form.
+const CLOUD_TOKEN: &str = "t1.";
 
 /// For an operation to stop after Ctrl-C: what the end of the process leaves.
 const CANCEL_GRACE: Duration = Duration::from_millis(700);
 
-/// A client of the service that the command line and the environment name.
-pub(crate) fn connect(args: &ApiArgs, allow_http: bool) -> Result<Client, Error> {
-    let (_, token) = credentials(args, allow_http)?;
-    let options = ClientOptions { transport: args.transport.into(), ..ClientOptions::default() };
-    Ok(Client::with_options(&args.endpoint, token, &options)?)
+/// The service that a command talks to, and as whom.
+pub(crate) struct Service {
+    /// Where it is, and the services beside it.
+    pub(crate) services: Services,
+    /// Who its tokens are of; `None` where none is needed.
+    pub(crate) credentials: Option<Credentials>,
 }
 
-/// The endpoint and the token that the command line and the environment name.
-pub(crate) fn credentials(args: &ApiArgs, allow_http: bool) -> Result<(Url, Option<Token>), Error> {
-    let endpoint = url_policy::check(&args.endpoint, allow_http)?;
-    let token = match &args.token_file {
-        Some(path) => Some(read_token(path)?),
-        None => token_from_environment()?,
+/// A client of the service that the command line, the environment and the profiles name.
+pub(crate) async fn connect(args: &ApiArgs, allow_http: bool, context: &Context) -> Result<Client, Error> {
+    client(args, &find(args, allow_http, context).await?)
+}
+
+/// A client of a service.
+pub(crate) fn client(args: &ApiArgs, service: &Service) -> Result<Client, Error> {
+    let Services { compute, operation, .. } = &service.services;
+    let options = ClientOptions {
+        transport: args.transport.into(),
+        operation_endpoint: operation.as_ref().map(Url::to_string),
+        ..ClientOptions::default()
     };
-    if token.is_none() && endpoint.scheme() == "https" && !url_policy::is_loopback(&endpoint) {
-        return Err(Error::NoToken);
+    let client = Client::with_options(compute.as_str(), None, &options)?;
+    Ok(match &service.credentials {
+        Some(credentials) => client.with_credentials(credentials.clone()),
+        None => client,
+    })
+}
+
+/// The service that the command line, the environment and the profiles name.
+pub(crate) async fn find(args: &ApiArgs, allow_http: bool, context: &Context) -> Result<Service, Error> {
+    let yc = context.yc_profile(args)?;
+    let choice = Choice { args, variable: &credentials::variable, own: context.profile()?, yc };
+    let endpoint = choice.endpoint_url(allow_http)?;
+    let source = choice.credentials(&endpoint)?;
+    if let Some(path) = source.as_ref().and_then(|source| choice.file(&source.by))
+        && credentials::is_open_to_others(&path)
+    {
+        context.warn(&format!("`{0}` can be read by others; `chmod 600 {0}` ends that", path.display()));
     }
-    Ok((endpoint, token))
+    let services = Services::at(&endpoint.value, &context.cancel).await?;
+    let needs_one = endpoint.value.scheme() == "https" && !url_policy::is_loopback(&endpoint.value);
+    let credentials = match source {
+        Some(source) => Some(usable(source, &services, context).await?),
+        None if needs_one => return Err(Error::NoToken { source: None }),
+        None => None,
+    };
+    Ok(Service { services, credentials })
 }
 
-fn read_token(path: &Path) -> Result<Token, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-        action: "read the token in",
-        path: path.to_owned(),
-        source,
-    })?;
-    Token::new(&text).ok_or_else(|| Error::Token { place: path.display().to_string() })
+/// The folder that the environment and the profiles name, if `typed` is nothing.
+pub(crate) fn folder_id(args: &ApiArgs, typed: Option<&str>, context: &Context) -> Result<String, Error> {
+    let yc = context.yc_profile(args)?;
+    let choice = Choice { args, variable: &credentials::variable, own: context.profile()?, yc };
+    choice.folder_id(typed).map(|told| told.value).ok_or(Error::NoFolder)
 }
 
-fn token_from_environment() -> Result<Option<Token>, Error> {
-    for name in TOKEN_VARIABLES {
-        if let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) {
-            let token = value.to_str().and_then(Token::new);
-            return token.map(Some).ok_or_else(|| Error::Token { place: name.to_owned() });
+/// Credentials of a source.
+pub(crate) fn credentials_of(source: &Source, services: &Services) -> Result<Credentials, ApiError> {
+    let (iam, options) = (services.iam.as_str(), ClientOptions::default());
+    match source {
+        Source::Bearer(token) => Ok(Credentials::token(token.clone())),
+        Source::Oauth(token) => Credentials::oauth(token.clone(), iam, &options),
+        Source::Key(key) => Credentials::service_account(key.clone(), iam, &options),
+        Source::Machine => {
+            let address = credentials::variable(METADATA_VARIABLE);
+            Credentials::metadata(address.as_deref().unwrap_or(METADATA_ADDRESS))
         }
     }
-    Ok(None)
+}
+
+/// The same; of a machine that nobody named it is found out whether it has any.
+pub(crate) async fn usable(
+    source: Told<Source>,
+    services: &Services,
+    context: &Context,
+) -> Result<Credentials, Error> {
+    let credentials = credentials_of(&source.value, services)?;
+    if matches!(source, Told { value: Source::Machine, by: By::Default }) {
+        match credentials.get(&context.cancel).await {
+            Ok(token) if token.expose().starts_with(CLOUD_TOKEN) => {}
+            // A machine of another cloud, whose token is nobody's business here.
+            Ok(_) => return Err(Error::NoToken { source: None }),
+            Err(source) => return Err(Error::NoToken { source: Some(source) }),
+        }
+    }
+    Ok(credentials)
 }
 
 /// Asks the service for something small, so that a wrong endpoint or token is told before an upload and not after it.
@@ -99,6 +155,7 @@ pub(crate) fn failure(operation: &Operation) -> Option<Error> {
         OperationOutcome::Failed(status) => Some(Error::Operation {
             id: operation.id.clone(),
             code: status.canonical_code(),
+            fields: status.field_violations(),
             message: status.message,
         }),
         _ => None,

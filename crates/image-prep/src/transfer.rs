@@ -14,8 +14,10 @@ use object_io::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Form, IfExists, LayoutArgs, StoreArgs};
+use crate::args::{ApiArgs, Form, IfExists, LayoutArgs, StoreArgs};
+use crate::cloud::Cloud;
 use crate::context::Context;
+use crate::credentials::variable;
 use crate::error::Error;
 use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
 use crate::{folders, resume};
@@ -45,12 +47,25 @@ pub(crate) struct Uploaded {
     pub(crate) ours: bool,
 }
 
-/// Connects to the store that the command line and the environment name.
-pub(crate) async fn connect(args: &StoreArgs) -> Result<Store, Error> {
+/// Connects to the store that the command line, the environment and the profile name. A cloud that was chosen has one of its own.
+pub(crate) async fn connect(
+    args: &StoreArgs,
+    api: Option<&ApiArgs>,
+    context: &Context,
+) -> Result<Store, Error> {
+    let own = context.profile()?;
+    // What the environment says is read where the store is connected to, and comes before the profile.
+    let own_unless = |variables: &[&str], value: &Option<String>| {
+        value.clone().filter(|_| variables.iter().all(|name| variable(name).is_none()))
+    };
+    let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "YC_STORAGE_ENDPOINT_URL"];
+    let cloud = api.and_then(|api| api.cloud).or(own.cloud);
+    let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
     let config = StoreConfig {
-        endpoint_url: args.endpoint_url.clone(),
-        region: args.region.clone(),
-        profile: args.aws_profile.clone(),
+        endpoint_url: typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)),
+        default_endpoint_url: cloud.map(|cloud| Cloud::storage_url(cloud).to_owned()),
+        region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
+        profile: typed(&args.aws_profile, own_unless(&["AWS_PROFILE"], &own.aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),

@@ -5,6 +5,7 @@
 mod cloud;
 mod support;
 use cloud::{BUCKET, Cloud, FOLDER};
+use support::http::{Behaviour, Server};
 use support::{Bench, MIB, Run, finish};
 
 fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
@@ -94,6 +95,48 @@ fn an_image_that_exists_is_refused_or_reused() {
     assert!(bare.code == 1 && bare.stderr.contains("no label"), "{bare:?}");
     assert_eq!(cloud.images(FOLDER).len(), 2);
     assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty());
+}
+
+#[test]
+fn an_image_that_is_replaced_goes_when_the_other_is_there() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    bench.sample();
+    bench.raw("other", MIB, &[]);
+    std::fs::write(bench.path("text"), "no disk ".repeat(1000)).unwrap();
+    let create = |image: &str| {
+        let args = ["create", image, "--name", "n", "--bucket", BUCKET, "--if-exists", "replace", "--json"];
+        run(&bench, &cloud, &args)
+    };
+    let images = || cloud.images(FOLDER).into_iter().map(|image| (image.name, image.id)).collect::<Vec<_>>();
+    let first = create("sample.raw");
+    assert_eq!(first.code, 0, "{first:?}");
+    let old = images();
+    let same = create("sample.raw");
+    assert!(same.code == 0 && same.stderr.contains("holds this disk already"), "{same:?}");
+    assert_eq!(images(), old);
+    let replaced = create("other");
+    assert_eq!(replaced.code, 0, "{replaced:?}");
+    let new = images();
+    assert_eq!((new.len(), new[0].0.as_str()), (1, "n"));
+    assert_ne!(new[0].1, old[0].1);
+
+    // What a URL holds is not known: the same command again is the same Image, which does not replace itself.
+    let disk = std::fs::read(bench.path("sample.raw")).unwrap();
+    let server = Server::start(disk, Behaviour::Serves);
+    let of_url = |url: &str| {
+        run(&bench, &cloud, &["create", "--uri", url, "--name", "n", "--if-exists", "replace", "--json"])
+    };
+    let first = of_url(server.url());
+    assert_eq!(first.code, 0, "{first:?}");
+    let of_first = images();
+    assert_ne!(of_first, new);
+    let again = of_url(server.url());
+    assert_eq!((again.code, images()), (0, of_first.clone()), "{again:?}");
+    // One that fails gives the name back.
+    let bad = Server::start(std::fs::read(bench.path("text")).unwrap(), Behaviour::Serves);
+    let failed = of_url(bad.url());
+    assert_eq!((failed.code, images()), (4, of_first), "{failed:?}");
 }
 
 #[test]

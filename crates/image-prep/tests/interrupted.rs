@@ -86,6 +86,26 @@ fn during_the_ingest() {
 }
 
 #[test]
+fn what_was_to_be_replaced_has_its_name_back() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.raw("small", MIB, &[]);
+    large(&bench);
+    let create = |image: &str| {
+        bench.command(["create", image, "--name", "n", "--bucket", BUCKET, "--if-exists", "replace"])
+    };
+    assert_eq!(finish(start(create("small"), &cloud)).code, 0);
+    let images = || cloud.images(FOLDER).into_iter().map(|image| (image.name, image.id)).collect::<Vec<_>>();
+    let before = images();
+    let child = start(create("disk"), &cloud);
+    until("the ingest has begun", || images().len() == 2);
+    let from = Instant::now();
+    signal(&child, Signal::INT);
+    ends_soon(child, from);
+    until("the operation is over", || images() == before);
+}
+
+#[test]
 fn during_a_conversion() {
     let bench = Bench::new();
     large(&bench);

@@ -43,14 +43,17 @@ use crate::{ObjectError, RetryOptions, StoreProfile};
 
 /// Where a store's region is asked for and none is known: what AWS calls its default, and what other stores ignore.
 const DEFAULT_REGION: &str = "us-east-1";
-const YANDEX_HOST: &str = "storage.yandexcloud.net";
-const YANDEX_REGION: &str = "ru-central1";
+/// The stores of Yandex Cloud, and the region of each.
+const YANDEX: [(&str, &str); 2] =
+    [("storage.yandexcloud.net", "ru-central1"), ("storage.yandexcloud.kz", "kz1")];
 
 /// What is known about a store; all of it may be left to the environment.
 #[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
     /// The store's URL; AWS where none is known.
     pub endpoint_url: Option<String>,
+    /// The store where neither that, nor environment nor profile name one.
+    pub default_endpoint_url: Option<String>,
     /// The region that signatures name.
     pub region: Option<String>,
     /// The profile to take the rest from.
@@ -255,6 +258,7 @@ fn endpoint_of(config: &StoreConfig, sdk: &SdkConfig, named: bool) -> Result<Opt
         None if named || is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL") => aws().or_else(yandex),
         None => yandex().or_else(aws),
     };
+    let found = found.or_else(|| config.default_endpoint_url.clone());
     found.map(|text| parse_endpoint(&text)).transpose()
 }
 
@@ -274,13 +278,20 @@ fn parse_endpoint(text: &str) -> Result<Url, ObjectError> {
 }
 
 fn default_region(endpoint: Option<&Url>) -> &'static str {
-    if endpoint.is_some_and(is_yandex) { YANDEX_REGION } else { DEFAULT_REGION }
+    endpoint.and_then(yandex_region).unwrap_or(DEFAULT_REGION)
 }
 
 /// True for Yandex Object Storage, by its host.
 pub(crate) fn is_yandex(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    host == YANDEX_HOST || host.strip_suffix(YANDEX_HOST).is_some_and(|bucket| bucket.ends_with('.'))
+    yandex_region(url).is_some()
+}
+
+fn yandex_region(url: &Url) -> Option<&'static str> {
+    let host = url.host_str()?;
+    let is_of = |store: &str| {
+        host.strip_suffix(store).is_some_and(|bucket| bucket.is_empty() || bucket.ends_with('.'))
+    };
+    YANDEX.iter().find(|(store, _)| is_of(store)).map(|(_, region)| *region)
 }
 
 /// True if nothing leaves this machine on the way to `url`.
@@ -332,6 +343,7 @@ mod tests {
         let url = |text: &str| Url::parse(text).unwrap();
         assert!(is_yandex(&url("https://storage.yandexcloud.net")));
         assert!(is_yandex(&url("https://images.storage.yandexcloud.net")));
+        assert_eq!(yandex_region(&url("https://images.storage.yandexcloud.kz")), Some("kz1"));
         assert!(!is_yandex(&url("https://evilstorage.yandexcloud.net.example")));
         assert!(!is_yandex(&url("https://evilstorage.yandexcloud.net")));
         for local in ["http://localhost:1", "http://127.0.0.9", "http://[::1]:80"] {

@@ -37,7 +37,7 @@ pub(super) fn server_of(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
+pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
     let usable = |url: &Url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()

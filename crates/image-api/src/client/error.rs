@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use prost_types::Any;
 
 use crate::{
-    Code, JsonError, from_json_lenient,
+    Code, JsonError, KeyError, from_json_lenient,
     rpc::{RetryInfo, Status, bad_request::FieldViolation},
     unpack,
 };
@@ -64,6 +64,23 @@ pub enum ApiError {
         /// Most bytes that are read.
         limit: usize,
     },
+    /// The credentials gave no token.
+    #[error("no token for {whose}")]
+    NoToken {
+        /// Whose credentials.
+        whose: String,
+        /// Why not.
+        source: Box<ApiError>,
+    },
+    /// What was to be a token is none. It is not repeated.
+    #[error("the answer holds no token")]
+    NotAToken,
+    /// The key of a service account does not sign.
+    #[error("the key of the service account is of no use")]
+    Key {
+        /// Why not.
+        source: KeyError,
+    },
     /// The caller's token fired. What the server does with the call is not known.
     #[error("cancelled")]
     Cancelled,
@@ -95,6 +112,9 @@ impl ApiError {
         match self {
             Self::Endpoint | Self::Request { .. } => Code::InvalidArgument,
             Self::Setup { .. } | Self::Answer { .. } | Self::AnswerTooLong { .. } => Code::Internal,
+            Self::NotAToken => Code::Internal,
+            Self::NoToken { source, .. } => source.code(),
+            Self::Key { .. } => Code::Unauthenticated,
             Self::Status(error) => error.code,
             Self::Transport { .. } => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
@@ -107,6 +127,7 @@ impl ApiError {
             Self::Status(error) => matches!(error.http_status, 429 | 500 | 502..=504),
             Self::Transport { source: TransportError::Http(source), .. } => !source.is_builder(),
             Self::Transport { .. } => true,
+            Self::NoToken { source, .. } => source.is_retryable(),
             _ => false,
         }
     }
@@ -142,7 +163,7 @@ pub struct StatusError {
 }
 
 impl StatusError {
-    pub(super) fn read(
+    pub(crate) fn read(
         http_status: u16,
         body: &[u8],
         request_id: Option<String>,

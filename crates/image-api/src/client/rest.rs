@@ -22,20 +22,7 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) fn new(endpoints: Endpoints, options: &ClientOptions) -> Result<Self, ApiError> {
-        let setup = |source| ApiError::Setup { source: TransportError::Http(source) };
-        let mut http = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.attempt_timeout);
-        if is_loopback(&endpoints.base) && is_loopback(&endpoints.operations) {
-            // A proxy of the environment has another loopback, and no business with our token.
-            http = http.no_proxy();
-        }
-        if let Some(pem) = &options.extra_roots_pem {
-            http = http.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?);
-        }
-        Ok(Self { http: http.build().map_err(setup)?, endpoints })
+        Ok(Self { http: http_client(&endpoints, options)?, endpoints })
     }
 
     pub(super) async fn attempt<Q, M>(
@@ -80,6 +67,27 @@ impl Rest {
         }
         read_answer(call, &response, &body)
     }
+}
+
+/// Connections to those endpoints.
+pub(super) fn http_client(
+    endpoints: &Endpoints,
+    options: &ClientOptions,
+) -> Result<reqwest::Client, ApiError> {
+    let setup = |source| ApiError::Setup { source: TransportError::Http(source) };
+    let mut http = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.attempt_timeout);
+    if is_loopback(&endpoints.base) && is_loopback(&endpoints.operations) {
+        // A proxy of the environment has another loopback, and no business with our token.
+        http = http.no_proxy();
+    }
+    if let Some(pem) = &options.extra_roots_pem {
+        http = http.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?);
+    }
+    http.build().map_err(setup)
 }
 
 fn read_answer<M: Name + Default>(

@@ -27,9 +27,11 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) local: LocalArgs,
 
-    /// Return when the operation has been accepted; the object is kept
-    #[arg(long)]
-    pub(crate) no_wait: bool,
+    /// Return when the operation has been accepted; `operation wait` waits for it another day
+    ///
+    /// The object is kept for as long as the operation may read it: `operation wait` removes it when that is done.
+    #[arg(long, visible_alias = "no-wait")]
+    pub(crate) detach: bool,
     /// Keep the uploaded object
     #[arg(long)]
     pub(crate) keep_object: bool,
@@ -38,8 +40,9 @@ pub(crate) struct CreateArgs {
     /// What to do if the object or the Image exists already [default: reuse or replace the object, fail at the Image]
     ///
     /// `reuse` takes an object that says of itself that it holds a disk of the same guest digest in the same form, and an Image of
-    /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` sets. `replace` is for the
-    /// object alone. An object that was there before is not deleted.
+    /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` and `replace` set.
+    /// `replace` reuses that Image too; another of the name gets a new one, and is deleted when the Image is READY in its place; if that
+    /// fails it has its name back. An object that was there before is not deleted.
     #[arg(long, value_name = "WHAT")]
     pub(crate) if_exists: Option<IfExists>,
     #[command(flatten)]
@@ -64,7 +67,6 @@ pub(crate) struct CreateArgs {
         env = "IMAGE_PREP_BUCKET",
         hide_env_values = true,
         value_name = "BUCKET",
-        required_unless_present_any = ["local", "uri"],
         help_heading = "Object store"
     )]
     pub(crate) bucket: Option<String>,
@@ -85,13 +87,7 @@ pub(crate) struct ImageFields {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
     /// Folder of the Image
-    #[arg(
-        long,
-        env = "YC_FOLDER_ID",
-        hide_env_values = true,
-        value_name = "ID",
-        required_unless_present = "local"
-    )]
+    #[arg(long, env = "YC_FOLDER_ID", hide_env_values = true, value_name = "ID")]
     pub(crate) folder_id: Option<String>,
     /// Description
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
         // Where there is nothing to ask a store, none has to be known.
         None if place.is_none() && journals(folder.as_ref())?.is_empty() => Ok(Exit::Done),
         None => {
-            let store = transfer::connect(&args.store).await?;
+            let store = transfer::connect(&args.store, None, context).await?;
             Cleanup { args, context, store: &store, folder, place }.run().await
         }
     }

@@ -7,6 +7,7 @@
 
 mod forecast;
 mod images;
+mod preflight;
 mod request;
 
 use std::io::Read;
@@ -27,10 +28,14 @@ use crate::open::open;
 use crate::product::{check_form, form_name};
 use crate::sizes::min_disk_size;
 use crate::transfer::{Existing, KEY_PREFIX, Put};
-use crate::{guest, resume, service, show, transfer, url_policy};
+use crate::{guest, notes, resume, service, show, transfer, url_policy};
+use images::Standing;
 
 /// Where `--local` puts objects.
 const LOCAL_BUCKET: &str = "uploads";
+
+/// Folder of what `--local` makes, unless told otherwise.
+const LOCAL_FOLDER: &str = "local";
 
 /// For a Create call that Ctrl-C finds under way: without its answer the operation could not be cancelled.
 const CALL_GRACE: Duration = Duration::from_millis(500);
@@ -43,24 +48,34 @@ const URI_MAX: u64 = 64 << 10;
 
 /// Creates an Image and prints it.
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
-    let fields = request::fields(&args.fields)?;
+    let folder_id = match (&args.fields.folder_id, &args.local.local) {
+        (None, Some(_)) => LOCAL_FOLDER.to_owned(),
+        (typed, _) => service::folder_id(&args.api, typed.as_deref(), context)?,
+    };
+    let fields = request::fields(&args.fields, folder_id)?;
+    let bucket = bucket(args, context)?;
     let source = Source::of(args, context).await?;
     if args.resume.dry_run {
-        return forecast::run(args, context, &fields, &source).await;
+        return forecast::run(args, context, &fields, bucket, &source).await;
     }
     let operation = match &args.local.local {
         None => {
-            let client = service::connect(&args.api, args.open.allow_http)?;
+            let service = service::find(&args.api, args.open.allow_http, context).await?;
+            let client = service::client(&args.api, &service)?;
             service::check(context, &client, &fields.folder_id).await?;
-            let mut create = Create { args, context, fields, client: &client };
+            let endpoint = Some(service.services.compute.as_str());
+            let mut create = Create { args, context, fields, bucket, client: &client, endpoint };
             match &source {
                 Source::Uri(uri) => create.of_url(uri).await,
-                Source::Disk(disk) => create.of_disk(&transfer::connect(&args.store).await?, disk).await,
+                Source::Disk(disk) => {
+                    let store = transfer::connect(&args.store, Some(&args.api), context).await?;
+                    create.of_disk(&store, disk).await
+                }
             }
         }
         Some(dir) => {
             let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
-            let operation = locally(args, context, fields, &source, &local).await;
+            let operation = locally(args, context, fields, bucket, &source, &local).await;
             local.stop(context).await;
             operation
         }
@@ -76,14 +91,16 @@ async fn locally(
     args: &CreateArgs,
     context: &Context,
     fields: CreateImageRequest,
+    bucket: &str,
     source: &Source,
     local: &Local,
 ) -> Result<Operation, Error> {
-    let mut create = Create { args, context, fields, client: local.client() };
+    let client = local.client();
+    let mut create = Create { args, context, fields, bucket, client, endpoint: None };
     match source {
         Source::Uri(uri) => create.of_url(uri).await,
         Source::Disk(disk) => {
-            local.bucket(bucket(args), context).await?;
+            local.bucket(bucket, context).await?;
             create.of_disk(local.store(), disk).await
         }
     }
@@ -118,8 +135,13 @@ impl Source {
     }
 }
 
-fn bucket(args: &CreateArgs) -> &str {
-    args.bucket.as_deref().unwrap_or(LOCAL_BUCKET)
+/// Where to upload; of no meaning for a URL, of which nothing is uploaded.
+fn bucket<'a>(args: &'a CreateArgs, context: &'a Context) -> Result<&'a str, Error> {
+    match &args.bucket {
+        Some(bucket) => Ok(bucket),
+        None if args.local.local.is_some() || args.uri.is_some() => Ok(LOCAL_BUCKET),
+        None => context.profile()?.bucket.as_deref().ok_or(Error::NoBucket),
+    }
 }
 
 /// The URL of `--uri`: as typed, or read from `@FILE` or `@-`.
@@ -146,6 +168,7 @@ fn content(digest: GuestDigest, form: Form) -> String {
 /// The object, by what it is for: the same command again finds it, and no other command deletes it.
 fn object(
     args: &CreateArgs,
+    bucket: &str,
     fields: &CreateImageRequest,
     content: &str,
     disk: &Disk,
@@ -166,7 +189,7 @@ fn object(
             format!("{KEY_PREFIX}{digest}-{}.{suffix}", &request[..8])
         }
     };
-    Ok(ObjectUri::new(bucket(args), key).map_err(object_io::ObjectError::from)?)
+    Ok(ObjectUri::new(bucket, key).map_err(object_io::ObjectError::from)?)
 }
 
 /// One run of the command.
@@ -174,32 +197,39 @@ struct Create<'a> {
     args: &'a CreateArgs,
     context: &'a Context,
     fields: CreateImageRequest,
+    bucket: &'a str,
     client: &'a Client,
+    /// The service, by which an operation is noted; those of `--local` are not.
+    endpoint: Option<&'a str>,
 }
 
 impl Create<'_> {
     async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
-        if let Some(operation) = self.existing_image(None).await? {
-            return Ok(operation);
-        }
+        let replaced = match self.existing_image(None).await? {
+            Standing::WillDo(operation) => return Ok(*operation),
+            Standing::InTheWay(image) => Some(image),
+            Standing::Free => None,
+        };
+        preflight::check(self.context, uri.as_str(), preflight::Url::Typed).await?;
         // A new signature is the same object.
         let content = without_signature(uri);
-        self.create(content.as_str(), uri.as_str()).await
+        self.make(content.as_str(), uri.as_str(), None, replaced.as_deref()).await
     }
 
     async fn of_disk(&mut self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
-        let Self { args, context, .. } = *self;
+        let Self { args, context, bucket, .. } = *self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
-        transfer::check(context, store, bucket(args), lifetime).await?;
-        let prepared =
-            transfer::lay_out(context, Some(store), disk, bucket(args), form, &args.layout).await?;
+        transfer::check(context, store, bucket, lifetime).await?;
+        let prepared = transfer::lay_out(context, Some(store), disk, bucket, form, &args.layout).await?;
         let digest = transfer::read(context, disk).await?.guest_digest;
-        if let Some(operation) = self.existing_image(Some(digest)).await? {
-            return Ok(operation);
-        }
+        let replaced = match self.existing_image(Some(digest)).await? {
+            Standing::WillDo(operation) => return Ok(*operation),
+            Standing::InTheWay(image) => Some(image),
+            Standing::Free => None,
+        };
         self.label(digest);
         let content = content(digest, form);
-        let object = object(args, &self.fields, &content, disk)?;
+        let object = object(args, bucket, &self.fields, &content, disk)?;
         let journal = match args.resume.no_resume {
             true => None,
             false => resume::journal(context, store, &object)?,
@@ -215,7 +245,17 @@ impl Create<'_> {
         // A key that was not typed is of this command alone, and so is what has it.
         let ours = uploaded.ours || args.key.is_none();
         let result = match store.presign_get(object.bucket(), object.key(), lifetime, &context.cancel).await {
-            Ok(url) => self.create(&content, url.expose()).await,
+            Ok(url) => match preflight::check(context, url.expose(), preflight::Url::Ours).await {
+                Ok(()) => {
+                    let object = (ours && !args.keep_object).then(|| notes::Object {
+                        store: store.endpoint(),
+                        bucket: object.bucket().to_owned(),
+                        key: object.key().to_owned(),
+                    });
+                    self.make(&content, url.expose(), object, replaced.as_deref()).await
+                }
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error.into()),
         };
         let is_needed = match &result {
@@ -237,8 +277,13 @@ impl Create<'_> {
         result
     }
 
-    /// Asks for the Image and, unless that was declined, waits for it.
-    async fn create(&self, content: &str, uri: &str) -> Result<Operation, Error> {
+    /// Asks for the Image and, unless that was declined, waits for it. `object` is what is to be removed when it is done.
+    async fn create(
+        &self,
+        content: &str,
+        uri: &str,
+        object: Option<notes::Object>,
+    ) -> Result<Operation, Error> {
         let request = request::with_uri(&self.fields, uri);
         let mut attempt = 0;
         let operation = loop {
@@ -250,17 +295,29 @@ impl Create<'_> {
             }
         };
         tracing::info!("operation {}", operation.id);
-        if operation.done || self.args.no_wait {
+        if operation.done {
             return Ok(operation);
         }
-        match service::wait(self.context, self.client, &operation.id).await {
+        let id = operation.id.clone();
+        if let Some(endpoint) = self.endpoint {
+            let (endpoint, name) = (endpoint.to_owned(), self.fields.name.clone());
+            notes::write(self.context, &notes::Note { id: id.clone(), endpoint, name, object });
+        }
+        if self.args.detach {
+            return Ok(operation);
+        }
+        let result = match service::wait(self.context, self.client, &id).await {
             Err(_) if self.context.cancel.is_cancelled() => {
-                service::cancel_now(self.client, &operation.id).await;
+                service::cancel_now(self.client, &id).await;
                 Err(Error::Interrupted)
             }
-            Err(Error::Api(source)) => Err(Error::LostOperation { id: operation.id, source }),
+            Err(Error::Api(source)) => Err(Error::LostOperation { id: id.clone(), source }),
             result => result,
+        };
+        if !result.as_ref().is_err_and(Error::may_go_on) {
+            notes::remove(&id);
         }
+        result
     }
 
     /// The Create call. Ctrl-C does not stop it at once.

@@ -1,39 +1,119 @@
 //! `operation get|wait|cancel`: what became of a Create.
 
-use image_api::Client;
+use image_api::{Client, Code, Operation};
+use object_io::{Journal, Store};
 
-use crate::args::{OperationArgs, OperationTarget, OperationVerb};
+use crate::args::{OperationArgs, OperationTarget, OperationVerb, StoreArgs, WaitTarget};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
-use crate::{service, show};
+use crate::{notes, resume, service, show, transfer};
 
-/// Shows, waits for, or cancels an operation.
+/// Shows, waits for, or cancels operations.
 pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit, Error> {
-    let (OperationVerb::Get(target) | OperationVerb::Wait(target) | OperationVerb::Cancel(target)) =
-        &args.verb;
-    let OperationTarget { local, api, allow_http, .. } = target;
-    match &local.local {
-        None => act(&args.verb, &service::connect(api, *allow_http)?, context).await,
-        Some(dir) => {
-            let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
-            let result = act(&args.verb, local.client(), context).await;
-            local.stop(context).await;
-            result
+    match &args.verb {
+        OperationVerb::Wait(target) => wait(target, context).await,
+        verb @ (OperationVerb::Get(target) | OperationVerb::Cancel(target)) => {
+            let OperationTarget { local, api, allow_http, id } = target;
+            let operation = match &local.local {
+                None => act(verb, id, &service::connect(api, *allow_http, context).await?, context).await,
+                Some(dir) => {
+                    let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
+                    let result = act(verb, id, local.client(), context).await;
+                    local.stop(context).await;
+                    result
+                }
+            }?;
+            show::operation(context, &operation)?;
+            Ok(Exit::Done)
         }
     }
 }
 
-async fn act(verb: &OperationVerb, client: &Client, context: &Context) -> Result<Exit, Error> {
-    let (operation, is_awaited) = match verb {
-        OperationVerb::Get(target) => (client.get_operation(&target.id, &context.cancel).await?, false),
-        OperationVerb::Wait(target) => (service::wait(context, client, &target.id).await?, true),
-        OperationVerb::Cancel(target) => (client.cancel_operation(&target.id, &context.cancel).await?, false),
-    };
-    show::operation(context, &operation)?;
-    match service::failure(&operation).filter(|_| is_awaited) {
-        Some(failure) => Err(failure),
-        None => Ok(Exit::Done),
+async fn act(verb: &OperationVerb, id: &str, client: &Client, context: &Context) -> Result<Operation, Error> {
+    Ok(match verb {
+        OperationVerb::Cancel(_) => client.cancel_operation(id, &context.cancel).await?,
+        OperationVerb::Get(_) | OperationVerb::Wait(_) => client.get_operation(id, &context.cancel).await?,
+    })
+}
+
+async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
+    let WaitTarget { id, allow_http, local, store, api } = target;
+    if let Some(dir) = &local.local {
+        let id = id.as_deref().ok_or(Error::NoOperation)?;
+        let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
+        let result = service::wait(context, local.client(), id).await;
+        local.stop(context).await;
+        return end(&result?, context);
     }
+    let service = service::find(api, *allow_http, context).await?;
+    let client = service::client(api, &service)?;
+    let ids = match id {
+        Some(id) => vec![id.clone()],
+        None => notes::at(service.services.compute.as_str()).into_iter().map(|note| note.id).collect(),
+    };
+    if ids.is_empty() {
+        context.note("no operation of this service is noted here");
+    }
+    let mut worst = Ok(Exit::Done);
+    for id in ids {
+        let ended = match service::wait(context, &client, &id).await {
+            Ok(operation) => {
+                settle(&id, store, context).await;
+                end(&operation, context)
+            }
+            // The service forgot it, and will not remember.
+            Err(Error::Api(error)) if error.code() == Code::NotFound => {
+                notes::remove(&id);
+                Err(error.into())
+            }
+            // What goes wrong here goes wrong with all of them.
+            Err(error) => return Err(error),
+        };
+        if let Err(failure) = ended {
+            // One is told at the end, the others here.
+            if let Err(earlier) = std::mem::replace(&mut worst, Err(failure)) {
+                context.warn(&earlier.to_string());
+            }
+        }
+    }
+    worst
+}
+
+/// Prints an operation that is done.
+fn end(operation: &Operation, context: &Context) -> Result<Exit, Error> {
+    show::operation(context, operation)?;
+    service::failure(operation).map_or(Ok(Exit::Done), Err)
+}
+
+/// Removes what an operation was uploaded for, and its note.
+async fn settle(id: &str, args: &StoreArgs, context: &Context) {
+    let object = notes::of(id).and_then(|note| note.object);
+    if let Some(object) = object
+        && let Err(error) = remove(&object, args, context).await
+    {
+        let notes::Object { bucket, key, .. } = &object;
+        context.warn(&format!("s3://{bucket}/{key} is left for `image-prep cleanup`: {error}"));
+    }
+    notes::remove(id);
+}
+
+async fn remove(object: &notes::Object, args: &StoreArgs, context: &Context) -> Result<(), Error> {
+    let Some(folder) = resume::folder() else { return Ok(()) };
+    let notes::Object { store: at, bucket, key } = object;
+    let store: Store = transfer::connect(args, None, context).await?;
+    if store.endpoint() != *at {
+        return Err(Error::OtherStore { found: store.endpoint(), expected: at.clone() });
+    }
+    let journal = Journal::open(&folder, at, bucket, key).map_err(Error::Journal)?;
+    match store.head(bucket, key, &context.cancel).await {
+        // What was put in its place since is somebody else's.
+        Ok(found) if !found.etag.as_deref().is_some_and(|etag| journal.made(etag)) => {}
+        Ok(_) => store.delete(bucket, key, &context.cancel).await?,
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    journal.remove();
+    Ok(())
 }

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
         return forecast(args, &disk, context).await;
     }
     match &args.local.local {
-        None => upload(args, &disk, &transfer::connect(&args.store).await?, context).await,
+        None => upload(args, &disk, &transfer::connect(&args.store, None, context).await?, context).await,
         Some(dir) => {
             let local = Local::start(dir.as_deref(), Transport::default(), context).await?;
             let result = match local.bucket(args.to_url.bucket(), context).await {

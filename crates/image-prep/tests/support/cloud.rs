@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const FOLDER: &str = "b1gtestfolder";
 /// The bucket that the tests upload to.
 pub(crate) const BUCKET: &str = "test-uploads";
+
+/// The key pair of a service account, for tests alone.
+const IAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../image-server/tests/iam");
 
 /// A running cloud; stopped when it is dropped.
 pub(crate) struct Cloud {
@@ -49,6 +54,53 @@ impl Cloud {
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
         config.tokens.push(token.clone());
         Self::start_as(config, Some(token))
+    }
+
+    /// The same, for the service account whose key [`Cloud::write_key`] writes, with a role in all folders. What is asked of this
+    /// cloud directly is asked by a token that may do everything.
+    pub(crate) fn start_with_account(dir: &Path, role: &str) -> Self {
+        // The JWT names the port, so it has to be known before the server is made.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir);
+        let token = Token::new("t1.the-tests-own").unwrap();
+        config.tokens.push(token.clone());
+        config.access.account_keys.push(Path::new(IAM).join("key.json"));
+        config.access.grants.push(format!("ajeaccount={role}").parse().unwrap());
+        config.access.audiences.push(format!("http://127.0.0.1:{port}/iam/v1/tokens"));
+        Self::start_as(config, Some(token))
+    }
+
+    /// Writes the key of that account, for its owner alone.
+    pub(crate) fn write_key(&self, path: &Path) {
+        let private = std::fs::read_to_string(Path::new(IAM).join("private.pem")).unwrap();
+        let json = serde_json::json!({
+            "id": "ajekey", "service_account_id": "ajeaccount", "created_at": "2026-01-01T00:00:00Z",
+            "key_algorithm": "RSA_2048", "private_key": private,
+        });
+        std::fs::write(path, json.to_string()).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Where the image server is.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.running.as_ref().unwrap().endpoint
+    }
+
+    /// The same as an address.
+    pub(crate) fn server_address(&self) -> SocketAddr {
+        self.endpoint().strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Endpoint and region of the store.
+    pub(crate) fn store_settings(&self) -> (&str, &str) {
+        let key = |name: &str| self.keys[name].as_str().unwrap();
+        (key("endpoint"), key("region"))
+    }
+
+    /// Tells a command the keys of the store, and not where it is.
+    pub(crate) fn tell_keys(&self, command: &mut Command) {
+        let key = |name: &str| self.keys[name].as_str().unwrap();
+        command.env("AWS_ACCESS_KEY_ID", key("accessKey")).env("AWS_SECRET_ACCESS_KEY", key("secretKey"));
     }
 
     /// Only a store, which runs elsewhere and has the bucket; `keys` are what this one has in its `store.json`.

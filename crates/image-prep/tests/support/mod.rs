@@ -49,6 +49,9 @@ impl Bench {
             .env("XDG_DATA_HOME", self.path("data"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_STATE_HOME", self.path("data/state"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            // Port 1 of this machine: nobody listens, and no machine's metadata are asked for.
+            .env("YC_METADATA_ADDR", "127.0.0.1:1")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", "/nonexistent")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")

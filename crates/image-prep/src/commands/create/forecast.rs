@@ -17,6 +17,7 @@ pub(super) async fn run(
     args: &CreateArgs,
     context: &Context,
     fields: &CreateImageRequest,
+    bucket: &str,
     source: &Source,
 ) -> Result<Exit, Error> {
     let json =
@@ -34,9 +35,9 @@ pub(super) async fn run(
         }
         Source::Disk(disk) => {
             let (form, layout) = (args.upload.to, &args.layout);
-            let prepared = transfer::lay_out(context, None, disk, super::bucket(args), form, layout).await?;
+            let prepared = transfer::lay_out(context, None, disk, bucket, form, layout).await?;
             let digest = transfer::read(context, disk).await?.guest_digest;
-            let object = object(args, fields, &content(digest, form), disk)?.to_string();
+            let object = object(args, bucket, fields, &content(digest, form), disk)?.to_string();
             let request = json(&object)?;
             let form = form_name(disk, form, layout);
             Forecast::new(object, &form, digest.to_string(), &prepared)

@@ -3,21 +3,52 @@
 //! The contract has no place for a guest digest, so it is kept in a label. A label has 63 characters, a digest 64: the last
 //! one is left out, which leaves 252 bits of it.
 
+use std::time::Duration;
+
 use disk_convert::GuestDigest;
 use image_api::compute::image::Status;
-use image_api::compute::{CreateImageMetadata, ListImagesRequest};
+use image_api::compute::{CreateImageMetadata, ListImagesRequest, UpdateImageRequest};
 use image_api::operation::operation::Result as Ending;
-use image_api::{Image, Operation, any_of};
+use image_api::{FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
+use tokio_util::sync::CancellationToken;
 
 use super::Create;
 use crate::args::IfExists;
 use crate::error::Error;
+use crate::notes::Object;
+use crate::service;
+
+/// For a name to be given back after a failure: longer than a service takes to restart.
+const RENAME_TIME: Duration = Duration::from_secs(60);
+
+/// The same after Ctrl-C: what the end of the process leaves.
+const RENAME_GRACE: Duration = Duration::from_millis(400);
+
+/// Longest name.
+const NAME_LEN: usize = 63;
 
 /// The label that says what an Image holds.
 const LABEL: &str = "image-prep-digest";
 
 /// Characters of a label's value.
 const LABEL_LEN: usize = 63;
+
+/// What has the name already.
+pub(super) enum Standing {
+    /// Nothing, or nobody asked.
+    Free,
+    /// An Image that is what is wanted, as the operation that would have made it.
+    WillDo(Box<Operation>),
+    /// Another one, which is to be replaced.
+    InTheWay(Box<Image>),
+}
+
+/// What an Image is called while another takes its place: by its identifier, so that two never meet.
+fn aside(image: &Image) -> String {
+    let suffix = format!("-replaced-{}", image.id);
+    let kept = NAME_LEN.saturating_sub(suffix.len());
+    format!("{}{suffix}", image.name.chars().take(kept).collect::<String>())
+}
 
 fn label_of(digest: GuestDigest) -> String {
     let mut text = digest.to_string();
@@ -26,36 +57,112 @@ fn label_of(digest: GuestDigest) -> String {
 }
 
 impl Create<'_> {
-    /// The Image that is there already and will do, as the operation that would have made it. Where nothing was said of such
-    /// Images, the service decides.
-    pub(super) async fn existing_image(
-        &self,
-        digest: Option<GuestDigest>,
-    ) -> Result<Option<Operation>, Error> {
-        let Some(what @ (IfExists::Fail | IfExists::Reuse)) = self.args.if_exists else { return Ok(None) };
-        let Some(image) = self.find_image().await? else { return Ok(None) };
+    /// The Images that are there already. Where nothing was said of such Images, the service decides.
+    pub(super) async fn existing_image(&self, digest: Option<GuestDigest>) -> Result<Standing, Error> {
+        let Some(what) = self.args.if_exists else { return Ok(Standing::Free) };
+        let Some(image) = self.find_image().await? else { return Ok(Standing::Free) };
         let (name, id) = (image.name.clone(), image.id.clone());
         if what == IfExists::Fail {
             return Err(Error::ImageExists { name, id });
         }
         match objection(&image, digest) {
+            Some(_) if what == IfExists::Replace => Ok(Standing::InTheWay(Box::new(image))),
             Some(why) => Err(Error::ImageOther { name, id, why }),
             None => {
                 self.context.note(&format!("the Image `{name}` holds this disk already"));
-                Ok(Some(Operation {
+                Ok(Standing::WillDo(Box::new(Operation {
                     done: true,
                     created_at: image.created_at,
                     metadata: Some(any_of(&CreateImageMetadata { image_id: id })),
                     result: Some(Ending::Response(any_of(&image))),
                     ..Operation::default()
-                }))
+                })))
             }
         }
     }
 
+    /// Makes the Image, in the place of another where there is one: that one gives its name away, is deleted when the new
+    /// Image is READY, and gets the name back if there is none.
+    pub(super) async fn make(
+        &self,
+        content: &str,
+        uri: &str,
+        object: Option<Object>,
+        replaced: Option<&Image>,
+    ) -> Result<Operation, Error> {
+        let Some(old) = replaced else { return self.create(content, uri, object).await };
+        let aside = aside(old);
+        self.rename(old, &aside, &self.context.cancel).await?;
+        let result = self.create(content, uri, object).await;
+        let is_new = |operation: &Operation| {
+            operation.metadata_as().is_some_and(|CreateImageMetadata { image_id }| image_id != old.id)
+        };
+        match &result {
+            Ok(operation) if !operation.done && is_new(operation) => {
+                self.context
+                    .warn(&format!("the Image that had the name is now `{aside}`, and is not deleted"));
+            }
+            Err(error) if error.may_go_on() => {
+                self.context.warn(&format!("the Image that had the name is now `{aside}`"));
+            }
+            Ok(operation) if service::failure(operation).is_none() && is_new(operation) => {
+                self.delete(old).await;
+            }
+            _ => {
+                let forever = CancellationToken::new();
+                let back = self.rename(old, &old.name, &forever);
+                let back = tokio::time::timeout(self.back_grace(), back).await;
+                if !matches!(back, Ok(Ok(()))) {
+                    self.context.warn(&format!("the Image that had the name is still called `{aside}`"));
+                }
+            }
+        }
+        result
+    }
+
+    /// For an Image to get its name back.
+    fn back_grace(&self) -> Duration {
+        if self.context.cancel.is_cancelled() { RENAME_GRACE } else { RENAME_TIME }
+    }
+
+    async fn rename(&self, image: &Image, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
+        let request = UpdateImageRequest {
+            image_id: image.id.clone(),
+            update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
+            name: name.to_owned(),
+            ..UpdateImageRequest::default()
+        };
+        let operation = self.client.update_image(&request, Uuid::new_v4(), cancel).await?;
+        self.end(operation, cancel).await
+    }
+
+    /// The new Image is there: whatever becomes of the old one is told, and is no failure.
+    async fn delete(&self, image: &Image) {
+        let cancel = &self.context.cancel;
+        let deleted = async {
+            let operation = self.client.delete_image(&image.id, Uuid::new_v4(), cancel).await?;
+            self.end(operation, cancel).await
+        };
+        if let Err(error) = deleted.await {
+            self.context.warn(&format!("the Image {} that was replaced is not deleted: {error}", image.id));
+        }
+    }
+
+    /// Waits for a small operation.
+    async fn end(&self, operation: Operation, cancel: &CancellationToken) -> Result<(), Error> {
+        let done = match operation.done {
+            true => operation,
+            false => {
+                let options = WaitOptions::default();
+                self.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
+            }
+        };
+        service::failure(&done).map_or(Ok(()), Err)
+    }
+
     /// Has the Image say what it holds, so that the next run can reuse it.
     pub(super) fn label(&mut self, digest: GuestDigest) {
-        if self.args.if_exists == Some(IfExists::Reuse) {
+        if matches!(self.args.if_exists, Some(IfExists::Reuse | IfExists::Replace)) {
             self.fields.labels.insert(LABEL.to_owned(), label_of(digest));
         }
     }

@@ -11,9 +11,6 @@ use image_api::{CreateImageRequest, Uuid, Validate, to_json};
 use crate::args::{self, ImageFields, OsType};
 use crate::error::Error;
 
-/// Folder of what `--local` makes, unless told otherwise.
-const LOCAL_FOLDER: &str = "local";
-
 /// Under which idempotency keys are made; a random number, drawn once.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_5b0e_3c55_4d0b_9f5e_5a3c_8a17_42d9);
 
@@ -21,7 +18,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_5b0e_3c55_4d0b_9f5e_5a3c_8a17_42d
 const ANY_URI: &str = "https://storage.invalid/bucket/key";
 
 /// The request but for its source, checked by the service's own rules: what is wrong is said before anything is read.
-pub(super) fn fields(typed: &ImageFields) -> Result<CreateImageRequest, Error> {
+pub(super) fn fields(typed: &ImageFields, folder_id: String) -> Result<CreateImageRequest, Error> {
     let min_disk_size = match typed.min_disk_size {
         // Anything above is above the service's maximum too, and said to be so.
         Some(size) => i64::try_from(size.0).unwrap_or(i64::MAX),
@@ -36,7 +33,7 @@ pub(super) fn fields(typed: &ImageFields) -> Result<CreateImageRequest, Error> {
         Os { r#type: r#type.into(), nvidia }
     });
     let mut request = CreateImageRequest {
-        folder_id: typed.folder_id.clone().unwrap_or_else(|| LOCAL_FOLDER.to_owned()),
+        folder_id,
         name: typed.name.clone(),
         description: typed.description.clone(),
         labels: typed.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
@@ -85,18 +82,17 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn typed(args: &[&str]) -> ImageFields {
+    fn typed(args: &[&str]) -> Result<CreateImageRequest, Error> {
         let base = ["image-prep", "create", "i.qcow2", "--local", "--name", "n"];
         match Cli::try_parse_from([&base, args].concat()).unwrap().command {
-            Command::Create(args) => args.fields,
+            Command::Create(args) => fields(&args.fields, "f".to_owned()),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn every_field_arrives() {
-        let request = fields(&typed(&[
-            "--folder-id=f",
+        let request = typed(&[
             "--description=d",
             "--family=fam",
             "--label=a=1",
@@ -108,7 +104,7 @@ mod tests {
             "--nvidia-driver=550",
             "--pooled",
             "--hardware-generation=legacy-v2",
-        ]));
+        ]);
         let expected = CreateImageRequest {
             folder_id: "f".to_owned(),
             name: "n".to_owned(),
@@ -123,20 +119,19 @@ mod tests {
             hardware_generation: Some(hardware(args::HardwareGeneration::LegacyV2)),
         };
         assert_eq!(request.unwrap(), expected);
-        assert_eq!(fields(&typed(&[])).unwrap().folder_id, LOCAL_FOLDER);
     }
 
     #[test]
     fn what_the_service_refuses_is_refused() {
         for args in [&["--label=A=b"][..], &["--label=a=b=c"], &["--min-disk-size=1M"], &["--family=x"]] {
-            assert!(matches!(fields(&typed(args)), Err(Error::Request { .. })), "{args:?}");
+            assert!(matches!(typed(args), Err(Error::Request { .. })), "{args:?}");
         }
     }
 
     #[test]
     fn keys_follow_fields_and_content() {
-        let request = fields(&typed(&[])).unwrap();
-        let other = fields(&typed(&["--description=other"])).unwrap();
+        let request = typed(&[]).unwrap();
+        let other = typed(&["--description=other"]).unwrap();
         let base = key(&request, "digest", 0).unwrap();
         assert_eq!(key(&with_uri(&request, "https://h/?signature"), "digest", 0).unwrap(), base);
         for different in [key(&other, "digest", 0), key(&request, "d", 0), key(&request, "digest", 1)] {

@@ -1,0 +1,37 @@
+//! The one call that needs no token: it gets one.
+
+use url::Url;
+
+use super::{
+    ApiError, CREATE_IAM_TOKEN, ClientOptions,
+    endpoints::{Endpoints, parse_endpoint},
+    rest::Rest,
+};
+use crate::iam::{CreateIamTokenRequest, CreateIamTokenResponse};
+
+/// The `IamTokenService` of an endpoint, over HTTP.
+pub(crate) struct Exchange {
+    rest: Rest,
+    url: Url,
+}
+
+impl Exchange {
+    pub(crate) fn new(endpoint: &str, options: &ClientOptions) -> Result<Self, ApiError> {
+        let url = parse_endpoint(endpoint)?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self { rest: Rest::new(Endpoints::new(endpoint, options)?, options)?, url })
+    }
+
+    /// Where it is.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// One attempt: whoever wanted the token repeats its own call.
+    pub(crate) async fn ask(
+        &self,
+        request: &CreateIamTokenRequest,
+    ) -> Result<CreateIamTokenResponse, ApiError> {
+        self.rest.attempt(&CREATE_IAM_TOKEN, request, None, None).await
+    }
+}

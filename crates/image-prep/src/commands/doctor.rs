@@ -1,0 +1,133 @@
+//! `doctor`: whether `create` would get through, one step after the other, each with what it found and what would mend it.
+//!
+//! A step that fails does not end the command: those that do not need it are still made. Nothing is left anywhere, see
+//! [`service`] and [`store`].
+
+mod service;
+mod store;
+
+use std::error::Error as StdError;
+
+use crate::args::DoctorArgs;
+use crate::context::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::local::Local;
+use crate::{report, transfer};
+
+/// Folder and bucket of `--local`, as `create` has them.
+const LOCAL: (&str, &str) = ("local", "uploads");
+
+/// Checks, and prints each step.
+pub(crate) async fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, Error> {
+    let mut findings = Findings { context, failed: false };
+    match &args.local.local {
+        Some(dir) => {
+            let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
+            let done = locally(args, &mut findings, &local).await;
+            local.stop(context).await;
+            done?;
+        }
+        None => {
+            service::check(args, &mut findings).await?;
+            let bucket = args.bucket.as_deref().or(context.profile()?.bucket.as_deref());
+            match transfer::connect(&args.store, Some(&args.api), context).await {
+                Ok(store) => store::check(&mut findings, &store, bucket).await?,
+                Err(error) => findings.failed_with("store", &error, None)?,
+            }
+        }
+    }
+    // Steps that were cut short by Ctrl-C found nothing out.
+    if context.cancel.is_cancelled() {
+        return Err(Error::Interrupted);
+    }
+    Ok(if findings.failed { Exit::Failed } else { Exit::Done })
+}
+
+async fn locally(args: &DoctorArgs, findings: &mut Findings<'_>, local: &Local) -> Result<(), Error> {
+    let (folder, bucket) = LOCAL;
+    let folder = args.folder_id.as_deref().unwrap_or(folder);
+    service::rights(findings, local.client(), Some(folder)).await?;
+    let bucket = args.bucket.as_deref().unwrap_or(bucket);
+    local.bucket(bucket, findings.context).await?;
+    store::check(findings, local.store(), Some(bucket)).await
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+    Skip,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+/// Prints steps as they end.
+struct Findings<'a> {
+    context: &'a Context,
+    failed: bool,
+}
+
+impl Findings<'_> {
+    fn say(
+        &mut self,
+        step: &'static str,
+        verdict: Verdict,
+        text: &str,
+        fix: Option<&str>,
+    ) -> Result<(), Error> {
+        if self.context.cancel.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        self.failed |= verdict == Verdict::Fail;
+        if self.context.output.is_json() {
+            let step =
+                serde_json::json!({ "step": step, "result": verdict.name(), "text": text, "fix": fix });
+            return self.context.output.json(&step);
+        }
+        let word = if verdict == Verdict::Fail { "FAIL" } else { verdict.name() };
+        self.context.output.line(&format!("{word:<6}{step:<14}{text}"))?;
+        match fix {
+            Some(fix) => self.context.output.line(&format!("{:<20}-> {fix}", "")),
+            None => Ok(()),
+        }
+    }
+
+    fn ok(&mut self, step: &'static str, text: &str) -> Result<(), Error> {
+        self.say(step, Verdict::Ok, text, None)
+    }
+
+    fn warn(&mut self, step: &'static str, text: &str, fix: Option<&str>) -> Result<(), Error> {
+        self.say(step, Verdict::Warn, text, fix)
+    }
+
+    fn skip(&mut self, step: &'static str, text: &str) -> Result<(), Error> {
+        self.say(step, Verdict::Skip, text, None)
+    }
+
+    fn fail(&mut self, step: &'static str, text: &str, fix: &str) -> Result<(), Error> {
+        self.say(step, Verdict::Fail, text, Some(fix))
+    }
+
+    /// A step that failed with an error; what helps is `fix`, or what the error says.
+    fn failed_with(&mut self, step: &'static str, error: &Error, fix: Option<&str>) -> Result<(), Error> {
+        let fix = fix.or_else(|| error.hint());
+        self.say(step, Verdict::Fail, &told(error), fix)
+    }
+}
+
+/// An error and its causes in one line.
+fn told(error: &dyn StdError) -> String {
+    report::chain(error)
+}
