@@ -124,10 +124,8 @@ impl Check {
         match (rule, value) {
             (Some(Rule::Text(text)), Value::String(value)) => self.text(path, *text, value),
             (Some(Rule::Number { or_zero: true, .. }), Value::I64(0)) => {}
-            (Some(Rule::Number { min, max, .. }), Value::I64(value)) => {
-                if !(min..=max).contains(&value) {
-                    self.fail(path, format!("found {value}, expected {min} to {max}"));
-                }
+            (Some(Rule::Number { min, max, .. }), Value::I64(value)) if !(min..=max).contains(&value) => {
+                self.fail(path, format!("found {value}, expected {min} to {max}"));
             }
             (Some(Rule::Mask(fields)), Value::Message(mask)) => self.mask(path, fields, mask),
             (Some(Rule::Map { max, key, value: text }), Value::Map(pairs)) => {
