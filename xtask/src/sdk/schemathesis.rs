@@ -16,7 +16,7 @@ use super::server::Server;
 use crate::child::{Ended, Job, Limits};
 
 /// Requests that are made up for each operation and each of its phases.
-const EXAMPLES: &str = "100";
+const EXAMPLES: &str = "60";
 /// All of it; it takes a few minutes with a release build.
 const TIME: Duration = Duration::from_secs(900);
 const TOKEN: &str = "schemathesis";
