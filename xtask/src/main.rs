@@ -10,7 +10,7 @@
 //! - `kills` kills uploads at seeded places and has the same command go on.
 //! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
-//! - `sdk` runs the official Python SDK of the cloud against image-server.
+//! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -75,7 +75,7 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Run the main job against garage as the bucket of both ends
     Garage(garage::GarageArgs),
-    /// Run the official Python SDK of the cloud against image-server
+    /// Run the official SDKs of the cloud, and schemathesis, against image-server
     Sdk(sdk::SdkArgs),
     /// Run the upload suite on every object store that can be started here
     Stores(stores::StoresArgs),

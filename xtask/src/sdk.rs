@@ -1,20 +1,29 @@
-//! `cargo xtask sdk`: the official Python SDK of the cloud against image-server, over TLS with discovery and in plaintext.
+//! `cargo xtask sdk`: clients that are not ours against image-server.
 //!
-//! The SDK comes from PyPI, of a fixed version, into a virtual environment under `target/sdk`; nothing of it is in the
-//! repository. Over TLS it asks for the endpoints, exchanges a JWT of a service account for a token, and waits for operations
-//! in its own way; in plaintext it is told the endpoint for each client and shows no token. What it does is in `sdk/check.py`.
+//! - The cloud's own Python SDK (PyPI), in plaintext and over TLS with discovery (`sdk/check.py`).
+//! - Its Node SDK (npm), over TLS (`sdk/check.mjs`). Where there is no `node`, PyPI has one.
+//! - schemathesis (PyPI), which makes requests of the OpenAPI document that the server serves, good ones and bad ones, and holds
+//!   the answers against it ([`schemathesis`]).
+//!
+//! All are of fixed versions and live in folders under `target/sdk`; nothing of them is in the repository. Over TLS the SDKs ask
+//! for the endpoints, exchange a JWT of a service account for a token, and wait for operations in their own ways. The command fails if
+//! one of them finds something, and if one cannot be had, unless `--no-install` says that it need not be.
+
+mod schemathesis;
+mod server;
+mod tools;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
 
-use crate::garage::process::Process;
-use crate::repo::{Profile, Repo, output, run};
+use crate::child::{Job, Limits};
+use crate::repo::{Profile, Repo};
+use server::{Served, Server};
+use tools::Tools;
 
 /// Arguments of `sdk`.
 #[derive(Debug, Args)]
@@ -22,156 +31,103 @@ pub(crate) struct SdkArgs {
     /// Check the build for development: it is there sooner
     #[arg(long)]
     dev: bool,
-    /// Skip, and say so, where the SDK is not installed yet
+    /// Skip, and say so, what is not installed yet
     #[arg(long)]
     no_install: bool,
+    /// Run these only
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Client>,
 }
 
-/// The version that is checked.
-const VERSION: &str = "0.413.0";
+/// A client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Client {
+    /// The Python SDK
+    Python,
+    /// The Node SDK
+    Node,
+    /// What finds where the server is not as its OpenAPI document says
+    Schemathesis,
+}
 
-/// Runs the SDK against both kinds of server.
+const ALL: [Client; 3] = [Client::Python, Client::Node, Client::Schemathesis];
+
+/// The longest time of one SDK's walk; it takes seconds.
+const WALK: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Runs each client against a server of its own.
 pub(crate) fn run_sdk(repo: &Repo, args: &SdkArgs) -> Result<ExitCode> {
-    let Some(python) = python(repo, args.no_install)? else {
-        println!("SKIPPED: the SDK is not there; `cargo xtask sdk` installs it from PyPI");
-        return Ok(ExitCode::SUCCESS);
-    };
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
-    let tools = Tools {
-        python,
+    let server = Server {
         image_prep: repo.build("image-prep", profile)?,
         image_server: repo.build("image-server", profile)?,
-        script: repo.path("xtask/src/sdk/check.py"),
         image: repo.path("testdata/disk.qcow2"),
         fixtures: repo.path("crates/image-server/tests"),
+        slow: server::silent_source()?,
     };
-    let scratch = repo.target().join("sdk/state");
+    let tools = Tools { folder: repo.target().join("sdk"), may_install: !args.no_install };
+    let scripts = repo.path("xtask/src/sdk");
+    let scratch = tools.folder.join("state");
     let _ = fs::remove_dir_all(&scratch);
-    let slow = silent_source()?;
-    for is_tls in [false, true] {
-        check(&tools, &scratch.join(if is_tls { "tls" } else { "plaintext" }), &slow, is_tls)?;
+    let mut missing = Vec::new();
+    for client in ALL.into_iter().filter(|client| args.only.is_empty() || args.only.contains(client)) {
+        let dir = scratch.join(format!("{client:?}").to_lowercase());
+        let is_there = match client {
+            Client::Python => python(&tools, &server, &scripts, &dir)?,
+            Client::Node => node(&tools, &server, &scripts, &dir)?,
+            Client::Schemathesis => match tools.schemathesis()? {
+                Some(program) => schemathesis::check(&program, &server, &scripts, &dir).map(|()| true)?,
+                None => false,
+            },
+        };
+        if !is_there {
+            missing.push(format!("{client:?}"));
+        }
     }
     fs::remove_dir_all(&scratch)?;
+    if missing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("SKIPPED, not installed: {}; without --no-install they are", missing.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 
-struct Tools {
-    python: PathBuf,
-    image_prep: PathBuf,
-    image_server: PathBuf,
-    script: PathBuf,
-    image: PathBuf,
-    fixtures: PathBuf,
-}
-
-/// A Python that has the SDK, made if it is not there; `None` if it must not be.
-fn python(repo: &Repo, no_install: bool) -> Result<Option<PathBuf>> {
-    let folder = repo.target().join("sdk").join(VERSION);
-    let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
-    if !ready.exists() {
-        if no_install {
-            return Ok(None);
-        }
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        let package = format!("yandexcloud=={VERSION}");
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &package]))?;
-        fs::write(ready, VERSION)?;
+/// False where it is not installed.
+fn python(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bool> {
+    let Some(python) = tools.python_sdk()? else { return Ok(false) };
+    for (name, is_tls) in [("plaintext", false), ("tls", true)] {
+        let dir = dir.join(name);
+        let served = server.start(&dir, is_tls)?;
+        walk(Command::new(&python).arg(scripts.join("check.py")), server, served, &dir)?;
     }
-    Ok(Some(python))
+    Ok(true)
 }
 
-fn check(tools: &Tools, dir: &Path, slow: &str, is_tls: bool) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let state = dir.join("server");
-    let port = free_port()?;
-    let endpoint = format!("localhost:{port}");
-    let serve = || {
-        let mut serve = Command::new(&tools.image_server);
-        serve.args(["serve", "--data-dir"]).arg(&state);
-        serve.args(["--listen", &format!("127.0.0.1:{port}")]);
-        serve
-    };
-    // The store inside the server chooses its port at its first start, and keeps it.
-    start(&mut serve(), &dir.join("first.log"))?.stop()?;
-    let store = Keys::read(&state)?;
-    let mut serve = serve();
-    serve.args(["--allow-http", "--allow-uri-host", slow, "--allow-uri-host", store.host()]);
-    if is_tls {
-        serve.arg("--tls-cert").arg(tools.fixtures.join("tls/cert.pem"));
-        serve.arg("--tls-key").arg(tools.fixtures.join("tls/key.pem"));
-        serve.arg("--account-key").arg(tools.fixtures.join("iam/key.json"));
-        serve.args(["--grant", "ajeaccount=admin@b1gfolder"]);
-        // The SDK makes the audience from what it takes for a domain.
-        serve.args(["--audience", &format!("https://iam.{endpoint}/iam/v1/tokens")]);
+/// False where it is not installed.
+fn node(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bool> {
+    let Some((node, packages)) = tools.node_sdk()? else { return Ok(false) };
+    let served = server.start(dir, true)?;
+    // A module finds packages above itself.
+    let script: PathBuf = packages.join("check.mjs");
+    fs::copy(scripts.join("check.mjs"), &script).context("cannot copy check.mjs")?;
+    walk(Command::new(node).arg(script), server, served, dir)?;
+    Ok(true)
+}
+
+/// Runs a script against a server, tells what it says, and stops the server.
+fn walk(script: &mut Command, server: &Server, served: Served, dir: &Path) -> Result<()> {
+    script.env("ENDPOINT", &served.endpoint);
+    script.env("GOOD_URI", &served.good).env("SLOW_URI", format!("http://{}/disk?signature=x", server.slow));
+    if served.is_tls {
+        script.env("ROOT", server.fixtures.join("tls/root.pem"));
+        script.env("ACCOUNT_KEY", server.fixtures.join("iam/key.json"));
+        script.env("ACCOUNT_PRIVATE_KEY", server.fixtures.join("iam/private.pem"));
     }
-    let server = start(&mut serve, &dir.join("server.log"))?;
-    let mut script = Command::new(&tools.python);
-    script.arg(&tools.script).env("ENDPOINT", &endpoint);
-    script.env("GOOD_URI", upload(tools, &store)?).env("SLOW_URI", format!("http://{slow}/disk?signature=x"));
-    if is_tls {
-        script.env("ROOT", tools.fixtures.join("tls/root.pem"));
-        script.env("ACCOUNT_KEY", tools.fixtures.join("iam/key.json"));
-        script.env("ACCOUNT_PRIVATE_KEY", tools.fixtures.join("iam/private.pem"));
+    let (said, complaints) = (dir.join("walk.log"), dir.join("walk.err"));
+    let walked = Job::new(script, &complaints, Limits::wall(WALK)).printing_to(&said).succeed();
+    print!("{}", fs::read_to_string(said).unwrap_or_default());
+    if let Err(error) = walked {
+        bail!("{error:#}\nthe server's log is {}", served.log.display());
     }
-    run(&mut script).with_context(|| format!("the server's log is {}", dir.join("server.log").display()))?;
-    server.stop()
-}
-
-fn start(serve: &mut Command, log: &Path) -> Result<Process> {
-    let mut server = Process::start(serve.stdout(Stdio::piped()).stderr(fs::File::create(log)?))?;
-    let line = server.first_line().context("image-server ended before it listened")?;
-    ensure!(line.starts_with("listening on "), "image-server said {line:?}");
-    Ok(server)
-}
-
-/// What a server's `store.json` says.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Keys {
-    endpoint: String,
-    region: String,
-    bucket: String,
-    access_key: String,
-    secret_key: String,
-}
-
-impl Keys {
-    fn read(state: &Path) -> Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(state.join("store.json"))?)?)
-    }
-
-    fn host(&self) -> &str {
-        self.endpoint.trim_start_matches("http://")
-    }
-}
-
-/// Uploads an image to the server's own store; gives its pre-signed URL.
-fn upload(tools: &Tools, store: &Keys) -> Result<String> {
-    let mut upload = Command::new(&tools.image_prep);
-    upload.arg("upload").arg(&tools.image).arg(format!("s3://{}/disk.qcow2", store.bucket));
-    upload.env("AWS_ENDPOINT_URL", &store.endpoint).env("AWS_REGION", &store.region);
-    upload.env("AWS_ACCESS_KEY_ID", &store.access_key).env("AWS_SECRET_ACCESS_KEY", &store.secret_key);
-    upload.args(["--no-resume", "--json"]);
-    let said: serde_json::Value = serde_json::from_str(&output(&mut upload)?)?;
-    Ok(said["url"].as_str().context("`image-prep upload --json` printed no `url`")?.to_owned())
-}
-
-/// A server that takes requests and never answers: what is read from it lasts until it is cancelled.
-fn silent_source() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?.to_string();
-    // Ends with the process.
-    std::thread::spawn(move || {
-        let mut open = Vec::new();
-        for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.flush();
-            open.push(stream);
-        }
-    });
-    Ok(address)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    served.process.stop()
 }

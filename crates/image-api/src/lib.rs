@@ -6,10 +6,10 @@
 //!
 //! - [`compute`], [`operation`], [`access`], [`endpoint`], [`iam`], [`rpc`]: messages, from `proto/` by prost; sizes are bytes.
 //! - [`to_json`], [`from_json`]: canonical proto3 JSON. A server refuses unknown fields, a client skips them.
-//! - [`Validate`]: the rules of the fields; reports every violation, not the first.
+//! - [`Validate`]: the rules of the fields, from one table; reports every violation, not the first.
 //! - [`Code`]: the canonical codes and what HTTP calls them.
 //! - [`Method`]: the methods of the services and their HTTP forms, for whoever serves or calls them by name.
-//! - [`openapi`]: the same as an OpenAPI document.
+//! - [`openapi`]: methods, messages and rules as an OpenAPI document.
 //! - [`Client`]: the calls over REST or gRPC, with bounded retries and cancellation.
 //! - [`Credentials`]: where their bearer token comes from, and how it is renewed.
 //!
@@ -38,7 +38,7 @@ pub use method::{Binding, HttpCall, HttpRequest, Method, Route};
 pub use openapi::openapi;
 pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
 pub use token::Token;
-pub use validate::{ID_MAX, MIN_DISK_SIZE_MAX, MIN_DISK_SIZE_MIN, Validate, Violations};
+pub use validate::{Validate, Violations};
 
 // `operation.operation` is how prost names the oneofs of `Operation`.
 #[allow(missing_docs, unreachable_pub, clippy::module_inception)]

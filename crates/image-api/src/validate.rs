@@ -1,47 +1,28 @@
 //! The rules of the fields, all checked, all violations reported.
 //!
-//! Source: the services of the public API definitions (options `length`, `pattern`, `value`, `size`, `exactly_one`). Lengths
-//! are characters, sizes are bytes; patterns cover the whole value. The rules are matched by hand: they are five character
-//! classes, and a regular-expression engine is not worth its weight.
+//! The rules are a table ([`rules`]), by the names of fields; here they are held against a message, whichever it is, by its
+//! descriptor, and in the OpenAPI document they are said. So what is refused and what is said to be refused cannot differ. Lengths
+//! are characters, sizes are bytes; patterns cover the whole value. Costs the encoding of the message and its decoding.
+//!
+//! What no table needs to say: an enum has no numbers but its own.
 
-mod access;
+pub(crate) mod rules;
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+use prost::Name;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
 use crate::{
     Code,
-    compute::{
-        CreateImageRequest, DeleteImageRequest, GetImageLatestByFamilyRequest, GetImageRequest,
-        ListImageOperationsRequest, ListImagesRequest, Os, PciTopology, UpdateImageRequest,
-        create_image_request::Source, hardware_generation::Features, os,
-    },
-    operation::{CancelOperationRequest, GetOperationRequest},
+    descriptors::descriptor,
     operation_state::any_of,
     rpc::{BadRequest, Status, bad_request::FieldViolation},
 };
-
-/// Characters of an identifier.
-pub const ID_MAX: usize = 50;
-/// Bytes of the smallest disk that may be asked for: 4 MiB.
-pub const MIN_DISK_SIZE_MIN: i64 = 4 << 20;
-/// Bytes of the largest disk that may be asked for: 4 TiB.
-pub const MIN_DISK_SIZE_MAX: i64 = 4 << 40;
-
-const DESCRIPTION_MAX: usize = 256;
-const LABELS_MAX: usize = 64;
-const NAME_MAX: usize = 63;
-const PAGE_SIZE_MAX: i64 = 1000;
-const PAGE_TOKEN_MAX: usize = 100;
-const FILTER_MAX: usize = 1000;
-const ORDER_BY_MAX: usize = 100;
-
-/// Fields that an Update may name.
-const UPDATABLE: [&str; 4] = ["name", "description", "min_disk_size", "labels"];
-
-const NAME_RULE: &str = "[a-z]([-_a-z0-9]{0,61}[a-z0-9])?";
-const FAMILY_RULE: &str = "[a-z][-a-z0-9]{1,61}[a-z0-9]";
-const LABEL_KEY_RULE: &str = r"[a-z][-_./\@0-9a-z]*";
-const LABEL_VALUE_RULE: &str = r"[-_./\@0-9a-z]*";
+use rules::{Rule, Text};
 
 /// Every field of a request that breaks the contract; never empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,120 +66,20 @@ impl fmt::Display for Violations {
 
 impl std::error::Error for Violations {}
 
-/// A request whose fields have rules.
+/// A message whose fields may have rules.
 pub trait Validate {
-    /// Checks all rules that need nothing but the request.
+    /// Checks all rules that need nothing but the message. In an Update the values of fields that do not change are checked too:
+    /// they are wrong all the same.
     fn validate(&self) -> Result<(), Violations>;
 }
 
-impl Validate for CreateImageRequest {
+impl<M: Name> Validate for M {
     fn validate(&self) -> Result<(), Violations> {
+        let mut message = DynamicMessage::new(descriptor::<M>());
+        message.transcode_from(self).expect("types and descriptors are made of the same `proto/`");
         let mut check = Check::default();
-        check.id("folder_id", &self.folder_id);
-        check.pattern("name", &self.name, NAME_RULE, |name| name.is_empty() || is_name(name));
-        check.length("description", &self.description, DESCRIPTION_MAX);
-        check.labels(&self.labels);
-        check.pattern("family", &self.family, FAMILY_RULE, |family| family.is_empty() || is_family(family));
-        if self.min_disk_size != 0 {
-            check.range("min_disk_size", self.min_disk_size, MIN_DISK_SIZE_MIN, MIN_DISK_SIZE_MAX);
-        }
-        for (at, id) in self.product_ids.iter().enumerate() {
-            check.length(&format!("product_ids[{at}]"), id, ID_MAX);
-        }
-        match &self.source {
-            None => check.fail("source", "exactly one of image_id, disk_id, snapshot_id, uri must be set"),
-            Some(Source::ImageId(id)) => check.id("image_id", id),
-            Some(Source::DiskId(id)) => check.id("disk_id", id),
-            Some(Source::SnapshotId(id)) => check.id("snapshot_id", id),
-            Some(Source::Uri(uri)) => check.required("uri", uri),
-        }
-        if let Some(Os { r#type, .. }) = self.os
-            && os::Type::try_from(r#type).is_err()
-        {
-            check.fail("os.type", format!("{type} is not a known type"));
-        }
-        if let Some(Features::LegacyFeatures(legacy)) =
-            self.hardware_generation.as_ref().and_then(|generation| generation.features.as_ref())
-            && PciTopology::try_from(legacy.pci_topology).is_err()
-        {
-            let field = "hardware_generation.legacy_features.pci_topology";
-            check.fail(field, format!("{} is not a known topology", legacy.pci_topology));
-        }
-        check.finish()
-    }
-}
-
-impl Validate for ListImagesRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        let mut check = Check::default();
-        check.id("folder_id", &self.folder_id);
-        check.page(self.page_size, &self.page_token);
-        check.length("filter", &self.filter, FILTER_MAX);
-        check.length("order_by", &self.order_by, ORDER_BY_MAX);
-        check.finish()
-    }
-}
-
-impl Validate for GetImageRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        Check::only_id("image_id", &self.image_id)
-    }
-}
-
-impl Validate for DeleteImageRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        Check::only_id("image_id", &self.image_id)
-    }
-}
-
-impl Validate for GetImageLatestByFamilyRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        let mut check = Check::default();
-        check.id("folder_id", &self.folder_id);
-        check.pattern("family", &self.family, FAMILY_RULE, is_family);
-        check.finish()
-    }
-}
-
-impl Validate for UpdateImageRequest {
-    /// The values of fields that do not change are checked too: they are wrong all the same.
-    fn validate(&self) -> Result<(), Violations> {
-        let mut check = Check::default();
-        check.id("image_id", &self.image_id);
-        for path in self.update_mask.iter().flat_map(|mask| &mask.paths) {
-            if !UPDATABLE.contains(&path.as_str()) {
-                let description = format!("found {path:?}, expected one of {}", UPDATABLE.join(", "));
-                check.fail("update_mask", description);
-            }
-        }
-        check.pattern("name", &self.name, NAME_RULE, |name| name.is_empty() || is_name(name));
-        check.length("description", &self.description, DESCRIPTION_MAX);
-        if self.min_disk_size != 0 {
-            check.range("min_disk_size", self.min_disk_size, MIN_DISK_SIZE_MIN, MIN_DISK_SIZE_MAX);
-        }
-        check.labels(&self.labels);
-        check.finish()
-    }
-}
-
-impl Validate for ListImageOperationsRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        let mut check = Check::default();
-        check.id("image_id", &self.image_id);
-        check.page(self.page_size, &self.page_token);
-        check.finish()
-    }
-}
-
-impl Validate for GetOperationRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        Check::only_id("operation_id", &self.operation_id)
-    }
-}
-
-impl Validate for CancelOperationRequest {
-    fn validate(&self) -> Result<(), Violations> {
-        Check::only_id("operation_id", &self.operation_id)
+        check.message("", &message);
+        if check.0.is_empty() { Ok(()) } else { Err(Violations(check.0)) }
     }
 }
 
@@ -206,107 +87,128 @@ impl Validate for CancelOperationRequest {
 struct Check(Vec<FieldViolation>);
 
 impl Check {
-    fn only_id(field: &str, id: &str) -> Result<(), Violations> {
-        let mut check = Self::default();
-        check.id(field, id);
-        check.finish()
-    }
-
     fn fail(&mut self, field: &str, description: impl Into<String>) {
         self.0.push(FieldViolation { field: field.to_owned(), description: description.into() });
     }
 
-    fn required(&mut self, field: &str, value: &str) {
-        if value.is_empty() {
-            self.fail(field, "required, found nothing");
-        }
-    }
-
-    fn id(&mut self, field: &str, id: &str) {
-        self.required(field, id);
-        self.length(field, id, ID_MAX);
-    }
-
-    fn page(&mut self, size: i64, token: &str) {
-        self.range("page_size", size, 0, PAGE_SIZE_MAX);
-        self.length("page_token", token, PAGE_TOKEN_MAX);
-    }
-
-    fn length(&mut self, field: &str, value: &str, max: usize) {
-        let found = value.chars().count();
-        if found > max {
-            self.fail(field, format!("found {found} characters, expected at most {max}"));
-        }
-        // No text of a database may have it.
-        if value.contains('\0') {
-            self.fail(field, "found the character U+0000");
-        }
-    }
-
-    fn range(&mut self, field: &str, value: i64, min: i64, max: i64) {
-        if !(min..=max).contains(&value) {
-            self.fail(field, format!("found {value}, expected {min} to {max}"));
-        }
-    }
-
-    fn pattern(&mut self, field: &str, value: &str, rule: &str, fits: impl Fn(&str) -> bool) {
-        if !fits(value) {
-            self.fail(field, format!("does not match {rule}"));
-        }
-    }
-
-    fn labels(&mut self, labels: &std::collections::BTreeMap<String, String>) {
-        if labels.len() > LABELS_MAX {
-            self.fail("labels", format!("found {} labels, expected at most {LABELS_MAX}", labels.len()));
-        }
-        for (key, value) in labels {
-            // The key goes into the path only where it is short: the path is for people.
-            let field =
-                if key.chars().count() <= NAME_MAX { format!("labels.{key}") } else { "labels".to_owned() };
-            if !(1..=NAME_MAX).contains(&key.chars().count()) {
-                let found = key.chars().count();
-                self.fail(&field, format!("found a key of {found} characters, expected 1 to {NAME_MAX}"));
-            } else if !is_label_key(key) {
-                self.fail(&field, format!("the key does not match {LABEL_KEY_RULE}"));
+    /// Every field, in the order of their numbers; `within` begins their paths.
+    fn message(&mut self, within: &str, message: &DynamicMessage) {
+        for field in message.descriptor().fields() {
+            if let Some(choice) = field.containing_oneof() {
+                let is_first = choice.fields().next().as_ref() == Some(&field);
+                let is_made = choice.fields().any(|field| message.has_field(&field));
+                if is_first && !is_made && rules::is_needed(&choice) {
+                    let names: Vec<_> = choice.fields().map(|field| field.name().to_owned()).collect();
+                    let description = format!("exactly one of {} must be set", names.join(", "));
+                    self.fail(&format!("{within}{}", choice.name()), description);
+                }
+                // What was not chosen has no value that could be wrong.
+                if !message.has_field(&field) {
+                    continue;
+                }
             }
-            self.length(&field, value, NAME_MAX);
-            self.pattern(&field, value, LABEL_VALUE_RULE, |value| value.bytes().all(is_label_byte));
+            let path = format!("{within}{}", field.name());
+            let rule = rules::of(&field);
+            if matches!(rule, Some(Rule::Needed)) && !message.has_field(&field) {
+                match choices(&field, true) {
+                    Some(expected) => self.fail(&path, format!("found nothing, expected {expected}")),
+                    None => self.fail(&path, "required, found nothing"),
+                }
+                continue;
+            }
+            self.value(&path, rule, &field, &message.get_field(&field));
         }
     }
 
-    fn finish(self) -> Result<(), Violations> {
-        if self.0.is_empty() { Ok(()) } else { Err(Violations(self.0)) }
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    let middle = |b: u8| matches!(b, b'-' | b'_' | b'a'..=b'z' | b'0'..=b'9');
-    match name.as_bytes() {
-        [b'a'..=b'z'] => true,
-        [b'a'..=b'z', inner @ .., b'a'..=b'z' | b'0'..=b'9'] => {
-            inner.len() <= 61 && inner.iter().copied().all(middle)
+    fn value(&mut self, path: &str, rule: Option<&Rule>, field: &FieldDescriptor, value: &Value) {
+        match (rule, value) {
+            (Some(Rule::Text(text)), Value::String(value)) => self.text(path, *text, value),
+            (Some(Rule::Number { or_zero: true, .. }), Value::I64(0)) => {}
+            (Some(Rule::Number { min, max, .. }), Value::I64(value)) if !(min..=max).contains(&value) => {
+                self.fail(path, format!("found {value}, expected {min} to {max}"));
+            }
+            (Some(Rule::Mask(fields)), Value::Message(mask)) => self.mask(path, fields, mask),
+            (Some(Rule::Map { max, key, value: text }), Value::Map(pairs)) => {
+                self.map(path, *max, (*key, *text), pairs);
+            }
+            (rule, Value::List(items)) => {
+                if let Some(Rule::List { min, max, .. }) = rule
+                    && !(*min..=*max).contains(&items.len())
+                {
+                    self.fail(path, format!("found {}, expected {min} to {max}", items.len()));
+                }
+                let rule = match rule {
+                    Some(Rule::List { item: Some(text), .. }) => Some(Rule::Text(*text)),
+                    _ => None,
+                };
+                for (at, item) in items.iter().enumerate() {
+                    self.value(&format!("{path}[{at}]"), rule.as_ref(), field, item);
+                }
+            }
+            (_, Value::Message(message)) => self.message(&format!("{path}."), message),
+            (_, Value::EnumNumber(number)) => {
+                let known = matches!(field.kind(), Kind::Enum(words) if words.get_value(*number).is_some());
+                if !known {
+                    let expected = choices(field, false).unwrap_or_default();
+                    self.fail(path, format!("found {number}, expected {expected}"));
+                }
+            }
+            _ => {}
         }
-        _ => false,
     }
-}
 
-fn is_family(family: &str) -> bool {
-    let middle = |b: u8| matches!(b, b'-' | b'a'..=b'z' | b'0'..=b'9');
-    match family.as_bytes() {
-        [b'a'..=b'z', inner @ .., b'a'..=b'z' | b'0'..=b'9'] => {
-            (1..=61).contains(&inner.len()) && inner.iter().copied().all(middle)
+    /// One violation at most: what is too long does not fit a pattern either.
+    fn text(&mut self, path: &str, text: Text, value: &str) {
+        let found = value.chars().count();
+        if value.is_empty() && text.min > 0 {
+            self.fail(path, "required, found nothing");
+        } else if found > text.max {
+            self.fail(path, format!("found {found} characters, expected at most {}", text.max));
+        } else if !rules::fits(text.pattern, value) {
+            self.fail(path, format!("does not match {}", text.pattern));
         }
-        _ => false,
+    }
+
+    fn mask(&mut self, path: &str, fields: &[&str], mask: &DynamicMessage) {
+        let paths = mask.get_field_by_name("paths");
+        for named in paths.iter().filter_map(|paths| paths.as_list()).flatten().filter_map(Value::as_str) {
+            if !fields.contains(&named) {
+                self.fail(path, format!("found {named:?}, expected one of {}", fields.join(", ")));
+            }
+        }
+    }
+
+    fn map(&mut self, path: &str, max: usize, (key, value): (Text, Text), pairs: &HashMap<MapKey, Value>) {
+        if pairs.len() > max {
+            self.fail(path, format!("found {} entries, expected at most {max}", pairs.len()));
+        }
+        let text = |(name, value): (&'_ MapKey, &'_ Value)| {
+            Some((name.as_str()?.to_owned(), value.as_str()?.to_owned()))
+        };
+        for (name, found) in pairs.iter().filter_map(text).collect::<BTreeMap<_, _>>() {
+            // The key goes into the path only where it is short: the path is for people.
+            let length = name.chars().count();
+            let entry = if length <= key.max { format!("{path}.{name}") } else { path.to_owned() };
+            if !(key.min..=key.max).contains(&length) {
+                let (min, max) = (key.min, key.max);
+                self.fail(&entry, format!("found a key of {length} characters, expected {min} to {max}"));
+            } else if !rules::fits(key.pattern, &name) {
+                self.fail(&entry, format!("the key does not match {}", key.pattern));
+            }
+            self.text(&entry, value, &found);
+        }
     }
 }
 
-fn is_label_key(key: &str) -> bool {
-    key.starts_with(|c: char| c.is_ascii_lowercase()) && key.bytes().all(is_label_byte)
-}
-
-// In the pattern `\@` is an escaped `@`: a backslash is not part of the class.
-fn is_label_byte(b: u8) -> bool {
-    matches!(b, b'-' | b'_' | b'.' | b'/' | b'@' | b'0'..=b'9' | b'a'..=b'z')
+/// The words of an enum, without the one that says nothing where something has to be said; `None` of other fields.
+fn choices(field: &FieldDescriptor, without_zero: bool) -> Option<String> {
+    let Kind::Enum(words) = field.kind() else { return None };
+    let words: Vec<_> = words
+        .values()
+        .filter(|word| word.number() != 0 || !without_zero)
+        .map(|word| word.name().to_owned())
+        .collect();
+    Some(format!("one of {}", words.join(", ")))
 }
 
 #[cfg(test)]

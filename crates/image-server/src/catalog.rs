@@ -26,13 +26,11 @@ mod sql;
 
 use std::{path::Path, time::SystemTime};
 
-use image_api::{Any, Code, Image, any_of, compute::image, rpc::Status, to_json};
+use image_api::{Any, Code, Image, any_of, compute::image, from_json, rpc::Status, to_json};
+use image_ingest::SourceUri;
 use sqlx::{AnyConnection, AnyPool, Row};
 
-use crate::{
-    operation::{Event, Kind, Lease, Standing, State, transition},
-    uri::SourceUri,
-};
+use crate::operation::{Event, Kind, Lease, Standing, State, transition};
 pub(crate) use access::BindingsEdit;
 pub(crate) use admission::{Admission, IdempotencyKey, NewImage};
 pub(crate) use blocks::{Attempt, Published};
@@ -61,6 +59,8 @@ pub(crate) struct Job {
     pub(crate) source: Option<SourceUri>,
     /// What the caller asked for; 0 means what the content needs.
     pub(crate) wanted_disk_size: u64,
+    /// Whether the image is wanted in a pool.
+    pub(crate) pooled: bool,
 }
 
 /// Sizes of a stored image.
@@ -332,7 +332,8 @@ async fn fetch_operation(on: &mut AnyConnection, id: &str) -> Result<OperationRe
 
 /// The operation as a worker sees it, with its source.
 async fn read_job(tx: &mut Tx, id: &str) -> Result<Job, CatalogError> {
-    let sql = "SELECT id, kind, state, image_id, source_uri, wanted_disk_size FROM operations WHERE id = $1";
+    let sql = "SELECT o.id, o.kind, o.state, o.image_id, o.source_uri, o.wanted_disk_size, i.attributes \
+               FROM operations o LEFT JOIN images i ON i.id = o.image_id WHERE o.id = $1";
     let row = sqlx::query(sql)
         .bind(id)
         .fetch_optional(&mut **tx)
@@ -341,12 +342,19 @@ async fn read_job(tx: &mut Tx, id: &str) -> Result<Job, CatalogError> {
         .ok_or_else(|| CatalogError::NoOperation { id: id.to_owned() })?;
     let (kind, state) = rows::kind_and_state(&row)?;
     let wanted: i64 = row.get("wanted_disk_size");
+    let attributes =
+        row.get::<Option<String>, _>("attributes").map(|text| from_json::<Image>(text.as_bytes()));
+    let attributes = attributes.transpose().map_err(|source| {
+        let id = row.get("image_id");
+        CatalogError::Json { table: "images", id, source }
+    })?;
     Ok(Job {
         kind,
         state,
         image_id: row.get("image_id"),
         source: row.get::<Option<String>, _>("source_uri").map(SourceUri::trusted),
         wanted_disk_size: u64::try_from(wanted).unwrap_or_default(),
+        pooled: attributes.is_some_and(|image| image.pooled),
     })
 }
 

@@ -39,6 +39,9 @@ pub struct Config {
     pub resolver: Arc<dyn Resolver>,
     /// Snapshots and disks that images are made from.
     pub volumes: VolumeSources,
+    /// Folder for copies of pooled images, as far as [`Limits::pool_quota`] goes. Locked while the server runs; servers on one catalog
+    /// have one each.
+    pub pool: Option<PathBuf>,
     /// Images may be read from any host, by https and http: only where whoever has a token may reach what this machine can
     /// reach, and has checked the URL.
     pub any_uri_host: bool,
@@ -68,6 +71,7 @@ impl Config {
             allow_private_hosts: false,
             resolver: Arc::new(SystemResolver),
             volumes: VolumeSources::default(),
+            pool: None,
             any_uri_host: false,
             memory: limits::INGEST_MEMORY,
             jobs: None,
@@ -88,6 +92,8 @@ pub struct Limits {
     /// What the images of a folder may store. Checked before the first block is written, with the most that an image can come to:
     /// the 4 MiB blocks in which it stores anything.
     pub folder_quota: Option<u64>,
+    /// What copies of pooled images may take on disk in [`Config::pool`]; 0 refuses them.
+    pub pool_quota: u64,
     /// Answers with the content of images that are given at a time. Each holds three blocks of 4 MiB.
     pub content_readers: usize,
     /// Memory of all ingests together, their maps included. What `None` means: so many as may run, each with a map of
@@ -110,6 +116,7 @@ impl Default for Limits {
             queued_operations: limits::QUEUED_OPERATIONS,
             creates_per_second: limits::CREATES_PER_SECOND,
             folder_quota: None,
+            pool_quota: 0,
             content_readers: limits::READERS,
             total_memory: None,
             max_virtual_size: MAX_VIRTUAL_SIZE,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use block_store::{BlockStore, BlockStoreError, Collected};
+use block_store::{BlockStore, BlockStoreError, Collected, Manifest};
 use disk_convert::{ByteSource, ConvertError, Options, References, Rendered, open_image};
 use disk_image::{Format, ObjectMap, OpenOptions, qcow2};
 use image_ingest::{Found, Policy, min_disk_size, probe, probe_source};
@@ -19,6 +19,7 @@ use crate::{
     limits,
     observe::Traffic,
     origin::Origin,
+    pool::{Pool, PoolError, Reserved},
     volumes::{Volume, VolumeSources, Volumes},
     worker::{Content, IngestWork},
 };
@@ -50,6 +51,7 @@ pub(crate) struct StoredContent {
     pub(crate) policy: Policy,
     /// What the images of a folder may store, bytes.
     pub(crate) folder_quota: Option<u64>,
+    pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) volumes: VolumeSources,
     pub(crate) open: OpenImages,
     pub(crate) traffic: Arc<Traffic>,
@@ -116,6 +118,13 @@ impl Content for StoredContent {
         tracing::info!(kept, removed, bytes, left, "unlisted blocks collected");
         Ok(left)
     }
+
+    async fn sweep(&self) -> Result<(), IngestError> {
+        match &self.pool {
+            Some(pool) => Ok(pool.folder.sweep(&self.catalog).await.map(drop)?),
+            None => Ok(()),
+        }
+    }
 }
 
 impl StoredContent {
@@ -154,7 +163,7 @@ impl StoredContent {
         cancel: &CancellationToken,
     ) -> Result<Ingested<String>, IngestError> {
         let found = match Origin::of(&work.source) {
-            Origin::Image(id) => return self.share(id, work, cancel).await,
+            Origin::Image(id) => return self.share(id, work, policy, cancel).await,
             Origin::Uri(uri) => probe(uri.expose(), policy, cancel).await?,
             Origin::Snapshot(id) => {
                 volume("snapshot", id, self.volumes.snapshots.as_deref(), policy.clone(), cancel).await?
@@ -163,7 +172,7 @@ impl StoredContent {
                 volume("disk", id, self.volumes.disks.as_deref(), policy.clone(), cancel).await?
             }
         };
-        self.reserve(work, found.storage_bound(), cancel).await?;
+        let pooled = self.reserve(work, found.storage_bound(), cancel).await?;
         let sink = self.blocks.sink(&work.manifest(), found.virtual_size(), &policy.options.workers, cancel);
         // What the ledger knows of the same version of the source is not read again.
         let source = found.disk().source();
@@ -176,7 +185,26 @@ impl StoredContent {
         if known > 0 {
             tracing::info!(image_id = %work.image_id, known, "parts of an earlier attempt are kept");
         }
-        Ok(found.store(sink, cancel).await?.map(|_| work.manifest()))
+        let stored = found.store(sink, cancel).await?;
+        self.pool(pooled, work, &stored.output, policy, cancel).await?;
+        Ok(stored.map(|_| work.manifest()))
+    }
+
+    /// Makes the copy for which there is room.
+    async fn pool(
+        &self,
+        room: Option<Reserved>,
+        work: &IngestWork,
+        manifest: &Manifest,
+        policy: &Policy,
+        cancel: &CancellationToken,
+    ) -> Result<(), IngestError> {
+        let Some(room) = room else { return Ok(()) };
+        let options = &policy.options;
+        let disk = Arc::new(self.blocks.source(&work.image_id, manifest.clone(), &options.workers));
+        // What is copied was counted when it was read.
+        let options = Options { counters: Arc::default(), ..options.clone() };
+        Ok(room.fill(disk, &options, cancel).await?)
     }
 
     /// The content of another image, which then has both: its manifest is that of both, and no block is read or written. Whether it
@@ -185,6 +213,7 @@ impl StoredContent {
         &self,
         from: &str,
         work: &IngestWork,
+        policy: &Policy,
         cancel: &CancellationToken,
     ) -> Result<Ingested<String>, IngestError> {
         let gone = || IngestError::NoSource { kind: "image", id: from.to_owned() };
@@ -197,7 +226,8 @@ impl StoredContent {
             false => stored(error, cancel),
         })?;
         let min_disk_size = min_disk_size(manifest.virtual_size(), work.wanted_disk_size)?;
-        self.reserve(work, manifest.storage_size(), cancel).await?;
+        let pooled = self.reserve(work, manifest.storage_size(), cancel).await?;
+        self.pool(pooled, work, &manifest, policy, cancel).await?;
         Ok(Ingested {
             virtual_size: manifest.virtual_size(),
             storage_size: manifest.storage_size(),
@@ -207,16 +237,22 @@ impl StoredContent {
         })
     }
 
-    /// Takes the room that the image can fill, or fails before anything is written.
+    /// Takes the room that the image can fill, in its folder and in the pool where it is pooled, or fails before anything is written.
     async fn reserve(
         &self,
         work: &IngestWork,
         needed: u64,
         cancel: &CancellationToken,
-    ) -> Result<(), IngestError> {
-        let Some(quota) = self.folder_quota else { return Ok(()) };
+    ) -> Result<Option<Reserved>, IngestError> {
+        let pooled = match (work.pooled, &self.pool) {
+            (false, _) => None,
+            (true, Some(pool)) => Some(pool.reserve(&work.image_id, needed)?),
+            // Another server has accepted it, or this one with another configuration.
+            (true, None) => return Err(PoolError::None.into()),
+        };
+        let Some(quota) = self.folder_quota else { return Ok(pooled) };
         match patiently(|| self.catalog.reserve(&work.attempt, needed, quota), cancel).await? {
-            Room::Reserved => Ok(()),
+            Room::Reserved => Ok(pooled),
             Room::Lacking { folder_id, used } => Err(IngestError::Quota { folder_id, used, needed, quota }),
         }
     }

@@ -5,8 +5,9 @@ use disk_convert::{ConvertError, SinkFault, SourceFault};
 use disk_image::qcow2;
 use image_api::{Code, rpc::Status};
 pub(crate) use image_ingest::Ingested;
+use image_ingest::without_query;
 
-use crate::{catalog::CatalogError, uri::without_query, worker::IngestWork};
+use crate::{catalog::CatalogError, pool::PoolError, worker::IngestWork};
 
 /// Why the content of an image did not come to be, or not go away.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,9 @@ pub(crate) enum IngestError {
     /// What the image is made of is not there any more.
     #[error("{kind} {id} not found")]
     NoSource { kind: &'static str, id: String },
+    /// What is pooled has no copy.
+    #[error(transparent)]
+    Pool(PoolError),
     /// The content has no qcow2 form.
     #[error("the image cannot be laid out as qcow2")]
     Layout { source: qcow2::LayoutError },
@@ -37,6 +41,15 @@ pub(crate) enum IngestError {
     /// The ingest panicked.
     #[error("the ingest failed; this is a defect of the server")]
     Panicked,
+}
+
+impl From<PoolError> for IngestError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Copy { source: ConvertError::Cancelled } => Self::Cancelled,
+            error => Self::Pool(error),
+        }
+    }
 }
 
 impl From<image_ingest::IngestError> for IngestError {
@@ -59,6 +72,11 @@ impl IngestError {
             }
             Self::Quota { .. } => Code::ResourceExhausted,
             Self::NoSource { .. } => Code::NotFound,
+            Self::Pool(PoolError::None | PoolError::Full { .. }) => Code::ResourceExhausted,
+            Self::Pool(PoolError::Copy { source }) => convert_code(source),
+            Self::Pool(PoolError::Folder { .. }) => Code::Unavailable,
+            Self::Pool(PoolError::Catalog(error)) if error.is_outage() => Code::Unavailable,
+            Self::Pool(PoolError::Catalog(_)) => Code::Internal,
             Self::Store(_) | Self::Layout { .. } | Self::Catalog(_) | Self::Panicked => Code::Internal,
             Self::Cancelled => Code::Cancelled,
         }
@@ -74,6 +92,7 @@ impl IngestError {
         match self {
             Self::Ingest(error) => error.may_have_written(),
             Self::Quota { .. } | Self::NoSource { .. } => false,
+            Self::Pool(PoolError::None | PoolError::Full { .. }) => false,
             _ => true,
         }
     }
@@ -83,6 +102,7 @@ impl IngestError {
         match self {
             Self::Ingest(error) => error.limit(),
             Self::Quota { .. } => Some("folder-quota"),
+            Self::Pool(PoolError::None | PoolError::Full { .. }) => Some("pool-quota"),
             _ => None,
         }
     }
@@ -110,18 +130,24 @@ impl IngestError {
 
 fn ingest_code(error: &image_ingest::IngestError) -> Code {
     match error {
-        image_ingest::IngestError::Open(error) | image_ingest::IngestError::Convert(error) => match error {
-            ConvertError::Open { .. }
-            | ConvertError::Decode { .. }
-            | ConvertError::Reference { .. }
-            | ConvertError::TooManyParts { .. } => Code::InvalidArgument,
-            ConvertError::Source(error) => source_code(error.fault),
-            ConvertError::Sink(error) => sink_code(error.fault),
-            ConvertError::Cancelled => Code::Cancelled,
-            _ => Code::Internal,
-        },
+        image_ingest::IngestError::Open(error) | image_ingest::IngestError::Convert(error) => {
+            convert_code(error)
+        }
         image_ingest::IngestError::TooLong { .. } => Code::DeadlineExceeded,
         error if error.is_refusal() => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
+}
+
+fn convert_code(error: &ConvertError) -> Code {
+    match error {
+        ConvertError::Open { .. }
+        | ConvertError::Decode { .. }
+        | ConvertError::Reference { .. }
+        | ConvertError::TooManyParts { .. } => Code::InvalidArgument,
+        ConvertError::Source(error) => source_code(error.fault),
+        ConvertError::Sink(error) => sink_code(error.fault),
+        ConvertError::Cancelled => Code::Cancelled,
         _ => Code::Internal,
     }
 }
@@ -147,10 +173,9 @@ fn sink_code(fault: SinkFault) -> Code {
 mod tests {
     use disk_convert::{SinkError, SourceError};
     use disk_image::Span;
-    use image_ingest::{IngestError as Failed, Limit};
+    use image_ingest::{IngestError as Failed, Limit, SourceUri};
 
     use super::*;
-    use crate::uri::SourceUri;
 
     fn work() -> IngestWork {
         IngestWork {
@@ -158,6 +183,7 @@ mod tests {
             attempt: crate::catalog::Attempt { image_id: "fd8".to_owned(), epoch: 1 },
             source: SourceUri::trusted("https://s/b/k?X-Amz-Signature=secret".to_owned()),
             wanted_disk_size: 0,
+            pooled: false,
         }
     }
 

@@ -13,6 +13,7 @@
 //! - `ledger`: the catalog's knowledge of blocks in use, as the block store asks for it.
 //! - `ingest`, `content`: from the URL to blocks and manifest, by [`image_ingest`].
 //! - `volumes`: disks and snapshots of the operator's, which Images are made from too.
+//! - `pool`: copies of pooled Images.
 //! - `upkeep`: gc and fsck, beside servers that run.
 //! - `observe`: health and metrics.
 //! - `embedded`: the S3 server inside the process, where no other store is given.
@@ -34,6 +35,7 @@ mod limits;
 mod observe;
 mod operation;
 mod origin;
+mod pool;
 #[cfg(test)]
 #[path = "../tests/support/postgres.rs"]
 mod postgres;
@@ -41,7 +43,6 @@ mod rest;
 mod server;
 mod service;
 mod upkeep;
-mod uri;
 mod volumes;
 mod worker;
 
@@ -49,7 +50,7 @@ pub use config::{Access, Config, Limits, Storage, TlsFiles};
 pub use error::ServerError;
 pub use server::{Running, Server};
 pub use service::{AccountKeyError, Grant, GrantError};
-pub use upkeep::{Report, Upkeep, UpkeepError};
+pub use upkeep::{Pooled, Report, Upkeep, UpkeepError};
 pub use volumes::{Volume, VolumeFolder, VolumeSources, Volumes};
 // Named by `Config` and by `Upkeep`.
 pub use block_store::{Collected, Depth, Sum};

@@ -21,6 +21,9 @@ pub(crate) const ORDINARY_MAP: u64 = 32 << 20;
 /// What a caller is told to wait when the queue is full.
 pub(crate) const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// What a caller is told to wait when the catalog or the store is away: long enough for a restart to have begun.
+pub(crate) const OUTAGE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// Bytes of a request's body: a Create with full labels and 64 product ids is below 32 KiB, a pre-signed URL with a
 /// session token below 8 KiB.
 pub(crate) const REQUEST_BODY: usize = 256 << 10;

@@ -68,6 +68,9 @@ pub(crate) struct Place {
     /// The bucket's store; AWS where it is not given.
     #[arg(long, value_name = "URL", requires = "bucket", env = "IMAGE_SERVER_S3_ENDPOINT", hide_env = true)]
     s3_endpoint: Option<String>,
+    /// Folder for copies of pooled images, this server's own; see --pool-quota.
+    #[arg(long, value_name = "DIR", env = "IMAGE_SERVER_POOL", hide_env = true)]
+    pool: Option<PathBuf>,
 }
 
 /// What `fsck` looks at.
@@ -222,6 +225,9 @@ struct LimitArgs {
     /// What the images of a folder may store [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "IMAGE_SERVER_FOLDER_QUOTA", hide_env = true)]
     folder_quota: Option<u64>,
+    /// What copies of pooled images may take in --pool [default: nothing, none is pooled]
+    #[arg(long, value_name = "SIZE", requires = "pool", value_parser = parse_size, env = "IMAGE_SERVER_POOL_QUOTA", hide_env = true)]
+    pool_quota: Option<u64>,
     /// Readers of the content of images at a time.
     #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..), env = "IMAGE_SERVER_CONTENT_READERS", hide_env = true)]
     content_readers: u16,
@@ -261,6 +267,7 @@ impl From<LimitArgs> for Limits {
             queued_operations: args.queued_operations,
             creates_per_second: args.creates_per_second,
             folder_quota: args.folder_quota,
+            pool_quota: args.pool_quota.unwrap_or_default(),
             content_readers: args.content_readers.into(),
             total_memory: args.total_memory,
             max_virtual_size: args.max_virtual_size,
@@ -298,6 +305,7 @@ impl Place {
     pub(crate) fn into_config(self) -> Config {
         let mut config = Config::new(SocketAddr::from(([127, 0, 0, 1], 0)), self.data_dir);
         config.database_url = self.database_url;
+        config.pool = self.pool;
         if let Some(uri) = self.bucket {
             let store = StoreConfig { endpoint_url: self.s3_endpoint, ..StoreConfig::default() };
             config.storage = Storage::Bucket { uri, config: store.into() };
@@ -369,6 +377,7 @@ mod tests {
             "ingest-time",
             "max-metadata",
             "max-virtual-size",
+            "pool-quota",
             "queued-operations",
         ] {
             assert!(options.iter().any(|arg| arg.get_long() == Some(limit)), "{limit}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::uri::SourceUri;
+use image_ingest::SourceUri;
 
 /// What an Image is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ use crate::{
     ledger::CatalogLedger,
     limits,
     observe::{self, Observed},
+    pool::Pool,
     service::{Accounts, Directory, Identity, Rights, Service},
     worker::Worker,
 };
@@ -66,6 +67,7 @@ pub struct Running {
     catalog: Catalog,
     embedded: Option<Embedded>,
     _lock: DirLock,
+    _pool_lock: Option<DirLock>,
 }
 
 impl Server {
@@ -93,6 +95,9 @@ impl Server {
             resolver: config.resolver,
         };
         let given = config.limits;
+        let pool = config.pool.as_deref().map(|dir| Pool::open(dir, given.pool_quota)).transpose()?;
+        let (pool, pool_lock) = pool.unzip();
+        let has_pool = pool.is_some() && given.pool_quota > 0;
         let budget = MemoryBudget::new(given.total_memory(config.memory));
         let readers = Arc::new(Semaphore::new(given.content_readers));
         let observed = Arc::new(Observed {
@@ -120,6 +125,7 @@ impl Server {
             catalog: catalog.clone(),
             policy,
             folder_quota: given.folder_quota,
+            pool: pool.map(Arc::new),
             volumes: config.volumes.clone(),
             open: OpenImages::default(),
             traffic: Arc::clone(&observed.traffic),
@@ -139,6 +145,7 @@ impl Server {
             readers,
             uris,
             volumes: config.volumes,
+            has_pool,
             queue: given.queue(),
             identity,
             rights: Rights(config.access.grants),
@@ -169,6 +176,7 @@ impl Server {
             catalog,
             embedded,
             _lock: lock,
+            _pool_lock: pool_lock,
         })
     }
 }

@@ -23,13 +23,13 @@ use std::{collections::HashMap, future::Future, sync::Arc, sync::LazyLock};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use image_api::{Code, rpc::Status};
+use image_ingest::UriPolicy;
 use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
     catalog::{Catalog, IdempotencyKey, QueueLimits},
-    uri::UriPolicy,
     volumes::VolumeSources,
     worker::{Content, Worker},
 };
@@ -50,6 +50,8 @@ pub(crate) struct Service {
     pub(crate) readers: Arc<Semaphore>,
     pub(crate) uris: UriPolicy,
     pub(crate) volumes: VolumeSources,
+    /// Whether there is room for pooled images at all.
+    pub(crate) has_pool: bool,
     pub(crate) queue: QueueLimits,
     pub(crate) identity: Identity,
     pub(crate) rights: Rights,

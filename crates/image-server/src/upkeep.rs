@@ -13,6 +13,7 @@ use crate::{
     Config, ServerError,
     catalog::{Catalog, Published},
     embedded::Embedded,
+    pool::{self, PoolError, PoolFolder},
     server::{self, DirLock},
 };
 
@@ -21,6 +22,7 @@ pub struct Upkeep {
     catalog: Catalog,
     blocks: BlockStore,
     workers: Workers,
+    pool: Option<PoolFolder>,
     embedded: Option<Embedded>,
     /// Held where no server runs on the folder.
     _lock: Option<DirLock>,
@@ -33,6 +35,12 @@ pub enum UpkeepError {
     /// The catalog.
     #[error("the catalog cannot be read or written")]
     Catalog {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The pool.
+    #[error("the pool cannot be checked")]
+    Pool {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -57,8 +65,21 @@ pub struct Report {
     pub claimed: Sum,
     /// Blocks that nobody uses; gc removes them.
     pub unused: Sum,
+    /// Copies in the pool, where there is one.
+    pub pooled: Option<Pooled>,
     /// What is wrong, a sentence each.
     pub faults: Vec<String>,
+}
+
+/// What is in a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pooled {
+    /// Copies of images that are READY.
+    pub copies: u64,
+    /// Bytes that they take on disk.
+    pub bytes: u64,
+    /// Copies that no image needs; the server or gc removes them.
+    pub strays: u64,
 }
 
 impl Upkeep {
@@ -82,15 +103,19 @@ impl Upkeep {
         let beside = lock.is_none();
         let place = server::open_storage(config.storage, &config.data_dir, beside).await?;
         let blocks = server::open_blocks(&place.store, &place.bucket, &catalog).await?;
-        Ok(Self { catalog, blocks, workers, embedded: place.embedded, _lock: lock })
+        let pool = config.pool.as_deref().map(PoolFolder::new);
+        Ok(Self { catalog, blocks, workers, pool, embedded: place.embedded, _lock: lock })
     }
 
-    /// Removes the manifests and blocks that nobody uses.
+    /// Removes the manifests and blocks that nobody uses, and the copies in the pool that no image needs.
     ///
     /// # Errors
     ///
-    /// If catalog or store fail; some may be removed then, and nothing else is.
+    /// If catalog, store or pool fail; some may be removed then, and nothing else is.
     pub async fn gc(&self, cancel: &CancellationToken) -> Result<Collected, UpkeepError> {
+        if let Some(pool) = &self.pool {
+            pool.sweep(&self.catalog).await.map_err(unusable)?;
+        }
         let leftovers = self.catalog.leftovers().await.map_err(catalog)?;
         let collected = self.blocks.collect(cancel).await.map_err(|source| UpkeepError::Store { source })?;
         if collected.left == 0 {
@@ -121,14 +146,56 @@ impl Upkeep {
                 .filter(|fault| fault.manifest().is_none_or(|name| still.contains(name)));
             faults.extend(real.map(ToString::to_string));
         }
+        let pooled = match &self.pool {
+            Some(pool) => Some(self.check_pool(pool, &published, depth, &mut faults, cancel).await?),
+            None => None,
+        };
         Ok(Report {
             images: published.len() as u64,
             referenced: checked.referenced,
             stored: checked.stored,
             claimed: checked.claimed,
             unused: checked.unused,
+            pooled,
             faults,
         })
+    }
+
+    /// Holds the copies in the pool against what they are copies of. That one is missing is no fault: another server may have it.
+    async fn check_pool(
+        &self,
+        pool: &PoolFolder,
+        published: &[Published],
+        depth: Depth,
+        faults: &mut Vec<String>,
+        cancel: &CancellationToken,
+    ) -> Result<Pooled, UpkeepError> {
+        let strays = pool.strays(&self.catalog).await.map_err(unusable)?;
+        let mut sums = Pooled { strays: strays.len() as u64, ..Pooled::default() };
+        let names: HashMap<&str, &str> =
+            published.iter().map(|image| (image.image_id.as_str(), image.manifest.as_str())).collect();
+        for copy in pool.copies().map_err(unusable)? {
+            let Some(name) = names.get(copy.image_id.as_str()) else { continue };
+            sums.copies += 1;
+            sums.bytes += copy.allocated;
+            // Whatever is wrong with the manifest was found already.
+            let Ok(manifest) = self.blocks.load(name, cancel).await else { continue };
+            let (id, found, expected) = (&copy.image_id, copy.len, manifest.virtual_size());
+            if found != expected {
+                faults.push(format!("the copy of {id} in the pool has {found} bytes, expected {expected}"));
+            } else if depth == Depth::Content {
+                match pool::digest(&copy, &self.workers, cancel).await {
+                    Ok(found) if found == manifest.guest_digest() => {}
+                    Ok(_) => {
+                        faults.push(format!("the copy of {id} in the pool is not what the image consists of"))
+                    }
+                    Err(error) => {
+                        faults.push(format!("the copy of {id} in the pool cannot be read: {error}"))
+                    }
+                }
+            }
+        }
+        Ok(sums)
     }
 
     /// Closes the catalog, and the store if it was started here.
@@ -142,6 +209,10 @@ impl Upkeep {
 
 fn catalog(error: crate::catalog::CatalogError) -> UpkeepError {
     UpkeepError::Catalog { source: Box::new(error) }
+}
+
+fn unusable(error: PoolError) -> UpkeepError {
+    UpkeepError::Pool { source: Box::new(error) }
 }
 
 /// Images whose size in the catalog is not that of their content.
@@ -166,6 +237,9 @@ impl fmt::Display for Report {
         line(f, "stored", self.stored)?;
         line(f, "claimed", self.claimed)?;
         line(f, "unused", self.unused)?;
+        if let Some(Pooled { copies, bytes, strays }) = self.pooled {
+            writeln!(f, "pooled      {copies} copies, {bytes} bytes; {strays} not needed")?;
+        }
         write!(f, "faults      {}", self.faults.len())?;
         self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
     }

@@ -22,6 +22,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use image_ingest::SourceUri;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -35,7 +36,6 @@ use crate::{
     ingest::{IngestError, Ingested},
     limits,
     operation::{Kind, Refused, State},
-    uri::SourceUri,
 };
 use run::Run;
 
@@ -72,6 +72,11 @@ pub(crate) trait Content: Send + Sync + 'static {
     /// Removes the manifests that are not in use, and the blocks that no manifest lists and no ingest has claimed. Gives how many
     /// blocks are left to other collections.
     async fn collect(&self, cancel: &CancellationToken) -> Result<u64, IngestError>;
+
+    /// Removes the copies in this server's pool that no image needs.
+    async fn sweep(&self) -> Result<(), IngestError> {
+        Ok(())
+    }
 }
 
 /// What to ingest.
@@ -83,6 +88,8 @@ pub(crate) struct IngestWork {
     pub(crate) source: SourceUri,
     /// Bytes of the smallest disk that the caller wants to allow; 0 means what the content needs.
     pub(crate) wanted_disk_size: u64,
+    /// Whether a copy is wanted in the pool.
+    pub(crate) pooled: bool,
 }
 
 impl IngestWork {
@@ -311,15 +318,14 @@ impl Shared {
     }
 
     async fn collect_once(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // Images may have been deleted by other servers. A pool that cannot be read keeps no block in the store.
+        let swept = self.content.sweep().await;
         let leftovers = self.catalog.leftovers().await?;
-        if leftovers.is_empty() {
-            return Ok(());
-        }
         // What another collection is removing may come back if that one dies: then it is looked at once more.
-        if self.collect().await? == 0 {
+        if !leftovers.is_empty() && self.collect().await? == 0 {
             self.catalog.collected(&leftovers).await?;
         }
-        Ok(())
+        Ok(swept?)
     }
 
     /// A collection that begins after this call.

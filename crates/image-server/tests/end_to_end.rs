@@ -124,54 +124,6 @@ async fn too_small_a_disk_is_refused_before_anything_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancel_stops_the_download() {
-    let slow = support::SlowSource::start(disk(64 * MIB, &[(0, 64 * MIB)])).await;
-    let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
-    let operation = fixture.create(&request("web", &slow.url())).await;
-    slow.until_reading().await;
-    let asked = std::time::Instant::now();
-    fixture.client.cancel_operation(&operation.id, &fixture.cancel).await.unwrap();
-    let status = failure(&fixture.wait(&operation).await);
-    assert_eq!(status.canonical_code(), Code::Cancelled);
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    let served = slow.served();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(slow.served(), served, "nothing is downloaded any more");
-    let gone = fixture.client.get_image(&image_id(&operation), &fixture.cancel).await.unwrap_err();
-    assert_eq!(gone.code(), Code::NotFound);
-    fixture.until_object_count(".blocks/", 0).await;
-    fixture.stop().await;
-}
-
-/// While the source is asked what it is, while its head is read, while blocks are read and stored.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_at_any_stage_stops_the_download_and_frees_what_was_stored() {
-    let runs: Vec<_> = (0..40).map(|block| (block * 4 * MIB + 512, 512)).collect();
-    let content = disk(160 * MIB, &runs);
-    for stall_at in [0, 64 << 10, 80 * MIB] {
-        let slow = support::SlowSource::start(content.clone()).await;
-        let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;
-        slow.stall_at(stall_at);
-        let operation = fixture.create(&request("web", &slow.url())).await;
-        while slow.served() < stall_at.max(1) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let asked = std::time::Instant::now();
-        fixture.client.cancel_operation(&operation.id, &fixture.cancel).await.unwrap();
-        let status = failure(&fixture.wait(&operation).await);
-        assert_eq!(status.canonical_code(), Code::Cancelled);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{stall_at}: {:?}", asked.elapsed());
-        slow.stall_at(usize::MAX);
-        let served = slow.served();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(slow.served() <= served + MIB, "{stall_at}: what was on its way, and nothing more");
-        fixture.until_object_count(".blocks/", 0).await;
-        fixture.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_changes_is_refused() {
     let slow = support::SlowSource::start(disk(64 * MIB, &[(0, 64 * MIB)])).await;
     let fixture = Fixture::start_with(|config| config.allowed_uri_hosts.push(slow.rule())).await;

@@ -1,16 +1,16 @@
 //! How operations come into the catalog: names, keys and the length of the queue are checked in the same commit.
 
-use image_api::{Image, Operation, compute::image, to_json};
-use sqlx::Row;
+use image_api::{Image, compute::image, to_json};
+use image_ingest::SourceUri;
+use sqlx::{AnyConnection, Row};
 
 use super::{
-    Catalog, CatalogError, OperationRecord, QueueLimits, Tx, changes, changes::key_of_change, commit, now,
-    quota, read_image, read_operation, rows, set_status,
+    Catalog, CatalogError, OperationRecord, QueueLimits, Tx, changes::key_of_change, commit, fetch_operation,
+    now, quota, read_image, read_operation, rows, set_status,
 };
 use crate::{
     ids,
     operation::{Kind, State},
-    uri::SourceUri,
 };
 
 /// A caller's key, and the digest of what it was sent with.
@@ -43,34 +43,24 @@ pub(crate) enum Admission {
 }
 
 impl Catalog {
-    /// The operation that a key stands for already: asked before the request is looked at, whose source may be gone by now.
+    /// The operation that a key stands for already: for a call that gets no further, because what it names is gone by now. An
+    /// admission looks for itself.
     pub(crate) async fn known(
         &self,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<OperationRecord>, CatalogError> {
-        match key {
-            // Nothing is committed: what a lookup changes, an admission does.
-            Some(_) => known_operation(&mut self.begin_admission().await?, key).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The change that a key stands for already.
-    pub(crate) async fn known_change(
-        &self,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<Option<Operation>, CatalogError> {
-        match key {
-            Some(_) => changes::known_change(&mut self.begin_admission().await?, key).await,
-            None => Ok(None),
-        }
+        let Some(key) = key else { return Ok(None) };
+        let mut on = self.connection().await?;
+        Ok(match look_up(&mut on, key).await? {
+            Some(Stands::For(record)) => Some(record),
+            Some(Stands::ForNothing { .. }) | None => None,
+        })
     }
 
     /// Accepts an image: CREATING, with a queued operation.
     pub(crate) async fn admit_create(&self, new: NewImage) -> Result<Admission, CatalogError> {
         let mut tx = self.begin_admission().await?;
-        if let Some(known) = known_operation(&mut tx, new.key.as_ref()).await? {
-            // A key that was freed is freed by the commit of the new operation only.
+        if let Some(known) = known_or_freed(&mut tx, new.key.as_ref()).await? {
             return Ok(Admission::Known(known));
         }
         quota::check(&mut tx, &new).await?;
@@ -116,7 +106,7 @@ impl Catalog {
         key: Option<&IdempotencyKey>,
     ) -> Result<Admission, CatalogError> {
         let mut tx = self.begin_admission().await?;
-        if let Some(known) = known_operation(&mut tx, key).await? {
+        if let Some(known) = known_or_freed(&mut tx, key).await? {
             return Ok(Admission::Known(known));
         }
         let image = read_image(&mut tx, image_id).await?;
@@ -164,35 +154,53 @@ async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationR
     read_operation(tx, &id).await
 }
 
-/// The operation that the key stands for. A key whose operation ended in an error stands for nothing any more: the
-/// caller who tries again wants a new attempt, not the old error.
-async fn known_operation(
+/// What a key of an operation stands for.
+enum Stands {
+    For(OperationRecord),
+    /// Its operation ended in an error: the caller who tries again wants a new attempt, not the old error.
+    ForNothing {
+        operation: String,
+    },
+}
+
+/// The operation that the key stands for. One that stands for nothing any more is freed, by the commit of the new operation only.
+async fn known_or_freed(
     tx: &mut Tx,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<OperationRecord>, CatalogError> {
-    let Some(asked @ IdempotencyKey { key, request_digest }) = key else { return Ok(None) };
-    if key_of_change(tx, asked).await?.is_some() {
+    let Some(key) = key else { return Ok(None) };
+    match look_up(tx, key).await? {
+        Some(Stands::For(record)) => Ok(Some(record)),
+        Some(Stands::ForNothing { operation }) => {
+            sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = $1")
+                .bind(&operation)
+                .execute(&mut **tx)
+                .await
+                .map_err(CatalogError::database("free an idempotency key"))?;
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+async fn look_up(on: &mut AnyConnection, asked: &IdempotencyKey) -> Result<Option<Stands>, CatalogError> {
+    if key_of_change(on, asked).await?.is_some() {
         return Err(CatalogError::KeyReused);
     }
     let row = sqlx::query("SELECT id, request_digest FROM operations WHERE idempotency_key = $1")
-        .bind(key)
-        .fetch_optional(&mut **tx)
+        .bind(&asked.key)
+        .fetch_optional(&mut *on)
         .await
         .map_err(CatalogError::database("look up an idempotency key"))?;
     let Some(row) = row else { return Ok(None) };
-    let record = read_operation(tx, row.get("id")).await?;
+    let record = fetch_operation(on, row.get("id")).await?;
     if matches!(record.state, State::Failed | State::Cancelled) {
-        sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = $1")
-            .bind(&record.id)
-            .execute(&mut **tx)
-            .await
-            .map_err(CatalogError::database("free an idempotency key"))?;
-        return Ok(None);
+        return Ok(Some(Stands::ForNothing { operation: record.id }));
     }
-    if row.get::<Option<String>, _>("request_digest").as_ref() != Some(request_digest) {
+    if row.get::<Option<String>, _>("request_digest").as_ref() != Some(&asked.request_digest) {
         return Err(CatalogError::KeyReused);
     }
-    Ok(Some(record))
+    Ok(Some(Stands::For(record)))
 }
 
 async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {

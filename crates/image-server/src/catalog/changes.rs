@@ -56,6 +56,15 @@ const CHANGE: &str = "SELECT id, image_id, description, created_by, created_at, 
                       WHERE id = $1";
 
 impl Catalog {
+    /// The change that a key stands for already: for a call that gets no further. A change looks for itself.
+    pub(crate) async fn known_change(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Operation>, CatalogError> {
+        let mut on = self.connection().await?;
+        known_change(&mut on, key).await
+    }
+
     /// Changes a READY image; gives the operation, which is done.
     pub(crate) async fn update_image(
         &self,
@@ -175,21 +184,21 @@ impl From<super::OperationRecord> for SeenOperation {
 
 /// The operation that a key stands for already.
 pub(super) async fn known_change(
-    tx: &mut Tx,
+    on: &mut AnyConnection,
     key: Option<&IdempotencyKey>,
 ) -> Result<Option<Operation>, CatalogError> {
     let Some(key) = key else { return Ok(None) };
-    if let Some((id, request_digest)) = key_of_change(tx, key).await? {
+    if let Some((id, request_digest)) = key_of_change(on, key).await? {
         if request_digest != key.request_digest {
             return Err(CatalogError::KeyReused);
         }
-        return Ok(read_change(tx, &id).await?.map(|change| change.message));
+        return Ok(read_change(on, &id).await?.map(|change| change.message));
     }
     let other: Option<(String,)> = sqlx::query_as(
         "SELECT id FROM operations WHERE idempotency_key = $1 AND state NOT IN ('FAILED', 'CANCELLED')",
     )
     .bind(key.key.as_str())
-    .fetch_optional(&mut **tx)
+    .fetch_optional(on)
     .await
     .map_err(CatalogError::database("look up an idempotency key"))?;
     if other.is_some() { Err(CatalogError::KeyReused) } else { Ok(None) }

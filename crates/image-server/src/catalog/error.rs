@@ -61,8 +61,65 @@ pub(crate) enum CatalogError {
 }
 
 impl CatalogError {
+    /// Whether the database is away, full or busy, so that the same call may work in a moment: not whether it said that we are
+    /// wrong, or holds what we cannot read.
+    pub(crate) fn is_outage(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        match source {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_of_an_outage(&code)),
+            _ => false,
+        }
+    }
+
     /// Wraps a database error with what was tried.
     pub(crate) fn database(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Database { action, source }
+    }
+}
+
+/// PostgreSQL has codes of five letters, of which the first two are the class
+/// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>); SQLite numbers, whose lowest byte is the primary code
+/// (<https://sqlite.org/rescode.html>).
+fn is_of_an_outage(code: &str) -> bool {
+    if let Ok(number) = code.parse::<u32>()
+        && code.len() < 5
+    {
+        // BUSY, LOCKED, IOERR, FULL, CANTOPEN.
+        return matches!(number & 0xff, 5 | 6 | 10 | 13 | 14);
+    }
+    // Connections, resources, an operator's hand, the system, and a transaction that another one ended. A server that has become
+    // a replica takes no writes; one whose transaction stood still for too long has ended it, as has one that waited for a lock.
+    matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "40"))
+        || matches!(code, "25006" | "25P03" | "55P03")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_outages() {
+        let is = is_of_an_outage;
+        // Busy; of a snapshot; a disk that fails, in three ways; full; no such file.
+        for sqlite in ["5", "517", "10", "778", "8714", "13", "14"] {
+            assert!(is(sqlite), "{sqlite}");
+        }
+        // A connection, too many, a full disk, a stop, a crash, a start, a deadlock, a replica, a lock.
+        for postgres in ["08006", "53300", "53100", "57P01", "57P02", "57P03", "40P01", "25006", "55P03"] {
+            assert!(is(postgres), "{postgres}");
+        }
+        // Wrong statements and broken rules stay so.
+        for ours in ["1", "19", "2067", "1811", "11", "42601", "23505", "22P02", "25P02", "XX000"] {
+            assert!(!is(ours), "{ours}");
+        }
+        assert!(!CatalogError::UnsupportedUrl.is_outage());
+        assert!(!CatalogError::database("read")(sqlx::Error::RowNotFound).is_outage());
     }
 }

@@ -1,7 +1,10 @@
 //! Images for reading: one, or a page of a folder.
 
+use std::collections::HashSet;
+
 use super::{Catalog, CatalogError, fetch_image, rows::image_of, sql::Sql};
 use image_api::{Image, compute::image};
+use sqlx::Row;
 
 /// A column that a listing can be ordered by or filtered on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,18 @@ pub(crate) struct ListQuery {
 }
 
 impl Catalog {
+    /// Those of these images that have content, or will.
+    pub(crate) async fn with_content(&self, ids: Vec<String>) -> Result<HashSet<String>, CatalogError> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        // CREATING and READY, as with names.
+        let mut sql = Sql::new("SELECT id FROM images WHERE status IN (1, 2) AND id IN (");
+        sql.push_list(ids).push(")");
+        let rows = sql.fetch_all(&self.pool).await.map_err(CatalogError::database("look up images"))?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
+    }
+
     /// An image.
     pub(crate) async fn image(&self, id: &str) -> Result<Image, CatalogError> {
         let mut connection = self.connection().await?;

@@ -6,6 +6,7 @@ mod content;
 mod faces;
 mod images;
 mod operations;
+mod outage;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -24,6 +25,7 @@ use image_api::{
     rpc::Status,
     unpack,
 };
+use image_ingest::UriPolicy;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +37,6 @@ use crate::{
     ingest::{IngestError, Ingested},
     limits,
     service::{Directory, Identity, Rights},
-    uri::UriPolicy,
     volumes::VolumeSources,
     worker::{Content, IngestWork, Worker},
 };
@@ -80,7 +81,7 @@ impl Content for Fake {
         self.ingests.fetch_add(1, Ordering::SeqCst);
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
-        let path = crate::uri::without_query(work.source.expose());
+        let path = image_ingest::without_query(work.source.expose());
         let ended = match path.rsplit('/').next().unwrap_or_default() {
             "panic" => panic!("as asked"),
             "slow" => {
@@ -150,6 +151,16 @@ impl Harness {
 
     async fn with(transport: Transport, dir: tempfile::TempDir, identity: Identity, rights: Rights) -> Self {
         let catalog = Catalog::open_file(&dir.path().join("catalog.sqlite")).await.unwrap();
+        Self::on(transport, dir, catalog, identity, rights).await
+    }
+
+    async fn on(
+        transport: Transport,
+        dir: tempfile::TempDir,
+        catalog: Catalog,
+        identity: Identity,
+        rights: Rights,
+    ) -> Self {
         let content = (0..9 << 20).map(|i: u32| (i / 11 % 253).to_le_bytes()[0]).collect();
         let fake = Arc::new(Fake { content, ..Fake::default() });
         let worker =
@@ -166,6 +177,7 @@ impl Harness {
             readers: Arc::new(Semaphore::new(2)),
             uris: UriPolicy { hosts, ..UriPolicy::default() },
             volumes: VolumeSources::default(),
+            has_pool: false,
             queue: Limits::default().queue(),
             identity,
             rights,

@@ -15,9 +15,9 @@ use image_ingest::min_disk_size;
 use object_io::without_signature;
 use url::Url;
 
-use super::{Call, Refusal, Service, listing, paging, rights::Right};
+use super::{Call, Caller, Refusal, Service, listing, paging, rights::Right};
 use crate::{
-    catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, SeenOperation},
+    catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, OperationRecord, SeenOperation},
     content::Form,
 };
 
@@ -67,14 +67,14 @@ impl Service {
         request.validate()?;
         self.check_folder(&call.caller, &request.folder_id, Right::Write)?;
         let key = call.key_for(&without_signature_of(&request));
-        if let Some(known) = self.catalog.known(key.as_ref()).await? {
-            return Ok(known.into_message());
-        }
-        if request.pooled {
-            let message = "pooled: this server keeps no pool of disks, its quota is 0";
-            return Err(Status::new(Code::ResourceExhausted, message).into());
-        }
-        let accepted = self.accept_source(&call.caller, &request).await?;
+        let accepted = match self.accept_source(&call.caller, &request).await {
+            Ok(accepted) => accepted,
+            // What it was made of may be gone since the operation that the key stands for was accepted.
+            Err(refusal) => {
+                let known = self.catalog.known(key.as_ref()).await?;
+                return known.map(OperationRecord::into_message).ok_or(refusal);
+            }
+        };
         let new = NewImage {
             wanted_disk_size: request.min_disk_size,
             image: image_of(accepted.fill(request)),
@@ -94,10 +94,19 @@ impl Service {
     ) -> Result<Operation, Refusal> {
         request.validate()?;
         let key = call.key_for(&request);
-        if let Some(known) = self.catalog.known_change(key.as_ref()).await? {
-            return Ok(known);
-        }
-        let image = self.image_for(&call.caller, &request.image_id, Right::Write).await?;
+        let image_id = request.image_id.clone();
+        let edit = match self.accept_edit(&call.caller, request).await {
+            Ok(edit) => edit,
+            // The image may be gone since the change that the key stands for.
+            Err(refusal) => return self.catalog.known_change(key.as_ref()).await?.ok_or(refusal),
+        };
+        let asked = Asked { by: &call.caller.name(), key: key.as_ref() };
+        Ok(self.catalog.update_image(&image_id, edit, asked).await?)
+    }
+
+    /// What an Update changes, if the caller may change it and it can be.
+    async fn accept_edit(&self, caller: &Caller, request: UpdateImageRequest) -> Result<ImageEdit, Refusal> {
+        let image = self.image_for(caller, &request.image_id, Right::Write).await?;
         if image.status() != image::Status::Ready {
             let status = image.status().as_str_name();
             return Err(CatalogError::NotChangeable { id: image.id, status }.into());
@@ -110,8 +119,7 @@ impl Service {
             }
             other => other,
         };
-        let asked = Asked { by: &call.caller.name(), key: key.as_ref() };
-        Ok(self.catalog.update_image(&image.id, edit, asked).await?)
+        Ok(edit)
     }
 
     pub(super) async fn delete_image(

@@ -37,8 +37,7 @@ impl Service {
             );
             match error.code() {
                 Code::Unavailable => {
-                    let message = "the content of the image cannot be read at the moment";
-                    Status::new(Code::Unavailable, message).into()
+                    Refusal::unavailable("the content of the image cannot be read at the moment")
                 }
                 _ => Refusal::internal(),
             }

@@ -1,11 +1,13 @@
 //! Why a call is refused, as `google.rpc.Status` with its details.
 
+use std::time::Duration;
+
 use image_api::{
     Code, JsonError, Violations, any_of,
     rpc::{RequestInfo, RetryInfo, Status},
     unpack,
 };
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{catalog::CatalogError, limits, operation::Refused};
 
@@ -22,10 +24,19 @@ impl Refusal {
         Self::from(Status { details, ..Status::new(Code::Unimplemented, message) })
     }
 
-    /// A call that may be made again soon.
+    /// A call that may be made again when there is room.
     pub(crate) fn busy(message: &str) -> Self {
-        let mut status = Status::new(Code::ResourceExhausted, message);
-        let retry_delay = image_api::Duration::try_from(limits::QUEUE_RETRY_AFTER).ok();
+        Self::for_now(Code::ResourceExhausted, message, limits::QUEUE_RETRY_AFTER)
+    }
+
+    /// A call that may be made again soon: what it needs is away.
+    pub(crate) fn unavailable(message: &str) -> Self {
+        Self::for_now(Code::Unavailable, message, limits::OUTAGE_RETRY_AFTER)
+    }
+
+    fn for_now(code: Code, message: &str, pause: Duration) -> Self {
+        let mut status = Status::new(code, message);
+        let retry_delay = image_api::Duration::try_from(pause).ok();
         status.details.push(any_of(&RetryInfo { retry_delay }));
         Self::from(status)
     }
@@ -80,6 +91,10 @@ impl From<JsonError> for Refusal {
 
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Self {
+        if error.is_outage() {
+            warn!(error = &error as &dyn std::error::Error, "the catalog is away");
+            return Self::unavailable("the catalog does not answer at the moment");
+        }
         let code = match &error {
             CatalogError::NoImage { .. }
             | CatalogError::NoOperation { .. }

@@ -6,8 +6,10 @@ use image_api::{
     rpc::Status,
 };
 
+use image_ingest::SourceUri;
+
 use super::{Caller, Refusal, Service, rights::Right};
-use crate::{origin::Origin, uri::SourceUri, volumes::Volumes};
+use crate::{origin::Origin, pool::PoolError, volumes::Volumes};
 
 /// A source that may be used.
 pub(super) struct Accepted {
@@ -46,6 +48,9 @@ impl Service {
         caller: &Caller,
         request: &CreateImageRequest,
     ) -> Result<Accepted, Refusal> {
+        if request.pooled && !self.has_pool {
+            return Err(Status::new(Code::ResourceExhausted, PoolError::None.to_string()).into());
+        }
         match &request.source {
             Some(Source::Uri(uri)) => match self.uris.check(uri) {
                 Ok(uri) => Ok(Accepted::of(Origin::Uri(&uri))),
@@ -91,8 +96,7 @@ impl Service {
             Ok(None) => Err(nothing().into()),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a volume cannot be opened");
-                let message = format!("{kind} {id} cannot be opened at the moment");
-                Err(Status::new(Code::Unavailable, message).into())
+                Err(Refusal::unavailable(&format!("{kind} {id} cannot be opened at the moment")))
             }
         }
     }

@@ -102,8 +102,11 @@ impl Service {
         request.validate()?;
         let jwt = match &request.identity {
             Some(Proof::Jwt(jwt)) => jwt,
+            // Whose it is only the cloud could tell.
             Some(Proof::YandexPassportOauthToken(_)) => {
-                return Err(Refusal::unimplemented("yandex_passport_oauth_token"));
+                let message =
+                    "no token is given out for an OAuth token here, only for the JWT of a service account";
+                return Err(Status::new(Code::Unauthenticated, message).into());
             }
             None => return Err(Violations::one("identity", "required, found nothing").into()),
         };

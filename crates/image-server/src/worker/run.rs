@@ -33,6 +33,7 @@ impl Run<'_> {
                     attempt,
                     source: source.clone(),
                     wanted_disk_size: job.wanted_disk_size,
+                    pooled: job.pooled,
                 };
                 self.create(&work, claimed.is_repeated()).await
             }
@@ -129,6 +130,10 @@ impl Run<'_> {
             biased;
             () = self.tokens.lost.cancelled() => return Ok(()),
             collected = self.shared.collect() => collected,
+        };
+        let collected = match collected {
+            Ok(left) => self.shared.content.sweep().await.map(|()| left),
+            failed => failed,
         };
         match collected {
             Ok(left) => {

@@ -106,7 +106,7 @@ async fn proofs_that_are_refused(transport: Transport) {
     assert_eq!(ask(&proof("x".repeat(8001))).await.field_violations()[0].field, "jwt");
     assert_eq!(ask(&CreateIamTokenRequest::default()).await.field_violations()[0].field, "identity");
     let oauth = CreateIamTokenRequest { identity: Some(Proof::YandexPassportOauthToken("y0".to_owned())) };
-    assert_eq!(ask(&oauth).await.code, Code::Unimplemented);
+    assert_eq!(ask(&oauth).await.code, Code::Unauthenticated);
     // Whoever has no token gets no further, also where the request would be refused.
     let error = refusal(stranger.get_image(&"x".repeat(51), &server.cancel).await);
     assert_eq!(error.code, Code::Unauthenticated);

@@ -1,0 +1,282 @@
+//! Copies of the Images that are `pooled`: sparse raw files in a folder, of which a disk is made by a reflink or a plain copy,
+//! without the store of blocks.
+//!
+//! A copy is made as a part of the creation, behind the last block and before READY: from the blocks, each compared with its id
+//! again, under a temporary name, synced, renamed to `IMAGE-ID.raw` (`disk_convert::FileSink`). Room for it is taken before the
+//! first byte of the source is read, for the most that the Image can come to; the quota counts what files take on disk, and what is
+//! being copied as it was reserved. Cost: one read of what was stored.
+//!
+//! A pool belongs to one server, which has a lock on the folder. The copy of an Image is in the pool of the server that made it: of
+//! several servers on one catalog all have a pool, or what `pooled` asks for is refused by those that have none. Which copies
+//! are needed the catalog says, to each server for its own folder: after a deletion on this one, and once a minute for all
+//! others ([`PoolFolder::sweep`]). What a crash leaves is a temporary file, which the next start removes, or a copy that the
+//! repeated creation replaces.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use disk_convert::{
+    ByteSource, ConvertError, FileSink, FileSource, GuestDigest, Options, References, Workers, convert,
+    open_image,
+};
+use disk_image::{Format, ObjectMap, OpenOptions};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    ServerError,
+    catalog::{Catalog, CatalogError},
+    server::{self, DirLock},
+};
+
+/// What the name of a copy ends with, behind the identifier of its Image.
+const SUFFIX: &str = ".raw";
+/// What the name of a file ends with that has not become a copy yet.
+const UNFINISHED: &str = ".part";
+/// Bytes of what `st_blocks` counts, whatever the file system's blocks are.
+const STAT_BLOCK: u64 = 512;
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// This server has none.
+    #[error("pooled: this server keeps no pool of disks, its quota is 0")]
+    None,
+    /// Others fill it.
+    #[error(
+        "pooled: the pool stores {used} bytes and its quota is {quota}: there is no room for {needed} more"
+    )]
+    Full { used: u64, needed: u64, quota: u64 },
+    /// The folder cannot be used.
+    #[error("the pool cannot be {action}")]
+    Folder { action: &'static str, source: io::Error },
+    /// The copy could not be made.
+    #[error("the copy for the pool cannot be made")]
+    Copy { source: ConvertError },
+    /// The catalog does not say which copies are needed.
+    #[error(transparent)]
+    Catalog(CatalogError),
+}
+
+/// A copy that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DiskCopy {
+    pub(crate) image_id: String,
+    pub(crate) path: PathBuf,
+    /// What the guest would see.
+    pub(crate) len: u64,
+    /// What it takes on disk.
+    pub(crate) allocated: u64,
+}
+
+/// The folder, for whoever looks at it or tidies it up.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolFolder(PathBuf);
+
+impl PoolFolder {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    fn path(&self, image_id: &str) -> PathBuf {
+        self.0.join(format!("{image_id}{SUFFIX}"))
+    }
+
+    /// All copies, by their images.
+    pub(crate) fn copies(&self) -> Result<Vec<DiskCopy>, PoolError> {
+        let unreadable = |source| PoolError::Folder { action: "read", source };
+        let mut copies = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let name = entry.file_name();
+            let Some(image_id) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+            let metadata = match entry.metadata() {
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata.map_err(unreadable)?,
+            };
+            let (len, allocated) = (metadata.len(), metadata.blocks() * STAT_BLOCK);
+            copies.push(DiskCopy { image_id: image_id.to_owned(), path: entry.path(), len, allocated });
+        }
+        copies.sort_by(|one, other| one.image_id.cmp(&other.image_id));
+        Ok(copies)
+    }
+
+    /// Copies that no image needs.
+    pub(crate) async fn strays(&self, catalog: &Catalog) -> Result<Vec<DiskCopy>, PoolError> {
+        // First the files: a copy that comes later is not looked at.
+        let mut copies = self.copies()?;
+        let ids: Vec<String> = copies.iter().map(|copy| copy.image_id.clone()).collect();
+        let needed: HashSet<String> = catalog.with_content(ids).await.map_err(PoolError::Catalog)?;
+        copies.retain(|copy| !needed.contains(&copy.image_id));
+        Ok(copies)
+    }
+
+    /// Removes the copies that no image needs; gives what they took.
+    pub(crate) async fn sweep(&self, catalog: &Catalog) -> Result<u64, PoolError> {
+        let mut freed = 0;
+        for copy in self.strays(catalog).await? {
+            match fs::remove_file(&copy.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(PoolError::Folder { action: "tidied up", source: error });
+                }
+                _ => freed += copy.allocated,
+            }
+            info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
+        }
+        Ok(freed)
+    }
+}
+
+/// The pool of a server.
+pub(crate) struct Pool {
+    pub(crate) folder: PoolFolder,
+    /// Bytes on disk.
+    quota: u64,
+    /// Copies that are being made, with the most that they can come to.
+    reserved: Mutex<HashMap<String, u64>>,
+}
+
+impl Pool {
+    /// Takes the folder, which is made where it is missing, and removes what was not finished. The lock ends with the server, which may
+    /// be before the last task has let go of the pool.
+    pub(crate) fn open(dir: &Path, quota: u64) -> Result<(Self, DirLock), ServerError> {
+        let lock = server::make_dir(dir)?;
+        let unfinished = || -> io::Result<()> {
+            for entry in fs::read_dir(dir)? {
+                let entry = entry?;
+                let is_ours = |name: &str| name.starts_with('.') && name.ends_with(UNFINISHED);
+                if entry.file_name().to_str().is_some_and(is_ours) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        unfinished().map_err(ServerError::io("tidy up", dir))?;
+        Ok((Self { folder: PoolFolder::new(dir), quota, reserved: Mutex::default() }, lock))
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a copy of at most so many bytes, as long as what is given lives. An earlier one of the same image counts no more.
+    pub(crate) fn reserve(self: &Arc<Self>, image_id: &str, needed: u64) -> Result<Reserved, PoolError> {
+        let mut reserved = self.reserved();
+        let copies = self.folder.copies()?;
+        let there = copies.iter().filter(|copy| !reserved.contains_key(&copy.image_id));
+        let there = there.filter(|copy| copy.image_id != image_id).map(|copy| copy.allocated);
+        let used = there.chain(reserved.values().copied()).fold(0, u64::saturating_add);
+        if used.saturating_add(needed) > self.quota {
+            return Err(PoolError::Full { used, needed, quota: self.quota });
+        }
+        reserved.insert(image_id.to_owned(), needed);
+        Ok(Reserved { pool: Arc::clone(self), image_id: image_id.to_owned() })
+    }
+}
+
+/// The guest digest of a copy.
+pub(crate) async fn digest(
+    copy: &DiskCopy,
+    workers: &Workers,
+    cancel: &CancellationToken,
+) -> Result<GuestDigest, ConvertError> {
+    let options = Options { workers: workers.clone(), ..Options::default() };
+    let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+    let file = Arc::new(FileSource::open_as(&copy.path, &copy.image_id)?);
+    let disk = open_image(file, &raw, &References::Deny, &options, cancel).await?;
+    Ok(disk_convert::digest(&disk, &options, cancel).await?.guest_digest)
+}
+
+/// Room for a copy.
+pub(crate) struct Reserved {
+    pool: Arc<Pool>,
+    image_id: String,
+}
+
+impl Reserved {
+    /// Fills it with this raw disk. After an error there is no copy, or the one that there was.
+    pub(crate) async fn fill(
+        self,
+        disk: Arc<dyn ByteSource>,
+        options: &Options,
+        cancel: &CancellationToken,
+    ) -> Result<(), PoolError> {
+        let copied = async {
+            let len = disk.len();
+            let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+            let disk = open_image(disk, &raw, &References::Deny, options, cancel).await?;
+            let sink = FileSink::create(&self.pool.folder.path(&self.image_id), len)?;
+            convert(&disk, &ObjectMap::raw(len), sink, options, cancel).await
+        };
+        copied.await.map_err(|source: ConvertError| PoolError::Copy { source })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pool.reserved().remove(&self.image_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use disk_convert::MemorySource;
+
+    use super::*;
+
+    async fn fill(pool: &Arc<Pool>, id: &str, content: Vec<u8>) -> Result<(), PoolError> {
+        let reserved = pool.reserve(id, content.len() as u64)?;
+        let source = Arc::new(MemorySource::new(id, content));
+        reserved.fill(source, &Options::default(), &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn copies_within_the_quota() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".image-prep-x.part"), b"of a server that died").unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 3 << 20).unwrap();
+        let pool = Arc::new(pool);
+        assert_eq!(pool.folder.copies().unwrap(), []);
+        assert!(!dir.path().join(".image-prep-x.part").exists());
+        assert!(matches!(Pool::open(dir.path(), 0), Err(ServerError::Locked { .. })), "one server");
+
+        let mut content = vec![0; 2 << 20];
+        content[..1 << 20].fill(7);
+        fill(&pool, "a", content.clone()).await.unwrap();
+        let copies = pool.folder.copies().unwrap();
+        assert_eq!((copies.len(), copies[0].len, fs::read(&copies[0].path).unwrap()), (1, 2 << 20, content));
+        assert!(copies[0].allocated < 2 << 20, "holes stay holes: {}", copies[0].allocated);
+
+        // What is being copied counts as it was reserved.
+        let first = pool.reserve("b", 1 << 20).unwrap();
+        let full = pool.reserve("c", (1 << 20) + 1).err().unwrap();
+        assert!(
+            matches!(full, PoolError::Full { needed, quota, .. } if (needed, quota) == ((1 << 20) + 1, 3 << 20))
+        );
+        drop(first);
+        drop(pool.reserve("c", (1 << 20) + 1).unwrap());
+        // The same image once more takes the place of its own.
+        pool.reserve("a", 3 << 20).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_cancelled_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 8 << 20).unwrap();
+        let pool = Arc::new(pool);
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let source = Arc::new(MemorySource::new("a", vec![1; 4 << 20]));
+        let reserved = pool.reserve("a", 4 << 20).unwrap();
+        let error = reserved.fill(source, &Options::default(), &cancel).await.unwrap_err();
+        assert!(matches!(error, PoolError::Copy { source: ConvertError::Cancelled }), "{error:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the lock");
+        assert!(pool.reserved().is_empty());
+    }
+}
