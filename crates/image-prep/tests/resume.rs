@@ -98,7 +98,7 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
     line.proxy.reset();
     line.is_done("whole", &line.run("whole", &[]));
     let all = line.proxy.bytes();
-    let (mut sent_twice, mut continued, mut done) = (0, 0, 0);
+    let (mut sent_twice, mut continued, mut done, mut cleaned) = (0, 0, 0, 0);
     for kill in 0..kills {
         let key = format!("k{kill}");
         // SplitMix64, the seed is the number.
@@ -127,11 +127,16 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
             let mut cleanup = line.bench.command(["cleanup", &place, "--older-than", "0s", "--yes"]);
             line.cloud.tell_store_behind(&line.proxy.url(), &mut cleanup);
             assert_eq!(finish(cleanup.spawn().unwrap()).code, 0);
+            cleaned += 1;
         }
         line.is_done(&key, &run);
         line.cloud.delete(BUCKET, &key);
     }
-    println!("{kills} kills, {done} too late, {continued} continued, {sent_twice} parts sent twice");
+    assert_eq!((line.cloud.objects(BUCKET), line.cloud.uploads(BUCKET)), (vec!["whole".to_owned()], vec![]));
+    println!(
+        "{kills} kills, {done} too late, {continued} continued; every object the same bytes; {sent_twice} parts sent twice, at most \
+         {IN_FLIGHT} each time; {cleaned} uploads for cleanup to find, none left"
+    );
     assert!(continued * 4 > usize::try_from(kills).unwrap(), "kills in the middle are continued");
 }
 

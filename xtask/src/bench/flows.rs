@@ -8,7 +8,7 @@ mod uploads;
 
 use super::tools::Tool;
 
-pub(super) use uploads::{RESUMED, UPLOADS, UploadFlow};
+pub(super) use uploads::{Digest, RESUMED, UPLOADS, UploadFlow, Wire};
 
 /// One thing that image-prep does.
 #[derive(Debug, Clone, Copy)]
@@ -348,7 +348,10 @@ mod tests {
             |flow: &Flow| [&[flow.ours], &*flow.rivals.iter().map(|r| r.job).collect::<Vec<_>>()].concat();
         let growths = GROWTHS.iter().map(|growth| growth.ours);
         let uploads = UPLOADS.iter().map(|upload| &upload.flow);
-        for job in FLOWS.iter().chain(uploads).flat_map(of_flow).chain(growths).chain([RESUMED]) {
+        let digests = UPLOADS.iter().filter_map(|upload| upload.digest);
+        let digests = digests.flat_map(|Digest { with, alone }| [with, alone]);
+        let jobs = FLOWS.iter().chain(uploads).flat_map(of_flow).chain(growths).chain(digests);
+        for job in jobs.chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
             assert!(words.contains(&"IN"), "{job:?}");
             let makes_temporary = job.tool == Tool::QemuThenS5cmd;

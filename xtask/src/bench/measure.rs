@@ -18,7 +18,7 @@ use crate::child::{self, Limits, Used};
 use crate::null_store::NullStore;
 
 /// What all runs share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stage<'a> {
     pub(super) tools: &'a Tools,
     pub(super) inputs: &'a Inputs,
@@ -59,6 +59,8 @@ pub(super) struct Side {
     pub(super) stored: u64,
     /// Bytes that were sent to a store.
     pub(super) sent: u64,
+    /// Parts that the store copied.
+    pub(super) copied: u64,
 }
 
 /// One run of one command.
@@ -73,6 +75,8 @@ struct Ran {
     stored: u64,
     /// What was sent.
     sent: u64,
+    /// What was copied.
+    copied: u64,
 }
 
 /// A flow beside a peer.
@@ -168,7 +172,7 @@ impl Stage<'_> {
             }
             let child = child::Job::new(&command, &self.printed.stderr, Limits::wall(self.limit));
             let used = child.printing_to(&self.printed.stdout).succeed()?;
-            let (mut wall, mut len, mut stored, mut sent) = (used.wall, 0, 0, 0);
+            let (mut wall, mut len, mut stored, mut sent, mut copied) = (used.wall, 0, 0, 0, 0);
             if job.leaves.is_file() {
                 if place.durable {
                     let started = Instant::now();
@@ -181,10 +185,10 @@ impl Stage<'_> {
             if job.leaves.is_object() {
                 let counts = self.store.context("no store")?.counts()?;
                 judge.check_object(&counts)?;
-                (len, sent) = (counts.len, counts.sent);
+                (len, sent, copied) = (counts.len, counts.sent, counts.copied);
             }
             judge.check(job.leaves, &out, &self.printed)?;
-            Ok(Ran { used, wall, len, stored, sent })
+            Ok(Ran { used, wall, len, stored, sent, copied })
         };
         let done = done().with_context(|| job.tool.name());
         let _ = fs::remove_dir_all(&folder);
@@ -227,6 +231,7 @@ impl Side {
         self.len = ran.len;
         self.stored = ran.stored;
         self.sent = ran.sent;
+        self.copied = ran.copied;
     }
 
     /// What is left of it without another, round by round.

@@ -371,6 +371,7 @@ fn side(side: &Side) -> Value {
         "outputBytes": side.len,
         "storedBytes": side.stored,
         "sentBytes": side.sent,
+        "copiedParts": side.copied,
     })
 }
 
