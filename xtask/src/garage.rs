@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::content::Content;
 use crate::images::{self, Size, Table, check_operation, compare_back};
@@ -66,7 +67,7 @@ pub(crate) fn run_garage(repo: &Repo, args: &GarageArgs) -> Result<ExitCode> {
     };
     let _ = fs::remove_dir_all(&tools.scratch);
     fs::create_dir_all(&tools.scratch)?;
-    let garage = Garage::start(&binary, &tools.scratch)?;
+    let garage = Garage::start(&binary, &tools.scratch, BUCKET)?;
     let server = serve(&tools, &garage)?;
     let mut table = Table::new(&["create", "read back", "cleaned up"]);
     for form in &forms {
@@ -111,8 +112,8 @@ pub(crate) struct Garage {
 }
 
 impl Garage {
-    /// Starts one on free loopback ports, with its data in the scratch folder.
-    pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
+    /// Starts one on free loopback ports, with its data in the scratch folder, and a bucket.
+    pub(crate) fn start(binary: &Path, scratch: &Path, bucket: &str) -> Result<Self> {
         let [rpc, s3, admin] = free_addresses()?;
         let (access_key, secret_key) = (format!("GK{}", random_hex(12)?), random_hex(32)?);
         let config = scratch.join("garage.toml");
@@ -131,7 +132,7 @@ impl Garage {
         let log = fs::File::create(scratch.join("garage.log"))?;
         let mut command = Command::new(binary);
         command.args(["server", "--single-node", "--default-bucket"]);
-        command.env("GARAGE_CONFIG_FILE", &config).env("GARAGE_DEFAULT_BUCKET", BUCKET);
+        command.env("GARAGE_CONFIG_FILE", &config).env("GARAGE_DEFAULT_BUCKET", bucket);
         command.env("GARAGE_DEFAULT_ACCESS_KEY", &access_key).env("GARAGE_DEFAULT_SECRET_KEY", &secret_key);
         command.stdout(log.try_clone()?).stderr(log);
         let process = Process::start(&mut command)?;
@@ -142,6 +143,12 @@ impl Garage {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(garage)
+    }
+
+    /// Where it is and who may, in the words of local-store's `store.json`.
+    pub(crate) fn keys(&self) -> Value {
+        let Self { endpoint, access_key, secret_key, .. } = self;
+        json!({ "endpoint": endpoint, "region": REGION, "accessKey": access_key, "secretKey": secret_key })
     }
 
     /// What a client of it finds in its environment.

@@ -1,28 +1,67 @@
-//! `cargo xtask kills`: uploads that are killed at seeded places, each continued by the same command.
+//! `cargo xtask kills`: uploads that are killed at seeded places, each continued by the same command, on local-store and on garage.
 //!
 //! It is the test of `crates/image-prep/tests/resume.rs`, with more kills than a test run has patience for: what is uploaded is
-//! compared byte for byte, the requests are counted at a proxy before the store, and `cleanup` must leave nothing. The store is
-//! local-store, or the one that `KILLS_STORE` names as the test says.
+//! compared byte for byte, the requests are counted at a proxy before the store, and `cleanup` must leave nothing.
 
-use std::process::ExitCode;
+use std::fs;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::Args;
 
+use crate::garage::{self, Garage};
 use crate::repo::{Repo, run};
 
 /// Arguments of `kills`.
 #[derive(Debug, Args)]
 pub(crate) struct KillsArgs {
-    /// How many uploads are killed
+    /// How many uploads to each store are killed
     #[arg(long, value_name = "N", default_value_t = 200)]
     runs: u32,
+    /// Only the stores whose names contain this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Skip garage, and say so, where it is not built yet
+    #[arg(long)]
+    no_install: bool,
 }
 
-/// Runs the test.
+/// The test's bucket.
+const BUCKET: &str = "test-uploads";
+
+/// Runs the test on each store.
 pub(crate) fn kills(repo: &Repo, args: &KillsArgs) -> Result<ExitCode> {
-    let mut test = repo.cargo();
-    test.args(["test", "--package", "image-prep", "--test", "resume", "an_upload_that_is_killed", "--"]);
-    run(test.args(["--nocapture"]).env("KILLS", args.runs.to_string()))?;
+    let is_wanted =
+        |name: &str| args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()));
+    if is_wanted("local-store") {
+        println!("local-store:");
+        run(&mut test(repo, args))?;
+    }
+    if is_wanted("garage") {
+        on_garage(repo, args)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn on_garage(repo: &Repo, args: &KillsArgs) -> Result<()> {
+    let Some(binary) = garage::binary(repo, args.no_install)? else {
+        println!("garage: SKIPPED, it is not built; without --no-install it would be (17 CPU minutes)");
+        return Ok(());
+    };
+    println!("garage:");
+    let scratch = repo.target().join("kills");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch)?;
+    let garage = Garage::start(&binary, &scratch, BUCKET)?;
+    run(test(repo, args).env("KILLS_STORE", garage.keys().to_string()))?;
+    garage.stop()?;
+    fs::remove_dir_all(&scratch)?;
+    Ok(())
+}
+
+fn test(repo: &Repo, args: &KillsArgs) -> Command {
+    let mut test = repo.cargo();
+    test.args(["test", "--quiet", "--package", "image-prep", "--test", "resume", "an_upload_that_is_killed"]);
+    test.args(["--", "--nocapture"]).env("KILLS", args.runs.to_string()).env_remove("KILLS_STORE");
+    test
 }

@@ -1,8 +1,8 @@
 //! A store that keeps nothing: it answers what an upload asks, reads the bodies, and counts.
 //!
 //! As much of the S3 API as uploaders use, over plain HTTP/1.1 with a thread for each connection. Signatures are not looked at. Of a
-//! body the length and the CRC32 are kept, which is what it takes to list the parts, to make an object of them and to prove it; the
-//! bytes are gone. It runs as a process of its own, this program again, so that a client's processor time is the client's alone.
+//! body the length, the CRC32 and whether it is zero throughout are kept, which is what it takes to list the parts, to copy
+//! parts from an object of zeroes, to make an object of them and to prove it; the bytes are gone. It runs as a process of its own, this program again, so that a client's processor time is the client's alone.
 //!
 //! Cost: reading a body and its CRC32, some 10 GB/s a core on loopback.
 
@@ -38,15 +38,19 @@ pub(crate) struct Counts {
     pub(crate) sent: u64,
     /// Parts that came whole, repeated ones too.
     pub(crate) parts: u64,
-    /// Parts that came again.
+    /// Parts that were made of an object that was there, repeated ones too.
+    pub(crate) copied: u64,
+    /// Parts that came, or were copied, again.
     pub(crate) repeated: u64,
     /// Parts that were coming at the same time, at most.
     pub(crate) in_flight: u64,
     /// Requests of all kinds.
     pub(crate) requests: u64,
-    /// Objects that were made.
+    /// Objects that are there.
     pub(crate) objects: u64,
-    /// Length of the last one, bytes.
+    /// Uploads that are open.
+    pub(crate) uploads: u64,
+    /// Length of the object that was made last, bytes.
     pub(crate) len: u64,
     /// Its CRC32, where its parts came as they are, not in the framing of aws-chunked.
     pub(crate) crc32: Option<u32>,
@@ -230,7 +234,46 @@ mod tests {
         assert_eq!(client.counts().crc32, Some(crc32fast::hash(b"abc")));
         client.ask("PUT /bucket/k", "X-Amz-Decoded-Content-Length: 3\r\n", b"3\r\nabc\r\n0\r\n\r\n");
         let counts = client.counts();
-        assert_eq!((counts.objects, counts.len, counts.crc32, counts.sent), (2, 3, None, 3 + 13));
+        // Another in the place of the first.
+        assert_eq!((counts.objects, counts.len, counts.crc32, counts.sent), (1, 3, None, 3 + 13));
+        client.ask("DELETE /bucket/k", "", b"");
+        assert_eq!(client.counts().objects, 0);
+    }
+
+    #[test]
+    fn parts_are_copied_from_what_is_known() {
+        let mut client = Client::new();
+        client.ask("PUT /bucket/some/zeroes", "", &[0; 100]);
+        client.ask("PUT /bucket/k", "", b"bytes");
+        let (_, _, created) = client.ask("POST /bucket/object?uploads", "", b"");
+        let id = created.split_once("<UploadId>").unwrap().1.split_once('<').unwrap().0.to_owned();
+        let part = |number: u32| format!("PUT /bucket/object?partNumber={number}&uploadId={id}");
+        let from = |source: &str, range: &str| {
+            format!("x-amz-copy-source: {source}\r\nx-amz-copy-source-range: bytes={range}\r\n")
+        };
+        for (number, source, range, status) in [
+            (1, "bucket/k", "0-4", 200),
+            (2, "/bucket/some%2Fzeroes", "0-99", 200),
+            (3, "bucket/some/zeroes", "10-19", 200),
+            (4, "bucket/some/zeroes", "10-100", 400),
+            (4, "bucket/nothing", "0-4", 404),
+            (4, "bucket/k", "1-4", 501),
+            (4, "bucket/k", "all", 501),
+        ] {
+            let (found, _, answer) = client.ask(&part(number), &from(source, range), b"");
+            assert_eq!(found, status, "{source} {range}: {answer}");
+            assert_eq!(
+                answer.contains("<CopyPartResult") && answer.contains("<ChecksumCRC32>"),
+                found == 200
+            );
+        }
+        assert_eq!(client.ask(&part(5), "x-amz-copy-source: bucket/k\r\n", b"").0, 200);
+        client.ask(&format!("POST /bucket/object?uploadId={id}"), "", b"");
+        let whole = [b"bytes", &[0; 110][..], b"bytes"].concat();
+        let counts = client.counts();
+        assert_eq!((counts.len, counts.crc32), (120, Some(crc32fast::hash(&whole))));
+        assert_eq!((counts.sent, counts.parts, counts.copied), (105, 0, 4));
+        assert_eq!((counts.objects, counts.uploads), (3, 0));
     }
 
     #[test]
@@ -238,10 +281,10 @@ mod tests {
         let mut client = Client::new();
         assert_eq!(client.ask("GET /bucket/k", "", b"").0, 501);
         assert_eq!(client.ask("PUT /bucket/k?partNumber=1&uploadId=u", "", b"x").0, 404);
-        assert_eq!(
-            client.ask("PUT /bucket/k?partNumber=1&uploadId=u", "x-amz-copy-source: a\r\n", b"").0,
-            501
-        );
+        // Of a whole object, and of none.
+        assert_eq!(client.ask("PUT /bucket/k", "x-amz-copy-source: bucket/a\r\n", b"").0, 501);
+        let part = "PUT /bucket/k?partNumber=1&uploadId=u";
+        assert_eq!(client.ask(part, "x-amz-copy-source: a\r\n", b"").0, 501);
         assert_eq!(client.ask("DELETE /bucket/k", "", b"").0, 204);
     }
 }

@@ -1,9 +1,12 @@
-//! `cargo xtask stores`: the upload suite of `object-io` on every object store that can be started here, and what probing finds of each.
+//! `cargo xtask stores`: the upload suite of `object-io` on every object store that can be started here, what probing finds of each,
+//! and every form of an object on it, read by others.
 //!
 //! The suite is `crates/object-io/tests/it/suite.rs`: objects of all lengths, guarded in every way, and uploads through a proxy that breaks
-//! what passes through it. The stores are local-store, garage, and the Ceph gateway where its Debian packages are installed.
+//! what passes through it. Forms are uploaded twice, downloaded by boto3 and read by qemu-img ([`forms`]). The stores are local-store, garage, and the Ceph gateway where its Debian packages are installed.
 
 mod ceph;
+mod forms;
+mod local;
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +18,8 @@ use clap::Args;
 use crate::garage::{self, Garage};
 use crate::repo::{Repo, run};
 use ceph::Ceph;
+use forms::Forms;
+use local::Local;
 
 /// Arguments of `stores`.
 #[derive(Debug, Args)]
@@ -30,6 +35,9 @@ pub(crate) struct StoresArgs {
     no_install: bool,
 }
 
+/// The suite's bucket.
+const BUCKET: &str = "images";
+
 /// What probing must find: local-store by its own documentation, the others as their sources and our first runs had it.
 const LOCAL: &str =
     "checksum=crc32,conditional-complete=yes,conditional-put=yes,etag=md5,part-copy=yes,payload=unsigned";
@@ -44,6 +52,8 @@ pub(crate) fn run_stores(repo: &Repo, args: &StoresArgs) -> Result<ExitCode> {
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
     run(suite(repo, args).arg("--no-run"))?;
+    let forms = Forms::make(repo, &scratch)?;
+    let forms = forms.as_ref();
     let is_wanted =
         |name: &str| args.only.is_empty() || args.only.iter().any(|text| name.contains(text.as_str()));
     let mut wrong = 0;
@@ -56,33 +66,47 @@ pub(crate) fn run_stores(repo: &Repo, args: &StoresArgs) -> Result<ExitCode> {
         }
     };
     if is_wanted("local-store") {
-        judge("local-store", check("local-store", LOCAL, &mut suite(repo, args)));
+        judge("local-store", on_local(repo, args, forms, &scratch.join("local")));
     }
     if is_wanted("garage") {
-        judge("garage", on_garage(repo, args, &scratch.join("garage")));
+        judge("garage", on_garage(repo, args, forms, &scratch.join("garage")));
     }
     if is_wanted("ceph") {
-        judge("ceph", on_ceph(repo, args, &scratch.join("ceph")));
+        judge("ceph", on_ceph(repo, args, forms, &scratch.join("ceph")));
     }
     fs::remove_dir_all(&scratch)?;
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn on_garage(repo: &Repo, args: &StoresArgs, scratch: &Path) -> Result<bool> {
+fn on_local(repo: &Repo, args: &StoresArgs, forms: Option<&Forms>, scratch: &Path) -> Result<bool> {
+    // The suite starts one of its own, over which it rules.
+    let passed = check("local-store", LOCAL, &mut suite(repo, args))?;
+    if let Some(forms) = forms {
+        let local = Local::start(repo, scratch)?;
+        forms.check("local-store", BUCKET, &|command| local.environment(command))?;
+        local.stop()?;
+    }
+    Ok(passed)
+}
+
+fn on_garage(repo: &Repo, args: &StoresArgs, forms: Option<&Forms>, scratch: &Path) -> Result<bool> {
     let Some(binary) = garage::binary(repo, args.no_install)? else {
         println!("garage: SKIPPED, it is not built; without --no-install it would be (17 CPU minutes)");
         return Ok(true);
     };
     fs::create_dir_all(scratch)?;
-    let garage = Garage::start(&binary, scratch)?;
+    let garage = Garage::start(&binary, scratch, BUCKET)?;
     let mut suite = suite(repo, args);
     garage.environment(&mut suite);
-    let result = check("garage", GARAGE, suite.env("UPLOAD_SUITE_ENDPOINT", &garage.endpoint));
+    let passed = check("garage", GARAGE, suite.env("UPLOAD_SUITE_ENDPOINT", &garage.endpoint))?;
+    if let Some(forms) = forms {
+        forms.check("garage", BUCKET, &|command| garage.environment(command))?;
+    }
     garage.stop()?;
-    result
+    Ok(passed)
 }
 
-fn on_ceph(repo: &Repo, args: &StoresArgs, scratch: &Path) -> Result<bool> {
+fn on_ceph(repo: &Repo, args: &StoresArgs, forms: Option<&Forms>, scratch: &Path) -> Result<bool> {
     if let Some(missing) = ceph::missing() {
         println!("ceph: SKIPPED, there is no {missing} (Debian packages radosgw ceph-mon ceph-osd)");
         return Ok(true);
@@ -91,9 +115,12 @@ fn on_ceph(repo: &Repo, args: &StoresArgs, scratch: &Path) -> Result<bool> {
     let ceph = Ceph::start(scratch)?;
     let mut suite = suite(repo, args);
     ceph.environment(&mut suite);
-    let result = check("ceph", CEPH, suite.env("UPLOAD_SUITE_ENDPOINT", &ceph.endpoint));
+    let passed = check("ceph", CEPH, suite.env("UPLOAD_SUITE_ENDPOINT", &ceph.endpoint))?;
+    if let Some(forms) = forms {
+        forms.check("ceph", BUCKET, &|command| ceph.environment(command))?;
+    }
     ceph.stop()?;
-    result
+    Ok(passed)
 }
 
 /// The suite, on a store of its own unless the environment names one.

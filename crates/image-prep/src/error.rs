@@ -261,6 +261,9 @@ pub(crate) enum Error {
     /// The file holds more states than the one that was asked for.
     #[error("--snapshot reads one state of the disk, --to source uploads the file with all of them")]
     SnapshotOfSource,
+    /// An object says by its digest which disk it holds.
+    #[error("--if-exists reuse goes by the guest digest, and --no-digest makes none")]
+    ReuseWithoutDigest,
     /// Only a qcow2 has clusters, and compresses them.
     #[error("{option} is for a qcow2 output, this one is {form}")]
     OptionUnused {
@@ -330,6 +333,7 @@ impl Error {
             | Self::RemoteReferences
             | Self::ImageId { .. }
             | Self::SnapshotOfSource
+            | Self::ReuseWithoutDigest
             | Self::OptionUnused { .. }
             | Self::Layout(_)
             | Self::Stream(_)

@@ -1,5 +1,6 @@
 //! What `--dry-run` tells: the object that would be made, how it would be cut, and what there is to send.
 
+use disk_convert::GuestDigest;
 use disk_image::{ObjectMap, Span};
 use object_io::PartPlan;
 use serde::Serialize;
@@ -19,7 +20,8 @@ pub(crate) struct Forecast {
     object: String,
     /// Its form, and what the form depends on.
     form: String,
-    guest_digest: String,
+    /// Unless none is wanted.
+    guest_digest: Option<String>,
     /// The most that it can be, if `compressed`.
     object_size: u64,
     /// Its size, and what of it is zero, is known when it has been made.
@@ -39,7 +41,7 @@ pub(crate) struct Forecast {
 
 impl Forecast {
     /// Of a disk that was laid out.
-    pub(crate) fn new(object: String, form: &str, guest_digest: String, prepared: &Prepared) -> Self {
+    pub(crate) fn new(object: String, form: &str, digest: Option<GuestDigest>, prepared: &Prepared) -> Self {
         let (plan, layout) = (prepared.plan, &prepared.product.layout);
         let (data_parts, data_size) = match layout {
             Layout::Map(layout) => filled(prepared.product.disk.image().map(), layout, plan),
@@ -48,7 +50,7 @@ impl Forecast {
         Self {
             object,
             form: form.to_owned(),
-            guest_digest,
+            guest_digest: digest.map(|digest| digest.to_string()),
             object_size: plan.len,
             compressed: !layout.is_exact(),
             part_size: plan.part_len,
@@ -77,7 +79,7 @@ impl Forecast {
         let mut fields = vec![
             ("object", self.object.clone()),
             ("form", self.form.clone()),
-            ("guest digest", self.guest_digest.clone()),
+            ("guest digest", self.guest_digest.clone().unwrap_or_else(|| "none".to_owned())),
             ("object size", format!("{most}{}", size(self.object_size))),
             ("parts", format!("{most}{} of {}", self.parts, Size(self.part_size))),
             ("data parts", parts(self.data_parts, self.data_size)),

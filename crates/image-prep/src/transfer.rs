@@ -227,12 +227,13 @@ fn made_here(journal: Option<&Arc<Journal>>, found: &ObjectInfo) -> bool {
 /// What is recorded with an object.
 pub(crate) fn metadata(
     disk: &Disk,
-    digest: GuestDigest,
+    digest: Option<GuestDigest>,
     form: Form,
     layout: &LayoutArgs,
 ) -> BTreeMap<String, String> {
-    let form = form_name(disk, form, layout);
-    BTreeMap::from([(GUEST_DIGEST.to_owned(), digest.to_string()), (FORM.to_owned(), form)])
+    let form = (FORM.to_owned(), form_name(disk, form, layout));
+    let digest = digest.map(|digest| (GUEST_DIGEST.to_owned(), digest.to_string()));
+    digest.into_iter().chain([form]).collect()
 }
 
 /// Uploads the disk, or what is missing of it. After a cancellation no part of it is left in the store; after a failure that

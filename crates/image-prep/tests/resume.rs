@@ -6,6 +6,7 @@ mod cloud;
 #[path = "support/proxy.rs"]
 mod proxy;
 mod support;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command};
@@ -98,7 +99,7 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
     line.proxy.reset();
     line.is_done("whole", &line.run("whole", &[]));
     let all = line.proxy.bytes();
-    let (mut sent_twice, mut continued, mut done) = (0, 0, 0);
+    let (mut sent_twice, mut retried, mut continued, mut done, mut cleaned) = (0, 0, 0, 0, 0);
     for kill in 0..kills {
         let key = format!("k{kill}");
         // SplitMix64, the seed is the number.
@@ -117,9 +118,13 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
         let first = line.proxy.parts();
         line.proxy.reset();
         let run = line.run(&key, &[]);
-        let twice = repeated(&first, &line.proxy.parts());
-        assert!(twice <= IN_FLIGHT, "{twice} parts were sent twice after kill {kill}: {run:?}");
+        let second = line.proxy.parts();
+        // On a machine that is slow enough an attempt times out and is made anew: that is a part in flight, and is counted apart.
+        let distinct = |parts: &[u32]| BTreeSet::from_iter(parts.iter().copied());
+        let twice = distinct(&first).intersection(&distinct(&second)).count();
+        assert!(twice <= IN_FLIGHT, "{first:?} and {second:?} were sent, kill {kill} between: {run:?}");
         sent_twice += twice;
+        retried += repeated(&first, &second) - twice;
         continued += usize::from(run.stderr.contains("continuing") || run.stderr.contains("whole already"));
         // Between the store's answer and the first line of the journal nobody knows of an upload but the store.
         if !line.cloud.uploads(BUCKET).is_empty() {
@@ -127,11 +132,16 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
             let mut cleanup = line.bench.command(["cleanup", &place, "--older-than", "0s", "--yes"]);
             line.cloud.tell_store_behind(&line.proxy.url(), &mut cleanup);
             assert_eq!(finish(cleanup.spawn().unwrap()).code, 0);
+            cleaned += 1;
         }
         line.is_done(&key, &run);
         line.cloud.delete(BUCKET, &key);
     }
-    println!("{kills} kills, {done} too late, {continued} continued, {sent_twice} parts sent twice");
+    assert_eq!((line.cloud.objects(BUCKET), line.cloud.uploads(BUCKET)), (vec!["whole".to_owned()], vec![]));
+    println!(
+        "{kills} kills, {done} too late, {continued} continued; every object the same bytes; {sent_twice} parts sent twice, at most \
+         {IN_FLIGHT} each time; {retried} attempts made anew; {cleaned} uploads for cleanup to find, none left"
+    );
     assert!(continued * 4 > usize::try_from(kills).unwrap(), "kills in the middle are continued");
 }
 

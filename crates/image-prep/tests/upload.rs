@@ -93,6 +93,41 @@ fn the_source_form_is_the_file_byte_for_byte() {
 }
 
 #[test]
+fn without_a_digest_the_disk_is_read_once() {
+    let (bench, cloud) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&cloud.path("cloud"));
+    bench.sample();
+    let to = format!("s3://{BUCKET}/k");
+    let args = ["sample.raw", &to, "--to", "raw", "--json", "--no-digest"];
+    let run = upload(&bench, &cloud, &args);
+    assert_eq!(run.code, 0, "{run:?}");
+    let json = run.json();
+    assert!(json["guestDigest"].is_null(), "{json}");
+    assert_eq!(json["counters"].as_object().unwrap().keys().collect::<Vec<_>>(), ["uploading"]);
+    assert_eq!(cloud.metadata(BUCKET, "k"), [("form".to_owned(), "raw".to_owned())].into());
+    assert!(cloud.object(BUCKET, "k") == fs::read(bench.path("sample.raw")).unwrap());
+
+    // Nothing says which disk it is, so none is taken for it.
+    let run = upload(&bench, &cloud, &[&args[..5], &["--if-exists", "reuse"]].concat());
+    assert!(run.code == 1 && run.stderr.contains("does not say that it holds this disk"), "{run:?}");
+    let run = upload(&bench, &cloud, &[&args[..], &["--if-exists", "reuse"]].concat());
+    assert!(run.code == 2 && run.stderr.contains("--no-digest"), "{run:?}");
+    let forecast = upload(&bench, &cloud, &[&args[..], &["--dry-run"]].concat()).json();
+    assert!(forecast["guestDigest"].is_null() && forecast.get("counters").is_none(), "{forecast}");
+
+    // Found out while it is sent.
+    if let Some(image) = bench.sample_as("z.qcow2", &["-O", "qcow2", "-c"]) {
+        let mut bytes = fs::read(&image).unwrap();
+        bytes[5 << 16..].fill(0xff);
+        fs::write(&image, bytes).unwrap();
+        let to = format!("s3://{BUCKET}/bad");
+        assert_eq!(upload(&bench, &cloud, &["z.qcow2", &to, "--no-digest"]).code, 3);
+        assert_eq!((cloud.objects(BUCKET), cloud.uploads(BUCKET)), (vec!["k".to_owned()], vec![]));
+        assert!(bench.journals().is_empty());
+    }
+}
+
+#[test]
 fn a_bad_image_leaves_nothing() {
     let (bench, cloud) = (Bench::new(), Bench::new());
     let cloud = Cloud::start(&cloud.path("cloud"));

@@ -10,7 +10,7 @@ mod uploads;
 use super::tools::Tool;
 
 pub(super) use ingests::{INGESTS, IngestFlow};
-pub(super) use uploads::{RESUMED, UPLOADS, UploadFlow};
+pub(super) use uploads::{Digest, RESUMED, UPLOADS, UploadFlow, Wire};
 
 /// One thing that image-prep does.
 #[derive(Debug, Clone, Copy)]
@@ -370,8 +370,10 @@ mod tests {
         let growths = GROWTHS.iter().map(|growth| growth.ours);
         let uploads = UPLOADS.iter().map(|upload| &upload.flow);
         let ingests = INGESTS.iter().map(|ingest| &ingest.flow);
+        let digests = UPLOADS.iter().filter_map(|upload| upload.digest);
+        let digests = digests.flat_map(|Digest { with, alone }| [with, alone]);
         let flows = FLOWS.iter().chain(uploads).chain(ingests);
-        for job in flows.flat_map(of_flow).chain(growths).chain([RESUMED]) {
+        for job in flows.flat_map(of_flow).chain(growths).chain(digests).chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
             let inputs: &[&str] = if job.tool == Tool::Floor { &["RAW"] } else { &["IN", "NEAR", "FAR"] };
             assert!(inputs.iter().any(|input| words.contains(input)), "{job:?}");

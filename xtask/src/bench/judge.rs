@@ -54,7 +54,8 @@ impl<'a> Judge<'a> {
 
     /// Looks at what came into the store.
     pub(super) fn check_object(&self, counts: &Counts) -> Result<()> {
-        ensure!(counts.objects == 1 && counts.len > 0, "no object, or several, were made: {counts:?}");
+        let is_alone = (counts.objects, counts.uploads) == (1, 0);
+        ensure!(is_alone && counts.len > 0, "no object is there, or not alone: {counts:?}");
         let Some((len, crc32)) = self.sum else { return Ok(()) };
         ensure!(counts.len == len, "the object has {} bytes, expected {len}", counts.len);
         // Framed parts have none.

@@ -19,7 +19,7 @@ use crate::null_store::NullStore;
 use crate::origin::{Fetched, Origin};
 
 /// What all runs share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stage<'a> {
     pub(super) tools: &'a Tools,
     pub(super) inputs: &'a Inputs,
@@ -64,6 +64,8 @@ pub(super) struct Side {
     pub(super) sent: u64,
     /// Bytes that were fetched from URLs, and in how many requests.
     pub(super) fetched: Fetched,
+    /// Parts that the store copied.
+    pub(super) copied: u64,
 }
 
 /// One run of one command.
@@ -80,6 +82,8 @@ struct Ran {
     sent: u64,
     /// What was fetched.
     fetched: Fetched,
+    /// What was copied.
+    copied: u64,
 }
 
 /// A flow beside a peer.
@@ -176,7 +180,7 @@ impl Stage<'_> {
             }
             let child = child::Job::new(&command, &self.printed.stderr, Limits::wall(self.limit));
             let used = child.printing_to(&self.printed.stdout).succeed()?;
-            let (mut wall, mut len, mut stored, mut sent) = (used.wall, 0, 0, 0);
+            let (mut wall, mut len, mut stored, mut sent, mut copied) = (used.wall, 0, 0, 0, 0);
             if job.leaves.is_file() {
                 if place.durable {
                     let started = Instant::now();
@@ -189,7 +193,7 @@ impl Stage<'_> {
             if job.leaves.is_object() {
                 let counts = self.store.context("no store")?.counts()?;
                 judge.check_object(&counts)?;
-                (len, sent) = (counts.len, counts.sent);
+                (len, sent, copied) = (counts.len, counts.sent, counts.copied);
             }
             judge.check(job.leaves, &out, &self.printed)?;
             let mut fetched = Fetched::default();
@@ -198,7 +202,7 @@ impl Stage<'_> {
                 fetched.bytes += from.bytes;
                 fetched.requests += from.requests;
             }
-            Ok(Ran { used, wall, len, stored, sent, fetched })
+            Ok(Ran { used, wall, len, stored, sent, fetched, copied })
         };
         let done = done().with_context(|| job.tool.name());
         let _ = fs::remove_dir_all(&folder);
@@ -242,6 +246,7 @@ impl Side {
         self.stored = ran.stored;
         self.sent = ran.sent;
         self.fetched = ran.fetched;
+        self.copied = ran.copied;
     }
 
     /// What is left of it without another, round by round.

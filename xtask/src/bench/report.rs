@@ -376,6 +376,7 @@ fn side(side: &Side) -> Value {
         "storedBytes": side.stored,
         "sentBytes": side.sent,
         "fetched": side.fetched,
+        "copiedParts": side.copied,
     })
 }
 

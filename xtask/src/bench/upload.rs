@@ -4,8 +4,8 @@
 //! image-prep (journals, what it knows of stores) is on disk, as a user's is. What came into the store is checked: one object with the
 //! bytes of the input, where that is what a command sends.
 //!
-//! An upload of ours reads the disk once more, before, for the guest digest. No peer does; where the target is about sending, the time
-//! of `info --digest` in the same round is left out, and the whole time is told below.
+//! A guest digest takes a pass over the disk of its own, which no peer makes: beside peers uploads are measured without it. With it they
+//! run in the same rounds, and what it adds is held against what it takes alone.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::flows::{Flow, Input, RESUMED, Rival, Target, UPLOADS, UploadFlow};
+use super::flows::{
+    Digest, Flow, Input, MAX_CPU_RATIO, MAX_PEAK, RESUMED, Rival, Target, UPLOADS, UploadFlow, Wire,
+};
 use super::inputs::Inputs;
 use super::judge::Judge;
-use super::measure::{Pair, Side, Spread, Stage};
+use super::measure::{Absent, Pair, Side, Spread, Stage};
 use super::place::{self, Place};
 use super::report::{Report, Subject, UPLOAD_TABLE};
 use super::tools::{Paths, Tools};
@@ -92,56 +94,80 @@ impl Drop for State {
 /// Measures an upload beside its peers.
 fn compare(stage: &Stage<'_>, place: &Place, upload: &UploadFlow, report: &mut Report) {
     let flow = &upload.flow;
-    // What is left out runs in the same rounds.
-    let less = upload.less.map(|job| Rival { job, target: Target::None });
-    let rivals: Vec<Rival> = flow.rivals.iter().copied().chain(less).collect();
+    // Bytes are the same each time.
+    let stage = &Stage { runs: if upload.wire.is_some() { 1 } else { stage.runs }, ..stage.clone() };
+    // What is not compared with anybody runs in the same rounds.
+    let digest = upload.digest.map_or(vec![], |Digest { with, alone }| vec![with, alone]);
+    let shown = digest.iter().map(|job| Rival { job: *job, target: Target::None });
+    let rivals: Vec<Rival> = flow.rivals.iter().copied().chain(shown).collect();
     let subject = |rival| Subject { flow, rival, place };
-    let (whole, mut theirs) = match stage.compare(place, flow, &rivals) {
+    let (ours, mut theirs) = match stage.compare(place, flow, &rivals) {
         Ok(sides) => sides,
         Err(absent) => return report.row(&subject(flow.rivals.first()), &Err(&absent)),
     };
-    let less = match less.and_then(|_| theirs.pop()) {
-        Some(Err(absent)) => return report.row(&subject(flow.rivals.first()), &Err(&absent)),
-        Some(Ok(side)) => Some(side),
-        None => None,
-    };
-    let ours = less.as_ref().map_or_else(|| whole.clone(), |less| whole.less(less));
+    let digest = theirs.split_off(flow.rivals.len());
     for (rival, peer) in flow.rivals.iter().zip(&theirs) {
         let pair = peer.as_ref().map(|peer| Pair { ours: &ours, peer: Some(peer) });
         report.row(&subject(Some(rival)), &pair);
     }
-    if let Some(less) = less {
-        tell_whole(flow, &whole, &less, report);
+    if flow.rivals.is_empty() {
+        report.row(&subject(None), &Ok(Pair { ours: &ours, peer: None }));
+    }
+    match &digest[..] {
+        [Ok(with), Ok(alone)] => tell_digest(flow, &ours, with, alone, theirs.first(), report),
+        [Err(absent), _] | [_, Err(absent)] => report.row(&subject(None), &Err(absent)),
+        _ => {}
     }
     if let Some(most) = upload.wire {
-        tell_wire(stage, flow, &whole, most, report);
+        tell_wire(stage, flow, &ours, most, report);
     }
 }
 
-/// What an upload takes with its digest, and what the digest takes alone.
-fn tell_whole(flow: &Flow, whole: &Side, less: &Side, report: &mut Report) {
+/// What an upload takes with its digest, and how much of that the digest takes alone.
+fn tell_digest(
+    flow: &Flow,
+    without: &Side,
+    with: &Side,
+    alone: &Side,
+    peer: Option<&Result<Side, Absent>>,
+    report: &mut Report,
+) {
     let median = |numbers: &[f64]| Spread::of(numbers).median;
-    let [with, alone, cpu, cpu_alone] = [&whole.wall, &less.wall, &whole.cpu, &less.cpu].map(|n| median(n));
+    let added = Spread::of(&with.less(without).cpu).median;
+    let (wall, cpu) = (median(&with.wall), median(&alone.cpu));
+    let peer =
+        peer.and_then(|peer| Some(Pair { ours: with, peer: Some(peer.as_ref().ok()?) }.ratio()?.median));
+    let peer = peer.map_or_else(String::new, |ratio| format!(", {ratio:.2} x as quick as the first peer"));
     let text = format!(
-        "with its digest {with:.2} s ({cpu:.2} s of processors), of which the digest alone takes {alone:.2} s ({cpu_alone:.2} s)"
+        "with its digest {wall:.2} s{peer}; {added:.2} s of processors more, of the {cpu:.2} s that the digest takes alone"
     );
-    let numbers = json!({ "wallSeconds": whole.wall, "digestWallSeconds": less.wall,
-        "cpuSeconds": whole.cpu, "digestCpuSeconds": less.cpu });
-    report.fact(flow.name, None, &text, numbers);
+    let numbers = json!({ "wallSeconds": with.wall, "cpuSeconds": with.cpu, "peakBytes": with.peak,
+        "digestWallSeconds": alone.wall, "digestCpuSeconds": alone.cpu });
+    report.fact(flow.name, Some(added <= MAX_CPU_RATIO * cpu && with.peak() <= MAX_PEAK), &text, numbers);
 }
 
 /// What was sent, beside what there is.
-fn tell_wire(stage: &Stage<'_>, flow: &Flow, ours: &Side, most: f64, report: &mut Report) {
+fn tell_wire(stage: &Stage<'_>, flow: &Flow, ours: &Side, most: Wire, report: &mut Report) {
     let stored = stage.inputs.path(flow.input).and_then(|path| Ok(fs::metadata(path)?.blocks() * 512));
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => return report.failed(flow.name, error),
     };
     let ratio = ours.sent as f64 / stored as f64;
-    let (sent, data) = (ours.sent >> 20, stored >> 20);
-    let text = format!("{sent} MiB are sent of {data} MiB of data, {ratio:.3} x; at most {most} is aimed at");
-    let numbers = json!({ "sentBytes": ours.sent, "dataBytes": stored, "most": most });
-    report.fact(flow.name, Some(ratio <= most), &text, numbers);
+    let (len, sent, data, copied) = (ours.len >> 20, ours.sent >> 20, stored >> 20, ours.copied);
+    let mut text = format!(
+        "{sent} MiB are sent for an object of {len} MiB, {copied} of its parts copied; {data} MiB of data, {ratio:.3} x"
+    );
+    let mut numbers = json!({ "sentBytes": ours.sent, "dataBytes": stored, "copiedParts": copied });
+    let holds = match most {
+        Wire::AtMost(most) => {
+            text += &format!("; at most {most} is aimed at");
+            numbers["most"] = most.into();
+            Some(ratio <= most)
+        }
+        Wire::Shown => None,
+    };
+    report.fact(flow.name, holds, &text, numbers);
 }
 
 const RESUMED_INPUT: Input = UPLOADS[0].flow.input;

@@ -40,6 +40,11 @@ impl Process {
         Some(line).filter(|line| !line.is_empty())
     }
 
+    /// Whether it has not ended by itself.
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;

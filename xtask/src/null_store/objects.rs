@@ -1,12 +1,18 @@
-//! Uploads and objects, of which nothing is kept but lengths and checksums.
+//! Uploads and objects, of which nothing is kept but lengths, checksums, and whether all was zero.
+//!
+//! A part can be copied from what that describes: an object as a whole, or a range of one that is zero throughout.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::Counts;
+
+/// Zeroes to take a CRC32 of.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +24,20 @@ pub(super) enum Target {
     Put {
         key: String,
     },
-    Delete,
+    Delete {
+        key: String,
+    },
     Create {
         key: String,
     },
     Part {
         upload: String,
         number: u32,
+    },
+    Copy {
+        upload: String,
+        number: u32,
+        source: Source,
     },
     ListParts {
         upload: String,
@@ -39,9 +52,34 @@ pub(super) enum Target {
     Other,
 }
 
+/// What a part is copied from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Of the only bucket there is.
+    pub(super) key: String,
+    /// First and last byte; without it, all.
+    pub(super) range: Option<RangeInclusive<u64>>,
+}
+
+impl Source {
+    /// By the values of two headers: `BUCKET/KEY`, with or without a slash before, and `bytes=FIRST-LAST`.
+    pub(super) fn parse(source: &str, range: Option<&str>) -> Option<Self> {
+        let (_, key) = source.trim_start_matches('/').split_once('/')?;
+        let numbers = |range: &str| {
+            let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+            Some(first.parse().ok()?..=last.parse().ok()?)
+        };
+        let range = match range {
+            Some(range) => Some(numbers(range)?),
+            None => None,
+        };
+        Some(Self { key: key.replace("%2F", "/"), range })
+    }
+}
+
 impl Target {
-    /// By method and target; a part that is copied has no body, and is not served.
-    pub(super) fn parse(method: &str, target: &str, is_copy: bool) -> Self {
+    /// By method and target; `copy` is what the request says that it copies from, if it copies.
+    pub(super) fn parse(method: &str, target: &str, copy: Option<Option<Source>>) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let of = |wanted: &str| {
             let pair = |pair: &str| -> Option<String> {
@@ -57,14 +95,19 @@ impl Target {
         let key = key.to_owned();
         let number = of("partNumber").and_then(|number| number.parse().ok());
         match (method, of("uploadId"), number) {
-            ("PUT", ..) if is_copy => Self::Other,
+            ("PUT", Some(upload), Some(number)) if copy.is_some() => match copy.flatten() {
+                Some(source) => Self::Copy { upload, number, source },
+                None => Self::Other,
+            },
+            // Of whole objects.
+            ("PUT", ..) if copy.is_some() => Self::Other,
             ("PUT", Some(upload), Some(number)) => Self::Part { upload, number },
             ("PUT", None, None) => Self::Put { key },
             ("POST", None, _) if of("uploads").is_some() => Self::Create { key },
             ("POST", Some(upload), _) => Self::Complete { upload },
             ("GET", Some(upload), _) => Self::ListParts { upload },
             ("DELETE", Some(upload), _) => Self::Abort { upload },
-            ("DELETE", None, _) => Self::Delete,
+            ("DELETE", None, _) => Self::Delete { key },
             ("HEAD", ..) => Self::Head { key },
             _ => Self::Other,
         }
@@ -80,6 +123,8 @@ pub(super) struct Body {
     pub(super) len: u64,
     /// Of the content, unless it was framed.
     pub(super) crc32: Option<u32>,
+    /// The content is zero throughout, and was not framed.
+    pub(super) is_zero: bool,
 }
 
 /// What is kept of content.
@@ -87,6 +132,7 @@ pub(super) struct Body {
 struct Content {
     len: u64,
     crc32: Option<u32>,
+    is_zero: bool,
 }
 
 impl Content {
@@ -100,6 +146,41 @@ impl Content {
         headers.extend(self.crc32.map(|crc32| ("x-amz-checksum-crc32", base64_crc32(crc32))));
         headers
     }
+
+    /// The same in the body of an answer.
+    fn elements(&self) -> String {
+        let crc32 = self.crc32.map_or_else(String::new, |crc32| {
+            format!("<ChecksumCRC32>{}</ChecksumCRC32>", base64_crc32(crc32))
+        });
+        format!("<ETag>{}</ETag>{crc32}", self.etag())
+    }
+
+    /// What a range of it is.
+    fn part(&self, range: Option<&RangeInclusive<u64>>) -> Result<Self, Answer> {
+        let Some(range) = range.filter(|range| **range != (0..=self.len.saturating_sub(1))) else {
+            return Ok(*self);
+        };
+        if range.is_empty() || *range.end() >= self.len {
+            return Err(Answer::error(400, "InvalidArgument"));
+        }
+        // Of other bytes nothing is known.
+        if !self.is_zero {
+            return Err(Answer::error(501, "NotImplemented"));
+        }
+        let len = range.end() - range.start() + 1;
+        Ok(Self { len, crc32: Some(crc32_of_zeroes(len)), is_zero: true })
+    }
+}
+
+fn crc32_of_zeroes(len: u64) -> u32 {
+    let mut crc32 = crc32fast::Hasher::new();
+    let mut left = len;
+    while left > 0 {
+        let piece = left.min(ZEROES.len() as u64);
+        crc32.update(ZEROES.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or_default());
+        left -= piece;
+    }
+    crc32.finalize()
 }
 
 fn base64_crc32(crc32: u32) -> String {
@@ -158,7 +239,6 @@ struct Upload {
 
 impl State {
     fn made(&mut self, key: String, content: Content) {
-        self.counts.objects += 1;
         self.counts.len = content.len;
         self.counts.crc32 = content.crc32;
         self.objects.insert(key, content);
@@ -187,7 +267,8 @@ impl Objects {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.state().counts
+        let state = self.state();
+        Counts { objects: state.objects.len() as u64, uploads: state.uploads.len() as u64, ..state.counts }
     }
 
     pub(super) fn reset(&self) {
@@ -210,11 +291,14 @@ impl Objects {
     pub(super) fn answer(&self, target: &Target, body: Body) -> Answer {
         let mut state = self.state();
         let state = &mut *state;
-        let content = Content { len: body.len, crc32: body.crc32 };
+        let content = Content { len: body.len, crc32: body.crc32, is_zero: body.is_zero };
         let no_upload = || Answer::error(404, "NoSuchUpload");
         match target {
             Target::Bucket => Answer::empty(200),
-            Target::Delete => Answer::empty(204),
+            Target::Delete { key } => {
+                state.objects.remove(key);
+                Answer::empty(204)
+            }
             Target::Other => Answer::error(501, "NotImplemented"),
             Target::Head { key } => match state.objects.get(key) {
                 None => Answer::empty(404),
@@ -244,6 +328,19 @@ impl Objects {
                 state.counts.repeated += u64::from(upload.parts.insert(*number, content).is_some());
                 Answer::about(&content)
             }
+            Target::Copy { upload, number, source } => {
+                let Some(found) = state.objects.get(&source.key) else {
+                    return Answer::error(404, "NoSuchKey");
+                };
+                let copied = match found.part(source.range.as_ref()) {
+                    Ok(copied) => copied,
+                    Err(answer) => return answer,
+                };
+                let Some(upload) = state.uploads.get_mut(upload) else { return no_upload() };
+                state.counts.copied += 1;
+                state.counts.repeated += u64::from(upload.parts.insert(*number, copied).is_some());
+                Answer::xml("CopyPartResult", &copied.elements())
+            }
             Target::ListParts { upload } => match state.uploads.get(upload) {
                 None => no_upload(),
                 Some(upload) => Answer::xml("ListPartsResult", &list(&upload.parts)),
@@ -268,11 +365,8 @@ impl Objects {
 /// All parts, of which there are never more than a store lists at a time here: 16 MiB each, of a few GiB.
 fn list(parts: &BTreeMap<u32, Content>) -> String {
     let part = |(number, content): (&u32, &Content)| {
-        let crc32 = content.crc32.map_or_else(String::new, |crc32| {
-            format!("<ChecksumCRC32>{}</ChecksumCRC32>", base64_crc32(crc32))
-        });
-        let (len, etag) = (content.len, content.etag());
-        format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{len}</Size>{crc32}</Part>")
+        let (len, elements) = (content.len, content.elements());
+        format!("<Part><PartNumber>{number}</PartNumber><Size>{len}</Size>{elements}</Part>")
     };
     parts.iter().map(part).collect()
 }
@@ -287,5 +381,6 @@ fn whole(parts: &BTreeMap<u32, Content>) -> Content {
         });
     }
     let len = parts.values().map(|part| part.len).sum();
-    Content { len, crc32: crc32.map(crc32fast::Hasher::finalize) }
+    let is_zero = parts.values().all(|part| part.is_zero);
+    Content { len, crc32: crc32.map(crc32fast::Hasher::finalize), is_zero }
 }

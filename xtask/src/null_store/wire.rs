@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::COUNTS;
-use super::objects::{Answer, Body, Objects, Target};
+use super::objects::{Answer, Body, Objects, Source, Target};
 
 /// Bytes of a body that are read at a time: what stays in a core's cache until its CRC32 is taken.
 const CHUNK: usize = 256 << 10;
@@ -43,7 +43,9 @@ pub(super) fn converse(stream: &TcpStream, objects: &Objects) -> io::Result<()> 
         if head.header("expect").is_some() {
             (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let target = Target::parse(&head.method, &head.target, head.header("x-amz-copy-source").is_some());
+        let range = head.header("x-amz-copy-source-range");
+        let copy = head.header("x-amz-copy-source").map(|source| Source::parse(source, range));
+        let target = Target::parse(&head.method, &head.target, copy);
         let arriving = objects.arriving(&target);
         let body = read_body(&mut reader, &head, &mut chunk)?;
         drop(arriving);
@@ -88,6 +90,7 @@ fn read_body(reader: &mut BufReader<&TcpStream>, head: &Head, chunk: &mut [u8]) 
     let sent = head.number("content-length").unwrap_or(0);
     let decoded = head.number("x-amz-decoded-content-length");
     let mut crc32 = crc32fast::Hasher::new();
+    let mut is_zero = decoded.is_none();
     let mut left = sent;
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
@@ -97,12 +100,15 @@ fn read_body(reader: &mut BufReader<&TcpStream>, head: &Head, chunk: &mut [u8]) 
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if decoded.is_none() {
-            crc32.update(piece.get(..len).unwrap_or_default());
+            let piece = piece.get(..len).unwrap_or_default();
+            crc32.update(piece);
+            // Over with the first byte that is not.
+            is_zero = is_zero && piece.iter().all(|byte| *byte == 0);
         }
         left -= len as u64;
     }
     let crc32 = decoded.is_none().then(|| crc32.finalize());
-    Ok(Body { sent, len: decoded.unwrap_or(sent), crc32 })
+    Ok(Body { sent, len: decoded.unwrap_or(sent), crc32, is_zero })
 }
 
 fn respond(mut stream: &TcpStream, method: &str, answer: &Answer) -> io::Result<()> {

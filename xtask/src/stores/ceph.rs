@@ -14,8 +14,11 @@ use crate::garage::process::Process;
 use crate::garage::{free_addresses, random_hex};
 use crate::repo::{output, run};
 
-/// It takes 14 s on an idle machine.
-const STARTS_WITHIN: Duration = Duration::from_secs(90);
+/// It takes 14 s on an idle machine, and minutes on one that builds and writes at the same time.
+const STARTS_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long `ceph` waits for a monitor before it is asked again. By itself it waits for five minutes, also where nobody will answer.
+const ASKS_FOR: &str = "--connect-timeout=15";
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What has to be there.
@@ -69,11 +72,12 @@ impl Ceph {
         create.args(["--create", "--addv", "a", &format!("[{monitor}]"), "--fsid", &cluster]).arg(&map);
         run(create.stdout(Stdio::null()))?;
         run(ceph.command("ceph-mon").args(["--mkfs", "-i", "a", "--monmap"]).arg(&map))?;
-        let mon = ceph.daemon("ceph-mon", &["-i", "a"])?;
+        let mut mon = ceph.daemon("ceph-mon", &["-i", "a"])?;
         // Until the monitor has elected itself it refuses, in various words.
         let began = Instant::now();
-        while let Err(error) = output(ceph.command("ceph").args(["osd", "new", &store])) {
-            ensure!(began.elapsed() < STARTS_WITHIN, "the monitor does not answer: {error:#}");
+        while let Err(error) = output(ceph.command("ceph").args([ASKS_FOR, "osd", "new", &store])) {
+            let is_there = mon.is_running()? && began.elapsed() < STARTS_WITHIN;
+            ensure!(is_there, "the monitor does not answer: {error:#}\n{}", ceph.log("mon.a"));
             std::thread::sleep(PAUSE);
         }
         output(ceph.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", &store]))?;
@@ -95,7 +99,7 @@ impl Ceph {
     /// What a client of it finds in its environment.
     pub(super) fn environment(&self, command: &mut Command) {
         command.env("AWS_ACCESS_KEY_ID", &self.access_key).env("AWS_SECRET_ACCESS_KEY", &self.secret_key);
-        command.env("AWS_REGION", "us-east-1");
+        command.env("AWS_REGION", "us-east-1").env("AWS_ENDPOINT_URL_S3", &self.endpoint);
     }
 
     /// Ends it.
@@ -110,6 +114,14 @@ struct Tools<'a> {
 }
 
 impl Tools<'_> {
+    /// The end of a daemon's log.
+    fn log(&self, daemon: &str) -> String {
+        let text = fs::read(self.scratch.join(format!("{daemon}.log"))).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("CEPH_CONF", &self.config);

@@ -236,7 +236,7 @@ impl Create<'_> {
         };
         let put = Put {
             to: &object,
-            metadata: transfer::metadata(disk, digest, form, &args.layout),
+            metadata: transfer::metadata(disk, Some(digest), form, &args.layout),
             existing: Existing::typed(args.if_exists, Existing::ReuseOrReplace),
             journal: journal.as_ref(),
             temporary: !args.keep_object,

@@ -1,11 +1,11 @@
 //! `upload`: an image into an object store, and a URL to read it by.
 
-use disk_convert::Disk;
+use disk_convert::{Disk, GuestDigest};
 use image_api::Transport;
 use object_io::Store;
 use serde_json::json;
 
-use crate::args::UploadArgs;
+use crate::args::{IfExists, UploadArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -20,6 +20,9 @@ use crate::{resume, times, transfer};
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
     check_form(&disk, args.upload.to, &args.open, &args.layout)?;
+    if args.no_digest && args.if_exists == Some(IfExists::Reuse) {
+        return Err(Error::ReuseWithoutDigest);
+    }
     if args.resume.dry_run {
         return forecast(args, &disk, context).await;
     }
@@ -47,8 +50,8 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     let existing = Existing::typed(args.if_exists, Existing::Replace);
     transfer::refuse_existing(context, store, to, existing, journal.as_ref()).await?;
     let prepared = transfer::lay_out(context, Some(store), disk, &to.to_string(), form, &args.layout).await?;
-    let summary = transfer::read(context, disk).await?;
-    let metadata = transfer::metadata(disk, summary.guest_digest, form, &args.layout);
+    let digest = digest(args, disk, context).await?;
+    let metadata = transfer::metadata(disk, digest, form, &args.layout);
     let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
     let uploaded = transfer::put(context, store, prepared, put).await?;
     let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
@@ -61,7 +64,7 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
             "key": to.key(),
             "size": uploaded.size,
             "etag": uploaded.etag,
-            "guestDigest": summary.guest_digest.to_string(),
+            "guestDigest": digest.map(|digest| digest.to_string()),
             "url": url.expose(),
             "expiresAt": times::rfc3339(url.expires_at()),
             "counters": context.counters(),
@@ -76,8 +79,16 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
 async fn forecast(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<Exit, Error> {
     let (to, form) = (args.to_url.to_string(), args.upload.to);
     let prepared = transfer::lay_out(context, None, disk, &to, form, &args.layout).await?;
-    let digest = transfer::read(context, disk).await?.guest_digest;
+    let digest = digest(args, disk, context).await?;
     let form = form_name(disk, form, &args.layout);
-    Forecast::new(to, &form, digest.to_string(), &prepared).print(context)?;
+    Forecast::new(to, &form, digest, &prepared).print(context)?;
     Ok(Exit::Done)
+}
+
+/// The guest digest, which takes a pass over the disk, unless it was declined.
+async fn digest(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<Option<GuestDigest>, Error> {
+    match args.no_digest {
+        true => Ok(None),
+        false => Ok(Some(transfer::read(context, disk).await?.guest_digest)),
+    }
 }

@@ -100,7 +100,8 @@ impl MultipartSink {
                         let is_whole =
                             known.is_whole(len) || (options.may_be_shorter && !known.parts.is_empty());
                         if is_whole
-                            && let Some(done) = completed(store, &id, &known.parts, &options, cancel).await?
+                            && let Some(done) =
+                                completed(store, &id, &known.parts, &options, &of, cancel).await?
                         {
                             journal.done(&done.etag);
                             return Ok(Resumed::Done(done));
@@ -175,7 +176,9 @@ impl Begun {
             (Some(before), Some(now)) => before == now,
             _ => self.of.sources == of.sources,
         };
-        let same_form = (&self.of.form, self.of.layout) == (&of.form, of.layout);
+        // What is recorded was recorded at the beginning.
+        let same_record = self.of.guest_digest.is_some() == of.guest_digest.is_some();
+        let same_form = (&self.of.form, self.of.layout) == (&of.form, of.layout) && same_record;
         let same_plan = (self.len, self.part_len) == (plan.len, plan.part_len);
         match (same_source, same_form && same_plan) {
             (false, _) => Some(Restart::Source),
@@ -212,6 +215,7 @@ async fn completed(
     id: &UploadId,
     parts: &BTreeMap<u32, PartSent>,
     options: &MultipartOptions,
+    of: &UploadOf,
     cancel: &CancellationToken,
 ) -> Result<Option<UploadedObject>, ObjectError> {
     let stored = match store.head(&id.bucket, &id.key, cancel).await {
@@ -223,7 +227,8 @@ async fn completed(
     // Where ETags are no MD5s, what the object says about itself has to do: the form and the digest of its content.
     let ours = match super::etag_of_object(parts) {
         Some(etag) => stored.etag.as_deref() == Some(&*etag),
-        None => !options.metadata.is_empty() && stored.metadata == options.metadata,
+        // Without a digest another disk may say the same of itself.
+        None => of.guest_digest.is_some() && stored.metadata == options.metadata,
     };
     let crc32 = crc::of_object(parts);
     let etag = stored.etag.unwrap_or_default();

@@ -155,6 +155,9 @@ async fn something_else_begins_anew_and_leaves_nothing() {
         (object.len() + 1, digest("a", "2"), Some(Restart::Form)),
         (object.len(), digest("a", "2"), Some(Restart::Form)),
         (object.len(), digest("b", "2"), Some(Restart::Source)),
+        // What is recorded with the object was recorded when the upload began.
+        (object.len(), of("2"), Some(Restart::Form)),
+        (object.len(), digest("b", "2"), Some(Restart::Form)),
     ] {
         let journal = journal(dir.path(), &local.store);
         let (sink, progress) = sink(&local, &journal, len, what).await;

@@ -11,10 +11,28 @@ use crate::bench::tools::Tool;
 pub(in crate::bench) struct UploadFlow {
     /// Commands and peers.
     pub(in crate::bench) flow: Flow,
-    /// Of our wall and processor time, what this takes is left out, round by round: what no peer does.
-    pub(in crate::bench) less: Option<Job>,
-    /// The most that our command may send, as a multiple of what the input stores.
-    pub(in crate::bench) wire: Option<f64>,
+    /// The same upload with a guest digest, which no peer makes.
+    pub(in crate::bench) digest: Option<Digest>,
+    /// The bytes that our command sends.
+    pub(in crate::bench) wire: Option<Wire>,
+}
+
+/// What a guest digest costs.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) struct Digest {
+    /// Upload and digest.
+    pub(in crate::bench) with: Job,
+    /// The digest alone: the most processor time that it may add.
+    pub(in crate::bench) alone: Job,
+}
+
+/// How many bytes may be sent.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) enum Wire {
+    /// So many times what the input stores, at most.
+    AtMost(f64),
+    /// Shown for comparison only.
+    Shown,
 }
 
 /// What is measured beside peers.
@@ -22,7 +40,7 @@ pub(in crate::bench) const UPLOADS: &[UploadFlow] = &[
     UploadFlow {
         flow: Flow {
             // A QCOW2 read as if it were a raw disk: a file without holes, which all have to send whole.
-            name: "raw -> S3, less digest",
+            name: "raw -> S3",
             input: PLAIN,
             ours: WHOLE,
             rivals: &[
@@ -31,17 +49,23 @@ pub(in crate::bench) const UPLOADS: &[UploadFlow] = &[
                 rival(AWS_CLI, Target::AtLeast(6.0)),
             ],
         },
-        less: Some(ours("info --digest --json --quiet --format raw IN", Leaves::FileDigest)),
+        digest: Some(Digest {
+            with: WHOLE_WITH_DIGEST,
+            alone: ours("info --digest --json --quiet --format raw IN", Leaves::FileDigest),
+        }),
         wire: None,
     },
     UploadFlow {
         flow: Flow {
             name: "vmdk stream -> S3",
             input: Input::Form("vmdk stream"),
-            ours: ours("upload --quiet IN URL", Leaves::DiskObject),
+            ours: ours("upload --quiet --no-digest IN URL", Leaves::DiskObject),
             rivals: &[rival(QEMU_THEN_S5CMD, Target::AtLeast(4.0))],
         },
-        less: None,
+        digest: Some(Digest {
+            with: ours("upload --quiet IN URL", Leaves::DiskObject),
+            alone: ours("info --digest --json --quiet IN", Leaves::DiskDigest),
+        }),
         wire: None,
     },
     UploadFlow {
@@ -51,16 +75,28 @@ pub(in crate::bench) const UPLOADS: &[UploadFlow] = &[
             ours: ours("upload --quiet --format raw IN URL", Leaves::DiskObject),
             rivals: &[rival(AWS_CLI, Target::None)],
         },
-        less: None,
-        wire: Some(1.01),
+        digest: None,
+        wire: Some(Wire::AtMost(1.01)),
+    },
+    UploadFlow {
+        flow: Flow {
+            // A part is sent whole for any byte in it, so it is the disk that says how many are.
+            name: "sparse raw -> S3, raw",
+            input: Input::Form("raw"),
+            ours: ours("upload --quiet --format raw --to raw IN URL", Leaves::Object),
+            rivals: &[],
+        },
+        digest: None,
+        wire: Some(Wire::Shown),
     },
 ];
 
 /// The upload that is killed and continued.
-pub(in crate::bench) const RESUMED: Job = WHOLE;
+pub(in crate::bench) const RESUMED: Job = WHOLE_WITH_DIGEST;
 
 const PLAIN: Input = Input::Form("qcow2");
-const WHOLE: Job = ours("upload --quiet --format raw --to raw IN URL", Leaves::Object);
+const WHOLE: Job = ours("upload --quiet --no-digest --format raw --to raw IN URL", Leaves::Object);
+const WHOLE_WITH_DIGEST: Job = ours("upload --quiet --format raw --to raw IN URL", Leaves::Object);
 
 const TRANSFER_MANAGER: Job =
     Job { tool: Tool::TransferManager, words: "IN BUCKET KEY", leaves: Leaves::Object };

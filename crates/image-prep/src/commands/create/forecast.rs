@@ -40,9 +40,7 @@ pub(super) async fn run(
             let object = object(args, bucket, fields, &content(digest, form), disk)?.to_string();
             let request = json(&object)?;
             let form = form_name(disk, form, layout);
-            Forecast::new(object, &form, digest.to_string(), &prepared)
-                .with_request(request)
-                .print(context)?;
+            Forecast::new(object, &form, Some(digest), &prepared).with_request(request).print(context)?;
         }
     }
     Ok(Exit::Done)
