@@ -100,6 +100,7 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
     line.is_done("whole", &line.run("whole", &[]));
     let all = line.proxy.bytes();
     let (mut sent_twice, mut retried, mut continued, mut done, mut cleaned) = (0, 0, 0, 0, 0);
+    let (mut unread, mut seen) = (0, 0);
     for kill in 0..kills {
         let key = format!("k{kill}");
         // SplitMix64, the seed is the number.
@@ -115,15 +116,29 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
             line.cloud.delete(BUCKET, &key);
             continue;
         }
-        let first = line.proxy.parts();
+        let (first, answered) = (line.proxy.parts(), line.proxy.answered_parts());
+        assert_eq!(
+            line.proxy.sent_again(),
+            [0; 0],
+            "{first:?} were sent and {answered:?} answered before kill {kill}"
+        );
         line.proxy.reset();
         let run = line.run(&key, &[]);
         let second = line.proxy.parts();
+        assert_eq!(line.proxy.sent_again(), [0; 0], "{second:?} were sent after kill {kill}: {run:?}");
+        // Who was killed may not have read the last answers, as many as were in flight. It has read those before them.
+        let read = &answered[..answered.len().saturating_sub(IN_FLIGHT)];
+        assert!(
+            !read.iter().any(|part| second.contains(part)),
+            "{answered:?}, {second:?}, kill {kill}: {run:?}"
+        );
         // On a machine that is slow enough an attempt times out and is made anew: that is a part in flight, and is counted apart.
         let distinct = |parts: &[u32]| BTreeSet::from_iter(parts.iter().copied());
         let twice = distinct(&first).intersection(&distinct(&second)).count();
         assert!(twice <= IN_FLIGHT, "{first:?} and {second:?} were sent, kill {kill} between: {run:?}");
         sent_twice += twice;
+        unread += answered.iter().filter(|part| second.contains(part)).count();
+        seen += answered.len() + line.proxy.answered_parts().len();
         retried += repeated(&first, &second) - twice;
         continued += usize::from(run.stderr.contains("continuing") || run.stderr.contains("whole already"));
         // Between the store's answer and the first line of the journal nobody knows of an upload but the store.
@@ -140,8 +155,12 @@ fn an_upload_that_is_killed_anywhere_goes_on() {
     assert_eq!((line.cloud.objects(BUCKET), line.cloud.uploads(BUCKET)), (vec!["whole".to_owned()], vec![]));
     println!(
         "{kills} kills, {done} too late, {continued} continued; every object the same bytes; {sent_twice} parts sent twice, at most \
-         {IN_FLIGHT} each time; {retried} attempts made anew; {cleaned} uploads for cleanup to find, none left"
+         {IN_FLIGHT} each time; of {seen} parts that were answered {unread} were sent again, their answers unread at the kill; {retried} \
+         attempts made anew; {cleaned} uploads for cleanup to find, none left"
     );
+    // What is not seen to be answered is not seen to be sent again; those in flight may be answered when nobody is there any more.
+    let least = (PARTS as usize - IN_FLIGHT) * (usize::try_from(kills).unwrap() - done);
+    assert!(seen >= least, "{seen} answers are seen, expected {least}");
     assert!(continued * 4 > usize::try_from(kills).unwrap(), "kills in the middle are continued");
 }
 

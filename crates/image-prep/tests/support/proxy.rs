@@ -6,6 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// The part that was last sent on a connection, until it is answered. Both directions share it.
+type Asked = Mutex<Option<u32>>;
+
 /// A running proxy; loopback, two threads a connection, until dropped. It passes on what it gets, byte for byte: the store
 /// checks signatures against the host that the command named.
 pub(crate) struct Proxy {
@@ -25,6 +28,13 @@ struct State {
     methods: Mutex<Vec<String>>,
     /// The part numbers that were sent, repeated ones too.
     parts: Mutex<Vec<u32>>,
+    /// Those that the store answered with 200, in the order of the answers.
+    answered_parts: Mutex<Vec<u32>>,
+    /// Those that were sent although they had been answered.
+    sent_again: Mutex<Vec<u32>>,
+    /// How often it was counted from the beginning. A connection of before can still have answers coming to a client that was
+    /// killed: they say nothing of the client that comes after.
+    resets: AtomicU64,
     connections: Mutex<Vec<TcpStream>>,
 }
 
@@ -40,6 +50,9 @@ impl Proxy {
             answered: AtomicU64::new(0),
             methods: Mutex::default(),
             parts: Mutex::default(),
+            answered_parts: Mutex::default(),
+            sent_again: Mutex::default(),
+            resets: AtomicU64::new(0),
             connections: Mutex::default(),
         });
         let shared = state.clone();
@@ -83,12 +96,25 @@ impl Proxy {
         parts
     }
 
+    /// Numbers of the parts that the store answered with 200 since the last reset, in the order of the answers.
+    pub(crate) fn answered_parts(&self) -> Vec<u32> {
+        self.state.answered_parts.lock().unwrap().clone()
+    }
+
+    /// Numbers of the parts that were sent since the last reset although the store had answered them since then.
+    pub(crate) fn sent_again(&self) -> Vec<u32> {
+        self.state.sent_again.lock().unwrap().clone()
+    }
+
     /// Counts from the beginning.
     pub(crate) fn reset(&self) {
+        self.state.resets.fetch_add(1, Ordering::SeqCst);
         self.state.bytes.store(0, Ordering::Relaxed);
         self.state.answered.store(0, Ordering::Relaxed);
         self.state.methods.lock().unwrap().clear();
         self.state.parts.lock().unwrap().clear();
+        self.state.answered_parts.lock().unwrap().clear();
+        self.state.sent_again.lock().unwrap().clear();
     }
 
     /// From now on nobody gets through, and who was getting through is cut off; or everybody does again.
@@ -117,21 +143,31 @@ fn connect(state: &Arc<State>, client: TcpStream) -> std::io::Result<()> {
     server.set_nodelay(true)?;
     state.connections.lock().unwrap().extend([client.try_clone()?, server.try_clone()?]);
     let (answers, back) = (server.try_clone()?, client.try_clone()?);
-    let counting = state.clone();
+    let asked = Arc::new(Asked::default());
+    let since = state.resets.load(Ordering::SeqCst);
+    let (counting, answering) = (state.clone(), asked.clone());
     std::thread::spawn(move || {
-        let _ = pass_back(&counting, &answers, &back);
+        let _ = pass_back(&counting, since, &answering, &answers, &back);
         let _ = back.shutdown(Shutdown::Both);
     });
     let state = state.clone();
     std::thread::spawn(move || {
-        let _ = pass(&state, &client, &server);
+        let _ = pass(&state, since, &asked, &client, &server);
+        // Who has hung up, because it waited long enough, gets no answer.
+        *asked.lock().unwrap() = None;
         let _ = server.shutdown(Shutdown::Both);
     });
     Ok(())
 }
 
-/// Passes answers on, and counts their bytes before the client can have them.
-fn pass_back(state: &State, mut server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+/// Passes answers on, and counts their bytes, and the parts that they are about, before the client can have them.
+fn pass_back(
+    state: &State,
+    since: u64,
+    asked: &Asked,
+    mut server: &TcpStream,
+    mut client: &TcpStream,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let len = server.read(&mut buffer)?;
@@ -139,12 +175,26 @@ fn pass_back(state: &State, mut server: &TcpStream, mut client: &TcpStream) -> s
             return Ok(());
         }
         state.answered.fetch_add(len as u64, Ordering::Relaxed);
+        if buffer[..len].starts_with(b"HTTP/1.1 200")
+            && let Some(part) = asked.lock().unwrap().take()
+        {
+            let mut parts = state.answered_parts.lock().unwrap();
+            if state.resets.load(Ordering::SeqCst) == since {
+                parts.push(part);
+            }
+        }
         client.write_all(&buffer[..len])?;
     }
 }
 
 /// Passes requests on and reads their heads.
-fn pass(state: &State, mut client: &TcpStream, mut server: &TcpStream) -> std::io::Result<()> {
+fn pass(
+    state: &State,
+    since: u64,
+    asked: &Asked,
+    mut client: &TcpStream,
+    mut server: &TcpStream,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let (mut head, mut body) = (Vec::new(), 0_u64);
     loop {
@@ -152,8 +202,6 @@ fn pass(state: &State, mut client: &TcpStream, mut server: &TcpStream) -> std::i
         if len == 0 {
             return Ok(());
         }
-        server.write_all(&buffer[..len])?;
-        state.bytes.fetch_add(len as u64, Ordering::Relaxed);
         for byte in &buffer[..len] {
             // One by one is fast enough, and cannot be wrong at a boundary.
             if body > 0 {
@@ -171,11 +219,20 @@ fn pass(state: &State, mut client: &TcpStream, mut server: &TcpStream) -> std::i
                 let part = text.starts_with("put ").then(|| text.split_once("partnumber=").and_then(number));
                 let method = text.split(' ').next().unwrap_or_default().to_uppercase();
                 state.methods.lock().unwrap().push(method);
-                if let Some(part) = part.flatten() {
-                    state.parts.lock().unwrap().push(u32::try_from(part).unwrap());
+                let part = part.flatten().map(|part| u32::try_from(part).unwrap());
+                if let Some(part) = part {
+                    state.parts.lock().unwrap().push(part);
+                    let answered = state.answered_parts.lock().unwrap();
+                    if answered.contains(&part) && state.resets.load(Ordering::SeqCst) == since {
+                        state.sent_again.lock().unwrap().push(part);
+                    }
                 }
+                *asked.lock().unwrap() = part;
                 head.clear();
             }
         }
+        // Only now: what is sent is known before it can be answered.
+        server.write_all(&buffer[..len])?;
+        state.bytes.fetch_add(len as u64, Ordering::Relaxed);
     }
 }
