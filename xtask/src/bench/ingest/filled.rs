@@ -99,8 +99,16 @@ impl Filled {
         let started = Instant::now();
         let answer = self.client.get(&format!("/compute/v1/images{target}"))?;
         let taken = started.elapsed();
-        let images = answer.right()?["images"].as_array().map_or(1, Vec::len);
-        Ok((taken, images))
+        Ok((taken, images(&answer.right()?)))
+    }
+}
+
+/// How many images an answer has: those of a page, or the one that was asked for. A page without any is an empty message, and an
+/// image has an identifier.
+fn images(answer: &Value) -> usize {
+    match answer["images"].as_array() {
+        Some(page) => page.len(),
+        None => usize::from(answer["id"].is_string()),
     }
 }
 
@@ -171,6 +179,14 @@ fn percentile(mut times: Vec<Duration>, of: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_of_a_page_and_one() {
+        let counted =
+            [json!({}), json!({ "id": "fd8" }), json!({ "images": [{ "id": "a" }, { "id": "b" }] })];
+        assert_eq!(counted.each_ref().map(images), [0, 1, 2]);
+        assert_eq!(images(&json!({ "nextPageToken": "x" })), 0);
+    }
 
     #[test]
     fn percentiles_are_of_the_sorted() {
