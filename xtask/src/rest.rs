@@ -26,6 +26,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Seconds to wait, where it says so.
     pub(crate) retry_after: Option<u64>,
+    /// The version of what it gives, quotes included.
+    pub(crate) etag: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -51,6 +53,16 @@ impl Client {
     /// Sends a message.
     pub(crate) fn post(&mut self, target: &str, message: &Value) -> Result<Answer> {
         self.call(&format!("POST {target}"), &message.to_string())
+    }
+
+    /// Asks what a resource is, without its bytes.
+    pub(crate) fn head(&mut self, target: &str) -> Result<Answer> {
+        let what = format!("HEAD {target}");
+        let mut stream = self.send(&what, "")?;
+        // The length is that of what does not come.
+        let head = read_head(&mut stream).with_context(|| what)?;
+        self.stream = Some(stream);
+        Ok(Answer { status: head.status, retry_after: head.retry_after, etag: head.etag, body: Value::Null })
     }
 
     /// The bytes of a resource, to `each` as they come; gives the status.
@@ -79,7 +91,7 @@ impl Client {
         // A connection that failed in between is not used again.
         self.stream = Some(stream);
         let body = if answer.is_empty() { Value::Null } else { serde_json::from_slice(&answer)? };
-        Ok(Answer { status: head.status, retry_after: head.retry_after, body })
+        Ok(Answer { status: head.status, retry_after: head.retry_after, etag: head.etag, body })
     }
 
     fn send(&mut self, what: &str, body: &str) -> Result<BufReader<TcpStream>> {
@@ -104,6 +116,7 @@ struct Head {
     status: u16,
     len: u64,
     retry_after: Option<u64>,
+    etag: Option<String>,
 }
 
 fn read_head(stream: &mut BufReader<TcpStream>) -> Result<Head> {
@@ -111,14 +124,15 @@ fn read_head(stream: &mut BufReader<TcpStream>) -> Result<Head> {
     while !text.ends_with("\r\n\r\n") {
         ensure!(stream.read_line(&mut text)? > 0, "the server hung up");
     }
-    let number = |name: &str| -> Option<u64> {
-        let header = |line: &str| {
+    let header = |name: &str| {
+        let of = |line: &'_ str| -> Option<String> {
             let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim().parse().ok())?
+            found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
         };
-        text.lines().find_map(header)
+        text.lines().find_map(of)
     };
+    let number = |name: &str| -> Option<u64> { header(name)?.parse().ok() };
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
     let len = number("content-length").context("an answer without a length")?;
-    Ok(Head { status, len, retry_after: number("retry-after") })
+    Ok(Head { status, len, retry_after: number("retry-after"), etag: header("etag") })
 }

@@ -55,10 +55,11 @@ enum Ended {
         code: i64,
         said: String,
     },
-    /// The image, and what it stores.
+    /// The image, what it stores, and the version of its disk, which follows from the digest of what a guest reads.
     Image {
         id: String,
         stored: String,
+        version: String,
     },
 }
 
@@ -131,7 +132,7 @@ fn one_by_one(
             .with_context(|| format!("{}: {}", case.class, case.name))?;
         let took = started.elapsed();
         let (_, operation) = done.first().context("an operation that was waited for")?;
-        let ended = ended(operation)?;
+        let ended = ended(operation, |id| version(&mut client, id))?;
         let judged = judge(&mut client, case, &ended, work).and_then(|()| {
             ensure!(took <= LIMITS.wall, "it took {} ms", took.as_millis());
             Ok(())
@@ -144,14 +145,24 @@ fn one_by_one(
     Ok((all, wrong))
 }
 
-fn ended(operation: &Value) -> Result<Ended> {
+/// How an operation ended; `version` is asked for that of the image with an identifier.
+fn ended(operation: &Value, version: impl FnOnce(&str) -> Result<String>) -> Result<Ended> {
     let error = &operation["error"];
     if error.is_null() {
         let stored = operation["response"]["storageSize"].as_str().unwrap_or("0").to_owned();
-        return Ok(Ended::Image { id: image_id(operation)?, stored });
+        let id = image_id(operation)?;
+        let version = version(&id)?;
+        return Ok(Ended::Image { id, stored, version });
     }
     let code = error["code"].as_i64().context("an error without a code")?;
     Ok(Ended::Refused { code, said: error["message"].as_str().unwrap_or_default().to_owned() })
+}
+
+/// The version of an image's disk, as the server serves it.
+fn version(client: &mut Client, id: &str) -> Result<String> {
+    let answer = client.head(&format!("/images/{id}/disk.raw"))?;
+    ensure!(answer.status == 200, "asking for the disk of an image: {}", answer.status);
+    answer.etag.context("a disk without a version")
 }
 
 /// Whether an image may end so.
@@ -162,7 +173,7 @@ fn judge(client: &mut Client, case: &Case, ended: &Ended, work: &Path) -> Result
             ensure!(!said.is_empty(), "a refusal without a word");
             Ok(())
         }
-        Ended::Image { id, stored } => {
+        Ended::Image { id, stored, .. } => {
             let len = case.truth_len().context("it must not become a disk")?;
             if len > MAX_READ {
                 ensure!(
@@ -241,9 +252,10 @@ fn crowd(server: &ImageServer, urls: &[String], creates: usize) -> Result<Crowd>
     let ids = admitted.iter().map(|(_, id)| id.clone()).collect();
     let done: BTreeMap<String, Value> = wait(&mut server.client(), ids, PATIENCE)?.into_iter().collect();
     let wall = started.elapsed();
+    let mut client = server.client();
     let of = |(of, id): &(usize, String)| {
         let operation = done.get(id).context("an operation that was waited for")?;
-        Ok((*of, ended(operation)?))
+        Ok((*of, ended(operation, |id| version(&mut client, id))?))
     };
     let ended = admitted.iter().map(of).collect::<Result<Vec<_>>>()?;
     let (told_to_wait, without_time) = (told.into_inner(), without_time.into_inner());
@@ -256,7 +268,10 @@ fn same(one: &Ended, other: &Ended) -> bool {
         (Ended::Refused { code, said }, Ended::Refused { code: code_then, said: said_then }) => {
             (code, said) == (code_then, said_then)
         }
-        (Ended::Image { stored, .. }, Ended::Image { stored: stored_then, .. }) => stored == stored_then,
+        (
+            Ended::Image { stored, version, .. },
+            Ended::Image { stored: stored_then, version: version_then, .. },
+        ) => (stored, version) == (stored_then, version_then),
         _ => false,
     }
 }
@@ -294,18 +309,31 @@ mod tests {
     #[test]
     fn the_same_twice() {
         let refused = |code, said: &str| Ended::Refused { code, said: said.to_owned() };
-        let image = |id: &str, stored: &str| Ended::Image { id: id.to_owned(), stored: stored.to_owned() };
-        assert!(same(&image("a", "4"), &image("b", "4")) && same(&refused(3, "x"), &refused(3, "x")));
-        assert!(!same(&image("a", "4"), &image("a", "8")) && !same(&refused(3, "x"), &refused(3, "y")));
-        assert!(!same(&refused(3, "x"), &image("a", "0")) && !same(&refused(3, "x"), &refused(14, "x")));
+        let image = |id: &str, stored: &str, version: &str| {
+            let [id, stored, version] = [id, stored, version].map(str::to_owned);
+            Ended::Image { id, stored, version }
+        };
+        assert!(
+            same(&image("a", "4", "v"), &image("b", "4", "v")) && same(&refused(3, "x"), &refused(3, "x"))
+        );
+        assert!(!same(&image("a", "4", "v"), &image("a", "4", "w")));
+        assert!(
+            !same(&image("a", "4", "v"), &image("a", "8", "v")) && !same(&refused(3, "x"), &refused(3, "y"))
+        );
+        assert!(!same(&refused(3, "x"), &image("a", "0", "v")) && !same(&refused(3, "x"), &refused(14, "x")));
     }
 
     #[test]
     fn an_operation_says_how_it_ended() {
         let done =
             json!({ "done": true, "metadata": { "imageId": "fd8" }, "response": { "storageSize": "7" } });
-        assert_eq!(ended(&done).unwrap(), Ended::Image { id: "fd8".to_owned(), stored: "7".to_owned() });
+        let [id, stored, version] = ["fd8", "7", "v of fd8"].map(str::to_owned);
+        let found = ended(&done, |id| Ok(format!("v of {id}"))).unwrap();
+        assert_eq!(found, Ended::Image { id, stored, version });
         let failed = json!({ "done": true, "error": { "code": 3, "message": "no" } });
-        assert_eq!(ended(&failed).unwrap(), Ended::Refused { code: 3, said: "no".to_owned() });
+        assert_eq!(
+            ended(&failed, |_| panic!("no image")).unwrap(),
+            Ended::Refused { code: 3, said: "no".to_owned() }
+        );
     }
 }
