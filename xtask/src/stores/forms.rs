@@ -1,6 +1,6 @@
 //! Every form of an object, as others find it on a store: uploaded twice, downloaded by boto3, read by qemu-img.
 //!
-//! The disk has holes of several parts, so that those of the raw form are copied in the store, and comes out of a stream-optimised
+//! The disk has holes of several parts, so that a store that copies parts may copy those of the raw form, and comes out of a stream-optimised
 //! VMDK. Both uploads have to be the same bytes, the disk in them the one that it was made from, its digest that of a plain
 //! computation, and nothing may be left in the bucket.
 
@@ -108,8 +108,8 @@ impl Store<'_> {
         let mut said =
             format!("{:3} MiB, twice the same; qemu-img reads the disk in it", bytes.len() as u64 / MIB);
         if form.0 == "raw" {
-            ensure!(self.copies_parts()?, "the holes were sent: parts of this store are not copied");
-            said += "; holes copied";
+            ensure!(self.copies_parts()?, "this store does not copy parts: holes are sent");
+            said += "; this store copies parts";
         }
         fs::remove_file(first)?;
         fs::remove_file(second)?;
@@ -140,7 +140,7 @@ impl Store<'_> {
         output(&mut judge)
     }
 
-    /// Whether parts were copied, by what an upload has learned.
+    /// Whether the store copies parts, by what is remembered of it. How many holes of an upload were copied nobody counts.
     fn copies_parts(&self) -> Result<bool> {
         let mut learned = fs::read_dir(self.state.join("image-prep/stores"))?;
         let record = learned.next().context("nothing was learned of the store")??;
