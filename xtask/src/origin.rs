@@ -201,7 +201,8 @@ impl Shared {
         file.seek(SeekFrom::Start(first))?;
         let mut left = end - first;
         while left > 0 {
-            // What arrives of an answer that nobody reads to its end counts by this much.
+            // So that what is told while an answer is still being sent, or of one that nobody reads to its end, is short of it by
+            // this much at most.
             let sent = io::copy(&mut (&file).take(left.min(CHUNK)), &mut stream)?;
             if sent == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -214,7 +215,7 @@ impl Shared {
 }
 
 /// Bytes that are sent between two counts.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: u64 = 64 << 10;
 
 fn respond(
     mut stream: &TcpStream,
