@@ -201,20 +201,20 @@ impl Shared {
         file.seek(SeekFrom::Start(first))?;
         let mut left = end - first;
         while left > 0 {
-            // So that what is told while an answer is still being sent, or of one that nobody reads to its end, is short of it by
-            // this much at most.
-            let sent = io::copy(&mut (&file).take(left.min(CHUNK)), &mut stream)?;
-            if sent == 0 {
+            // Before they are sent: who has read them finds them counted. Of an answer that nobody reads to its end this many are
+            // too many at most.
+            let piece = left.min(CHUNK);
+            self.bytes.fetch_add(piece, Ordering::SeqCst);
+            if io::copy(&mut (&file).take(piece), &mut stream)? < piece {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.bytes.fetch_add(sent, Ordering::SeqCst);
-            left -= sent;
+            left -= piece;
         }
         Ok(())
     }
 }
 
-/// Bytes that are sent between two counts.
+/// Bytes that are counted at once.
 const CHUNK: u64 = 64 << 10;
 
 fn respond(
