@@ -240,7 +240,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Characters that turn the direction of text or have no width: they would have a terminal show something else.
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Bytes up to the first zero as text that may be shown; `None` if there is none.
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_steers_no_terminal() {
-        assert_eq!(printable(" a\u{1b}[31m\u{202e}b\n"), "a\u{fffd}[31m\u{fffd}b");
+        assert_eq!(printable(" a\u{1b}[31m\u{202e}\u{61c}b\n"), "a\u{fffd}[31m\u{fffd}\u{fffd}b");
         assert_eq!(label(b"\0\0abc"), None);
         assert_eq!(label(b"root\0x"), Some("root".to_owned()));
     }
