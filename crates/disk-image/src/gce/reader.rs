@@ -13,7 +13,9 @@ use super::layout::max_member_len;
 use crate::archive::RAW_DISK;
 use crate::archive::sparse::SparseMap;
 use crate::archive::tar::{BLOCK, BLOCK_LEN, Header};
+use crate::decode::gzip;
 use crate::limits::{MAX_GCE_UNIT, METADATA_STEP};
+use crate::map::check_memory;
 use crate::span::Window;
 use crate::{Encoding, ExtentMapBuilder, Feature, Image, Item, Layer, Open, OpenError, Span, State, raw};
 
@@ -127,6 +129,7 @@ impl Head {
             return Err(OpenError::Field { what, found: unit, expected });
         }
         let mut map = ExtentMapBuilder::new();
+        let index = members.memory();
         let mut numbered = members.iter().enumerate().skip(head);
         for run in &sparse.runs {
             if !run.start.is_multiple_of(unit) || !run.len.is_multiple_of(unit) {
@@ -146,8 +149,9 @@ impl Head {
                 }
                 let (stored, encoding) = (file.stored(member), Encoding::Gzip);
                 map.push(unit, State::Encoded { stored, encoding, unit_len: unit, skip: 0 });
+                // The index is held as long; a run may be the whole disk.
+                check_memory(map.memory().saturating_add(index))?;
             }
-            map.check_memory()?;
         }
         let mut image = raw::with_map(sparse.real_size, map)?;
         image.member = Some(RAW_DISK.to_owned());
@@ -184,7 +188,7 @@ fn content(member: &[u8], what: Item) -> Result<Vec<u8>, OpenError> {
     let found = member.last_chunk().map_or(0, |&len| u64::from(u32::from_le_bytes(len)));
     check_len(found, what)?;
     let mut content = vec![0; usize::try_from(found).unwrap_or_default()];
-    match libdeflater::Decompressor::new().gzip_decompress(member, &mut content) {
+    match gzip(&mut libdeflater::Decompressor::new(), member, &mut content) {
         Ok(len) if len == content.len() => Ok(content),
         _ => Err(OpenError::Field { what, found, expected: "the length of what its deflate stream holds" }),
     }

@@ -279,3 +279,25 @@ fn a_header_has_so_many_members() {
     let what = Item::The("number of members of the tar header");
     assert_eq!(of(1).unwrap_err(), OpenError::Limit { what, found: 257, limit: 256 });
 }
+
+/// Bytes behind the stream, which gzip would look at: in a unit, in the header.
+#[test]
+fn members_end_with_their_streams() {
+    let head = header::encode(GIB, &[Span::new(0, UNIT)]);
+    let encoder = &mut Encoder::new(Codec::Gzip);
+    let [head, mut unit] = [member(encoder, &head), member(encoder, &unit(0, UNIT))];
+    let encoded = |stored: &[u8]| {
+        let (guest, wanted) = (Span::new(0, UNIT), UNIT);
+        let place = Stored::image(0, stored.len() as u64);
+        let encoded = Encoded { stored: place, encoding: Encoding::Gzip, guest, wanted };
+        Decoder::default().decode(&encoded, stored, &mut vec![0; small(UNIT)])
+    };
+    assert_eq!(encoded(&unit), Ok(()));
+    Files::one(archive(&[head.clone(), unit.clone(), tail()])).open().unwrap();
+    let mut long = head.clone();
+    // As long as before, by what it ends with.
+    long.extend([[0; 4], *head.last_chunk().unwrap()].concat());
+    Files::one(archive(&[long, unit.clone(), tail()])).open().unwrap_err();
+    unit.push(0);
+    assert_eq!(encoded(&unit), Err(crate::DecodeError::Damaged("gzip")));
+}
