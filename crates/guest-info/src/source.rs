@@ -102,7 +102,7 @@ impl View {
         self.len
     }
 
-    /// Guest bytes read so far.
+    /// Guest bytes read so far, whole units where the disk has such.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.inner.borrow().read
     }
@@ -123,12 +123,19 @@ impl View {
         Volume { view: self, start, len: len.min(self.len.saturating_sub(start)) }
     }
 
-    fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
+    /// Counts the questions that so many bytes are.
+    fn ask(&self, len: usize) -> Result<(), Trouble> {
         let mut inner = self.inner.borrow_mut();
         inner.questions = inner.questions.saturating_add((len as u64 / QUESTION).saturating_add(1));
-        if inner.questions > MAX_QUESTIONS {
-            return Err(Trouble::WorkLimit);
+        match inner.questions > MAX_QUESTIONS {
+            true => Err(Trouble::WorkLimit),
+            false => Ok(()),
         }
+    }
+
+    fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
+        self.ask(len)?;
+        let mut inner = self.inner.borrow_mut();
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset.saturating_add(bytes.len() as u64);
@@ -154,7 +161,8 @@ impl Inner {
             }
             let start = number.saturating_mul(page);
             let len = page.min(disk.saturating_sub(start));
-            let read = self.read.saturating_add(len);
+            // To read anything of a unit is to decode all of it.
+            let read = self.read.saturating_add(len.max(self.source.unit()));
             if read > MAX_READ {
                 return Err(Trouble::ReadLimit);
             }
@@ -194,6 +202,11 @@ impl Volume<'_> {
             return Err(Trouble::TooLong("a structure"));
         }
         self.view.bytes(self.start.saturating_add(offset), len)
+    }
+
+    /// Counts bytes that are made without reading any.
+    pub(crate) fn work(&self, len: usize) -> Result<(), Trouble> {
+        self.view.ask(len)
     }
 
     /// As many of these bytes as the volume has.
