@@ -1,7 +1,7 @@
 //! Decoders of encoded units: stored bytes in, guest bytes out.
 //!
 //! A unit must decode to exactly its length; a unit at the end of the disk may stop where the disk stops. Bytes after the end of a
-//! stream are ignored, because formats give only an upper bound of its length. A [`Decoder`] keeps its codec contexts; make
+//! stream are ignored where formats give only an upper bound of its length; a gzip member ends with its stream. A [`Decoder`] keeps its codec contexts; make
 //! one for each worker.
 //!
 //! A bare deflate stream may also go on, or break off, once the unit is full: "decompression stops when it has produced a cluster
@@ -84,9 +84,7 @@ impl Decoder {
         let found = match unit.encoding {
             Encoding::Deflate => self.deflate(stored, out)?,
             Encoding::Zstd => self.zstd(stored, unit.wanted, out)?,
-            Encoding::Gzip => {
-                self.deflate.gzip_decompress(stored, out).map_err(|_| DecodeError::Damaged("gzip"))?
-            }
+            Encoding::Gzip => gzip(&mut self.deflate, stored, out)?,
             Encoding::Grain { extent } => {
                 let stream = grain(unit.guest.start.saturating_sub(extent.start), stored)?;
                 self.deflate.zlib_decompress(stream, out).map_err(|_| DecodeError::Damaged("zlib"))?
@@ -132,6 +130,25 @@ impl Decoder {
             input = rest;
         }
         Ok(filled)
+    }
+}
+
+/// Decodes a gzip member, whose length is known: what it ends with has to be the checksum and the length of the content (RFC 1952,
+/// 2.3.1). Else bytes could follow that other programs take for more content.
+pub(crate) fn gzip(
+    deflate: &mut libdeflater::Decompressor,
+    stored: &[u8],
+    out: &mut [u8],
+) -> Result<usize, DecodeError> {
+    let damaged = DecodeError::Damaged("gzip");
+    let found = deflate.gzip_decompress(stored, out).map_err(|_| damaged)?;
+    let content = out.get(..found).unwrap_or_default();
+    // The length is counted modulo 2^32.
+    let len = u32::try_from(found as u64 & u64::from(u32::MAX)).unwrap_or_default();
+    let [checksum, len] = [libdeflater::crc32(content), len].map(u32::to_le_bytes);
+    match stored.ends_with(&[checksum, len].concat()) {
+        true => Ok(found),
+        false => Err(damaged),
     }
 }
 

@@ -381,7 +381,7 @@ impl Feature {
             Self::OtherFormat("tar") => Some(
                 "the disk in an archive is called disk.raw or, in an OVA, NAME.vmdk; unpack others first",
             ),
-            Self::OtherFormat("gzip" | "xz" | "Zstandard" | "bzip2" | "ZIP") => Some("unpack it first"),
+            Self::OtherFormat("xz" | "Zstandard" | "bzip2" | "ZIP") => Some("unpack it first"),
             Self::VmdkExtentAlone => Some(
                 "name the descriptor, which lies beside it: NAME.vmdk for NAME-s001.vmdk, NAME-delta.vmdk or NAME-sesparse.vmdk",
             ),

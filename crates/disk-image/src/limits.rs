@@ -83,6 +83,9 @@ pub const MAX_ARCHIVE_MEMBERS: u64 = 1024;
 /// 40,000 runs, which GNU tar puts there by choice (`--sparse-version=0.1`).
 pub const MAX_ARCHIVE_EXTENSION: u64 = 1 << 20;
 
+/// Longest name of an archive member, bytes: 4096, the longest path of Linux, each byte of which may have been replaced by three.
+pub const MAX_ARCHIVE_NAME: usize = 12 << 10;
+
 /// Most runs in the map of a sparse archive member, read or written: 16 MiB in memory, 24 MiB of headers. A disk with a file tree has
 /// some 10,000 for 100 GiB.
 pub const MAX_ARCHIVE_RUNS: usize = 1 << 20;

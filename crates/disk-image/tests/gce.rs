@@ -186,6 +186,38 @@ fn maps_that_lie() {
     field(sparse(MIB, &[(0, 512), (1024, 512)], &[1; 1024]).file("disk.raw", &[1]), "several disks");
 }
 
+/// Entries that make no run cost time, too.
+#[test]
+fn maps_without_end() {
+    let most = 1 << 20;
+    let refused = |tar: Tar| tar.open().map(|_| ()).unwrap_err().to_string();
+    let empty = vec![(512, 0); most + 2];
+    let error = refused(sparse(4096, &empty, &[]));
+    assert_eq!(error, "the number of runs in a sparse map is 1048577, the limit is 1048576");
+    assert_eq!(sparse(4096, &empty[..=most], &[]).open().unwrap().image.virtual_size(), 4096);
+    // A block that has no entry, and says that another one follows.
+    let mut hollow = sparse(4096, &[(512, 0); 5], &[]).0;
+    hollow[512 + 504] = 1;
+    hollow.extend([0; 512]);
+    let error = refused(Tar(hollow));
+    assert!(error.contains("expected an entry in each block of the map"), "{error}");
+}
+
+/// Each name is kept, and an extended header has room for a long one.
+#[test]
+fn names_without_end() {
+    let named = |len| {
+        let tar = Tar::default().member("pax", b'x', record("path", &"n".repeat(len)).as_bytes());
+        tar.file("short", &[]).file("disk.raw", &[1; 512]).open().map(|disk| disk.image.virtual_size())
+    };
+    assert_eq!(named(12 << 10), Ok(512));
+    let error = named((12 << 10) + 1).unwrap_err().to_string();
+    assert_eq!(error, "the length of a name in the archive is 12289, the limit is 12288");
+    let sparse = pax(&[("GNU.sparse.name", &"n".repeat(20_000)), ("GNU.sparse.size", "4096")], &[]);
+    let error = sparse.open().map(|_| ()).unwrap_err().to_string();
+    assert_eq!(error, "the length of a name in the archive is 20000, the limit is 12288");
+}
+
 #[test]
 fn pax_maps_that_lie() {
     let field = |tar: Tar, what: &str| {

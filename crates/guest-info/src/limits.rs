@@ -1,7 +1,7 @@
 //! Named limits on what looking into a disk may take, each with its reason.
 
 /// Guest bytes that are read of a disk, in pages. An installed system takes a few MiB; a disk that wants more is a strange one, and what
-/// is not known then is called unknown. They are held until the end, so this is the memory that it takes, too.
+/// is not known then is called unknown. They are held until the end, and so are the files that are read of a folder of settings beside them.
 pub const MAX_READ: u64 = 48 << 20;
 
 /// Bytes of a page: few requests of a remote source, little waste where files lie apart.

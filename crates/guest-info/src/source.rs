@@ -102,7 +102,7 @@ impl View {
         self.len
     }
 
-    /// Guest bytes read so far.
+    /// Guest bytes read so far, whole units where the disk has such.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.inner.borrow().read
     }
@@ -123,12 +123,19 @@ impl View {
         Volume { view: self, start, len: len.min(self.len.saturating_sub(start)) }
     }
 
-    fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
+    /// Counts the questions that so many bytes are.
+    fn ask(&self, len: usize) -> Result<(), Trouble> {
         let mut inner = self.inner.borrow_mut();
         inner.questions = inner.questions.saturating_add((len as u64 / QUESTION).saturating_add(1));
-        if inner.questions > MAX_QUESTIONS {
-            return Err(Trouble::WorkLimit);
+        match inner.questions > MAX_QUESTIONS {
+            true => Err(Trouble::WorkLimit),
+            false => Ok(()),
         }
+    }
+
+    fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
+        self.ask(len)?;
+        let mut inner = self.inner.borrow_mut();
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset.saturating_add(bytes.len() as u64);
@@ -154,7 +161,8 @@ impl Inner {
             }
             let start = number.saturating_mul(page);
             let len = page.min(disk.saturating_sub(start));
-            let read = self.read.saturating_add(len);
+            // To read anything of a unit is to decode all of it.
+            let read = self.read.saturating_add(len.max(self.source.unit()));
             if read > MAX_READ {
                 return Err(Trouble::ReadLimit);
             }
@@ -194,6 +202,11 @@ impl Volume<'_> {
             return Err(Trouble::TooLong("a structure"));
         }
         self.view.bytes(self.start.saturating_add(offset), len)
+    }
+
+    /// Counts bytes that are made without reading any.
+    pub(crate) fn work(&self, len: usize) -> Result<(), Trouble> {
+        self.view.ask(len)
     }
 
     /// As many of these bytes as the volume has.
@@ -240,7 +253,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Characters that turn the direction of text or have no width: they would have a terminal show something else.
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Bytes up to the first zero as text that may be shown; `None` if there is none.
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_steers_no_terminal() {
-        assert_eq!(printable(" a\u{1b}[31m\u{202e}b\n"), "a\u{fffd}[31m\u{fffd}b");
+        assert_eq!(printable(" a\u{1b}[31m\u{202e}\u{61c}b\n"), "a\u{fffd}[31m\u{fffd}\u{fffd}b");
         assert_eq!(label(b"\0\0abc"), None);
         assert_eq!(label(b"root\0x"), Some("root".to_owned()));
     }

@@ -142,7 +142,8 @@ impl<'v> Tree<'v> {
         for path in paths {
             let found = self.first(path, |files, path| Ok(files.exists(path)?.then_some(())))?;
             if let Some((partition, ())) = found {
-                let file = (*path).to_owned();
+                // A part of it may be a name that the disk has.
+                let file = printable(path);
                 return Ok(Some(Evidence { partition, file, line: None, text: None }));
             }
         }

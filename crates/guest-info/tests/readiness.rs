@@ -341,3 +341,21 @@ fn boot() {
     assert_eq!((found.verdict, found.found.as_str()), (Warn, "the disk has no partition table"));
     assert_eq!(guest.system.unwrap().id.as_deref(), Some("debian"));
 }
+
+/// The name of a file that is shown is as hostile as what is in it.
+#[test]
+fn names_steer_no_terminal() {
+    if !has("mkfs.ext4") || !has("sfdisk") {
+        return;
+    }
+    let found = broken(Point::Virtio, |tree| {
+        let version = "99.1\u{1b}[2J\u{61c}";
+        let drivers = "block/virtio_blk.ko:\nnet/virtio_net.ko:\nvirtio/virtio_pci.ko:\n";
+        tree.text(&format!("usr/lib/modules/{version}/modules.dep"), drivers);
+        tree.text(&format!("boot/initrd.img-{version}"), "x");
+    });
+    let files: Vec<&str> = found.evidence.iter().map(|evidence| evidence.file.as_str()).collect();
+    assert!(files.contains(&"/boot/initrd.img-99.1\u{fffd}[2J\u{fffd}"), "{files:?}");
+    let steers = |c: char| c.is_control() || c == '\u{61c}';
+    assert!(!found.found.contains(steers) && !files.concat().contains(steers), "{found:?}");
+}

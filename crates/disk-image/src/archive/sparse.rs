@@ -6,7 +6,7 @@
 //! behind the other in all of them.
 //!
 //! Refused: runs that do not ascend, share bytes or reach past the member's end, a map that does not tell of exactly the bytes
-//! stored, and more than [`MAX_ARCHIVE_RUNS`](crate::limits::MAX_ARCHIVE_RUNS). Cost: 16 bytes a run.
+//! stored, blocks without an entry, and more than [`MAX_ARCHIVE_RUNS`](crate::limits::MAX_ARCHIVE_RUNS). Cost: 16 bytes a run.
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -52,6 +52,8 @@ impl SparseMap {
     pub(super) fn add(&mut self, offset: u64, len: u64) -> Result<(), OpenError> {
         let what = Item::Entry(MAP, self.entries);
         self.entries = self.entries.saturating_add(1);
+        // What is empty or goes on where the last one ended makes no run, and still takes time. One more than runs: the end.
+        check_runs(usize::try_from(self.entries.saturating_sub(1)).unwrap_or(usize::MAX))?;
         let run = Span::new(offset, len);
         if run.end() > self.real_size {
             let expected = "a run that ends where the file does, or before";
@@ -99,7 +101,13 @@ impl SparseMap {
     /// Adds a block of the old GNU format, and tells whether another one follows.
     pub(crate) fn add_block(&mut self, block: &[u8]) -> Result<bool, OpenError> {
         let fields = Fields(block);
+        let before = self.entries;
         self.add_entries(fields, BLOCK_ENTRIES)?;
+        // Else blocks could follow without end.
+        if self.entries == before {
+            let (what, expected) = (Item::Entry(MAP, before), "an entry in each block of the map");
+            return Err(OpenError::Field { what, found: fields.be64(0), expected });
+        }
         Ok(fields.bytes(BLOCK_MORE) != [0])
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::plain;
 use super::sparse::{SparseMap, Text};
 use crate::fields::Fields;
-use crate::limits::{MAX_ARCHIVE_EXTENSION, MAX_ARCHIVE_MEMBERS, MAX_ARCHIVE_RUNS};
+use crate::limits::{MAX_ARCHIVE_EXTENSION, MAX_ARCHIVE_MEMBERS, MAX_ARCHIVE_NAME, MAX_ARCHIVE_RUNS};
 use crate::span::Window;
 use crate::{Feature, Item, Open, OpenError, Span};
 
@@ -177,6 +177,14 @@ impl Archive {
     fn member(&mut self, header: &Header, block: &[u8], content: Span) -> Result<(), OpenError> {
         let Extension { name, sparse, .. } = std::mem::take(&mut self.next);
         let name = sparse.name.as_ref().or(name.as_ref()).unwrap_or(&header.name);
+        if name.len() > MAX_ARCHIVE_NAME {
+            let (found, limit) = (name.len() as u64, MAX_ARCHIVE_NAME as u64);
+            return Err(OpenError::Limit {
+                what: Item::The("length of a name in the archive"),
+                found,
+                limit,
+            });
+        }
         let name = plain(name).to_owned();
         match header.kind {
             b'0' | b'\0' | b'7' => match sparse.version {

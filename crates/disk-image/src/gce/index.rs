@@ -90,6 +90,11 @@ impl Members {
         self.groups.iter().map(|(_, lengths)| lengths.len() as u64).sum()
     }
 
+    /// Memory that it takes, bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.groups.iter().fold(0, |sum, (_, lengths)| sum.saturating_add(lengths.len().saturating_mul(4)))
+    }
+
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Span> {
         self.groups.iter().flat_map(|(start, lengths)| {

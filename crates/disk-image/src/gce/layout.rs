@@ -184,7 +184,7 @@ fn stored_runs(map: &ExtentMap, unit: u64) -> Option<Vec<Span>> {
 
 /// How long a member is at most: what does not shrink is stored in blocks of at least 5000 bytes, at 5 bytes each, and gzip
 /// takes 18 bytes.
-fn max_member_len(content: u64) -> u64 {
+pub(super) fn max_member_len(content: u64) -> u64 {
     content + 5 * content.div_ceil(5000) + 18
 }
 

@@ -1,23 +1,29 @@
 //! Opens an archive by its index: header and end are decoded, the units become the encoded units of a map.
 //!
 //! Refused besides what [`index`](super::index) and [`sparse`](crate::archive::sparse) refuse: another name than `disk.raw`, a second
-//! member of the tar, units that are not all of one length or do not lie at its multiples, and members so short that no
-//! deflate stream of theirs has that much content.
+//! member of the tar, units that are not all of one length or do not lie at its multiples, members so short that no
+//! deflate stream of theirs has that much content or longer than any has to be, and headers in more than 256 members.
 //!
 //! Cost: a read and a decode for each 256 KiB of tar header, of which a disk in 10,000 pieces has one; about 10 bytes of map a unit.
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use super::index::Members;
+use super::layout::max_member_len;
 use crate::archive::RAW_DISK;
 use crate::archive::sparse::SparseMap;
 use crate::archive::tar::{BLOCK, BLOCK_LEN, Header};
+use crate::decode::gzip;
 use crate::limits::{MAX_GCE_UNIT, METADATA_STEP};
+use crate::map::check_memory;
 use crate::span::Window;
 use crate::{Encoding, ExtentMapBuilder, Feature, Image, Item, Layer, Open, OpenError, Span, State, raw};
 
 /// Content bytes for each byte of a deflate stream at most: two bits for the longest match, 258 bytes.
 const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// Most members that the tar header may take: one for each 256 KiB of the 24 MiB that it has at most, and room.
+const MAX_HEAD_MEMBERS: usize = 256;
 
 /// Opens the disk in a gzip file; only under its own name, where a name is given.
 pub(crate) fn open(file: Window, layer: &Layer, name: Option<String>) -> Result<Open<Image>, OpenError> {
@@ -42,6 +48,14 @@ struct Head {
 
 impl Head {
     fn ask(self) -> Result<Open<Image>, OpenError> {
+        if self.next >= MAX_HEAD_MEMBERS {
+            let (found, limit) = ((self.next as u64).saturating_add(1), MAX_HEAD_MEMBERS as u64);
+            return Err(OpenError::Limit {
+                what: Item::The("number of members of the tar header"),
+                found,
+                limit,
+            });
+        }
         let (member, what) = (self.members.iter().nth(self.next), member_item(self.next));
         let Some(member) = member else {
             return Err(OpenError::Missing { what, span: Span::new(0, self.file.len) });
@@ -115,6 +129,7 @@ impl Head {
             return Err(OpenError::Field { what, found: unit, expected });
         }
         let mut map = ExtentMapBuilder::new();
+        let index = members.memory();
         let mut numbered = members.iter().enumerate().skip(head);
         for run in &sparse.runs {
             if !run.start.is_multiple_of(unit) || !run.len.is_multiple_of(unit) {
@@ -125,14 +140,18 @@ impl Head {
             while map.guest_len() < run.end() {
                 // There are as many as the runs hold.
                 let Some((number, member)) = numbered.next() else { break };
-                if member.len.saturating_mul(MAX_DEFLATE_RATIO) < unit {
+                // A reader holds what is stored of a unit, by the length that the index says.
+                let fits = member.len.saturating_mul(MAX_DEFLATE_RATIO) >= unit
+                    && member.len <= max_member_len(unit);
+                if !fits {
                     let (what, found) = (member_item(number), member.len);
-                    return Err(OpenError::Field { what, found, expected: "long enough for a unit" });
+                    return Err(OpenError::Field { what, found, expected: "as long as a unit can be" });
                 }
                 let (stored, encoding) = (file.stored(member), Encoding::Gzip);
                 map.push(unit, State::Encoded { stored, encoding, unit_len: unit, skip: 0 });
+                // The index is held as long; a run may be the whole disk.
+                check_memory(map.memory().saturating_add(index))?;
             }
-            map.check_memory()?;
         }
         let mut image = raw::with_map(sparse.real_size, map)?;
         image.member = Some(RAW_DISK.to_owned());
@@ -169,7 +188,7 @@ fn content(member: &[u8], what: Item) -> Result<Vec<u8>, OpenError> {
     let found = member.last_chunk().map_or(0, |&len| u64::from(u32::from_le_bytes(len)));
     check_len(found, what)?;
     let mut content = vec![0; usize::try_from(found).unwrap_or_default()];
-    match libdeflater::Decompressor::new().gzip_decompress(member, &mut content) {
+    match gzip(&mut libdeflater::Decompressor::new(), member, &mut content) {
         Ok(len) if len == content.len() => Ok(content),
         _ => Err(OpenError::Field { what, found, expected: "the length of what its deflate stream holds" }),
     }

@@ -90,7 +90,10 @@ impl Ext4<'_> {
             let wanted = len.saturating_sub(bytes.len()).min(block);
             match self.find(inode, index)? {
                 Some(number) => bytes.extend(self.block(number, 0, wanted)?),
-                None => bytes.resize(bytes.len().saturating_add(wanted), 0),
+                None => {
+                    self.volume.work(wanted)?;
+                    bytes.resize(bytes.len().saturating_add(wanted), 0);
+                }
             }
             index = index.checked_add(1).ok_or(DAMAGED)?;
         }

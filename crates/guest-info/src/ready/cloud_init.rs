@@ -4,7 +4,7 @@
 //! Amazon's machine besides, unless told otherwise.
 
 use super::{Finding, Parts, Point};
-use crate::source::Trouble;
+use crate::source::{Trouble, printable};
 use crate::tree::{Evidence, Text, Tree};
 
 const PROGRAM: [&str; 5] = [
@@ -56,7 +56,7 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         ));
     };
     if !list.iter().any(|name| name == "Ec2") {
-        let found = format!("cloud-init looks for {} only", list.join(", "));
+        let found = format!("cloud-init looks for {} only", printable(&list.join(", ")));
         return Ok(Finding::warn(Point::CloudInit, found, [line], MEND_LIST));
     }
     let strict = |line: &str| line.replace(' ', "") == "strict_id:true";
@@ -92,7 +92,6 @@ fn sources(text: &Text) -> Option<(Vec<String>, Evidence)> {
         }
     }
     let inside = list.split(']').next().unwrap_or_default();
-    let names =
-        inside.split([',', ' ']).map(|name| crate::source::printable(name.trim_matches(['"', '\'', ' '])));
+    let names = inside.split([',', ' ']).map(|name| printable(name.trim_matches(['"', '\'', ' '])));
     Some((names.filter(|name| !name.is_empty()).collect(), text.at(number, line)))
 }

@@ -232,3 +232,72 @@ fn damage_is_seen() {
     // What is left is in the two units, whose checksums are theirs.
     assert!(refused > 150, "{refused} of {}", file.len());
 }
+
+/// An archive of these members, whatever they are.
+fn archive(members: &[Vec<u8>]) -> Vec<u8> {
+    let mut index = index::Writer::default();
+    members.iter().for_each(|member| index.push(member.len() as u64));
+    [members.concat(), index.end()].concat()
+}
+
+/// The end of a tar.
+fn tail() -> Vec<u8> {
+    member(&mut Encoder::new(Codec::Gzip), &vec![0; small(2 * BLOCK)])
+}
+
+/// Whoever reads a unit holds what is stored of it: the index cannot make that as long as it likes.
+#[test]
+fn a_member_is_no_longer_than_a_unit_needs() {
+    let head = header::encode(GIB, &[Span::new(0, UNIT)]);
+    let of = |len: u64| {
+        let encoder = &mut Encoder::new(Codec::Gzip);
+        let mut unit = member(encoder, &unit(0, UNIT));
+        unit.resize(small(len), 0);
+        Files::one(archive(&[member(encoder, &head), unit, tail()])).open()
+    };
+    assert_eq!(stored(&of(max_member_len(UNIT)).unwrap()), [Span::new(0, UNIT)]);
+    let found = max_member_len(UNIT) + 1;
+    let (what, expected) = (Item::Numbered("gzip member", 1), "as long as a unit can be");
+    assert_eq!(of(found).unwrap_err(), OpenError::Field { what, found, expected });
+}
+
+/// A header that is cut into ever so many members.
+#[test]
+fn a_header_has_so_many_members() {
+    let runs: Vec<Span> = (0..6_000).map(|i| Span::new(i * 2 * UNIT, UNIT)).collect();
+    let head = header::encode((12_000 * UNIT).next_multiple_of(GIB), &runs);
+    let encoder = &mut Encoder::new(Codec::Gzip);
+    let frame = member(encoder, &unit(0, UNIT));
+    let mut of = |blocks: usize| {
+        let mut members: Vec<_> =
+            head.chunks(blocks * small(BLOCK)).map(|blocks| member(encoder, blocks)).collect();
+        members.extend(runs.iter().map(|_| frame.clone()));
+        members.push(tail());
+        Files::one(archive(&members)).open()
+    };
+    assert_eq!(stored(&of(2).unwrap()), runs);
+    let what = Item::The("number of members of the tar header");
+    assert_eq!(of(1).unwrap_err(), OpenError::Limit { what, found: 257, limit: 256 });
+}
+
+/// Bytes behind the stream, which gzip would look at: in a unit, in the header.
+#[test]
+fn members_end_with_their_streams() {
+    let head = header::encode(GIB, &[Span::new(0, UNIT)]);
+    let encoder = &mut Encoder::new(Codec::Gzip);
+    let [head, mut unit] = [member(encoder, &head), member(encoder, &unit(0, UNIT))];
+    let encoded = |stored: &[u8]| {
+        let (guest, wanted) = (Span::new(0, UNIT), UNIT);
+        let place = Stored::image(0, stored.len() as u64);
+        let encoded = Encoded { stored: place, encoding: Encoding::Gzip, guest, wanted };
+        Decoder::default().decode(&encoded, stored, &mut vec![0; small(UNIT)])
+    };
+    assert_eq!(encoded(&unit), Ok(()));
+    Files::one(archive(&[head.clone(), unit.clone(), tail()])).open().unwrap();
+    let mut long = head.clone();
+    // As long as before, by what it ends with.
+    long.extend([[0; 4], *head.last_chunk().unwrap()].concat());
+    Files::one(archive(&[long, unit.clone(), tail()])).open().unwrap_err();
+    unit.push(0);
+    assert_eq!(encoded(&unit), Err(crate::DecodeError::Damaged("gzip")));
+}
