@@ -153,6 +153,10 @@ impl PoolFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata.map_err(unreadable)?,
             };
+            // No copy of ours, and nothing that could be removed as one.
+            if !metadata.is_file() {
+                continue;
+            }
             let (len, allocated) = (metadata.len(), metadata.blocks() * STAT_BLOCK);
             copies.push(DiskCopy { image_id: image_id.to_owned(), path: entry.path(), len, allocated });
         }
@@ -173,20 +177,26 @@ impl PoolFolder {
         Ok(copies)
     }
 
-    /// Removes the copies that no image needs; gives what they took.
+    /// Removes the copies that no image needs; gives what they took. After an error all are removed that can be.
     pub(crate) async fn sweep(&self, catalog: &Catalog) -> Result<u64, PoolError> {
-        let mut freed = 0;
-        for copy in self.strays(catalog).await? {
-            match fs::remove_file(&copy.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(PoolError::Folder { action: "tidied up", source: error });
-                }
-                _ => freed += copy.allocated,
-            }
-            info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
-        }
-        Ok(freed)
+        remove(&self.strays(catalog).await?)
     }
+}
+
+fn remove(copies: &[DiskCopy]) -> Result<u64, PoolError> {
+    let (mut freed, mut failed) = (0, None);
+    for copy in copies {
+        match fs::remove_file(&copy.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                failed.get_or_insert(PoolError::Folder { action: "tidied up", source: error });
+            }
+            _ => {
+                freed += copy.allocated;
+                info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
+            }
+        }
+    }
+    failed.map_or(Ok(freed), Err)
 }
 
 /// The pool of a server.
@@ -347,6 +357,25 @@ mod tests {
         assert!(dir.path().join(".image-prep-x.part").exists(), "nothing is removed that is another's");
         let (pool, _lock) = Pool::open(dir.path(), 0, "catalog").unwrap();
         assert_eq!(pool.folder.copies().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn one_that_stays_keeps_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 0, "catalog").unwrap();
+        for id in ["a", "b", "c"] {
+            fs::write(pool.folder.path(id), b"x").unwrap();
+        }
+        let copies = pool.folder.copies().unwrap();
+        // Two that cannot be removed, however privileged we are.
+        for id in ["a", "b"] {
+            fs::remove_file(pool.folder.path(id)).unwrap();
+            fs::create_dir(pool.folder.path(id)).unwrap();
+        }
+        assert_eq!(copies.len(), 3);
+        assert!(matches!(remove(&copies), Err(PoolError::Folder { action: "tidied up", .. })));
+        assert!(!pool.folder.path("c").exists());
+        assert_eq!(pool.folder.copies().unwrap(), [], "folders are no copies");
     }
 
     #[tokio::test]
