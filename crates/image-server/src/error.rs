@@ -90,6 +90,12 @@ pub enum ServerError {
         /// Bucket, and folder in it.
         bucket: String,
     },
+    /// The disks in the pool are not this catalog's: it would find that no image needs them, and remove them.
+    #[error("`{}` is the pool of another catalog, or holds disks of others", dir.display())]
+    ForeignPool {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The store inside this process.
     #[error("the embedded store failed")]
     EmbeddedStore {
@@ -127,6 +133,10 @@ impl ServerError {
             Self::ForeignStore { .. } => Some(
                 "choose another bucket or folder in it, or that catalog's --database-url; if that catalog is gone for good, remove the \
                  object `owner` and everything beside it",
+            ),
+            Self::ForeignPool { .. } => Some(
+                "choose another --pool, or that catalog's --database-url; if that catalog is gone for good, remove the file `owner` and \
+                 the *.raw beside it",
             ),
             _ => None,
         }

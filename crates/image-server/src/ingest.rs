@@ -76,7 +76,7 @@ impl IngestError {
             Self::Pool(PoolError::Copy { source }) => convert_code(source),
             Self::Pool(PoolError::Folder { .. }) => Code::Unavailable,
             Self::Pool(PoolError::Catalog(error)) if error.is_outage() => Code::Unavailable,
-            Self::Pool(PoolError::Catalog(_)) => Code::Internal,
+            Self::Pool(PoolError::Catalog(_) | PoolError::Foreign) => Code::Internal,
             Self::Store(_) | Self::Layout { .. } | Self::Catalog(_) | Self::Panicked => Code::Internal,
             Self::Cancelled => Code::Cancelled,
         }

@@ -9,12 +9,16 @@
 //! A pool belongs to one server, which has a lock on the folder. The copy of an Image is in the pool of the server that made it: of
 //! several servers on one catalog all have a pool, or what `pooled` asks for is refused by those that have none. Which copies
 //! are needed the catalog says, to each server for its own folder: after a deletion on this one, and once a minute for all
-//! others ([`PoolFolder::sweep`]). What a crash leaves is a temporary file, which the next start removes, or a copy that the
+//! others ([`PoolFolder::sweep`]); and whose folder it is, a file in it says, as a sweep by another catalog would find that nobody
+//! needs anything.
+//!
+//! What a crash leaves is a temporary file, which the next start removes, or a copy that the
 //! repeated creation replaces.
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,8 +40,12 @@ use crate::{
 
 /// What the name of a copy ends with, behind the identifier of its Image.
 const SUFFIX: &str = ".raw";
-/// What the name of a file ends with that has not become a copy yet.
-const UNFINISHED: &str = ".part";
+/// What the name of a file begins and ends with that has not become a copy yet.
+const UNFINISHED: (&str, &str) = (".image-prep-", ".part");
+/// The file that says which catalog's the folder is.
+const OWNER: &str = "owner";
+/// That file until it is whole; named so that the next start removes it.
+const NEW_OWNER: &str = ".image-prep-owner.part";
 /// Bytes of what `st_blocks` counts, whatever the file system's blocks are.
 const STAT_BLOCK: u64 = 512;
 
@@ -55,6 +63,9 @@ pub(crate) enum PoolError {
     /// The folder cannot be used.
     #[error("the pool cannot be {action}")]
     Folder { action: &'static str, source: io::Error },
+    /// It has copies, and does not say that they are this catalog's.
+    #[error("the pool is not this catalog's any more")]
+    Foreign,
     /// The copy could not be made.
     #[error("the copy for the pool cannot be made")]
     Copy { source: ConvertError },
@@ -74,24 +85,66 @@ pub(crate) struct DiskCopy {
     pub(crate) allocated: u64,
 }
 
+/// Whose a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Nobodys,
+    Anothers,
+}
+
 /// The folder, for whoever looks at it or tidies it up.
 #[derive(Clone, Debug)]
-pub(crate) struct PoolFolder(PathBuf);
+pub(crate) struct PoolFolder {
+    dir: PathBuf,
+    /// The identity of the catalog whose images these are.
+    owner: String,
+}
 
 impl PoolFolder {
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self(dir.to_owned())
+    /// The folder as it is, if it is this catalog's, or nobody's and without copies.
+    pub(crate) fn open(dir: &Path, owner: &str) -> Result<Self, ServerError> {
+        let folder = Self { dir: dir.to_owned(), owner: owner.to_owned() };
+        let unreadable = |error| match error {
+            PoolError::Folder { source, .. } => ServerError::io("read", dir)(source),
+            other => ServerError::io("read", dir)(io::Error::other(other)),
+        };
+        let is_usable = match folder.whose().map_err(unreadable)? {
+            Whose::Ours => true,
+            Whose::Nobodys => folder.copies().map_err(unreadable)?.is_empty(),
+            Whose::Anothers => false,
+        };
+        if is_usable { Ok(folder) } else { Err(ServerError::ForeignPool { dir: dir.to_owned() }) }
+    }
+
+    fn whose(&self) -> Result<Whose, PoolError> {
+        match fs::read(self.dir.join(OWNER)) {
+            Ok(found) if found == self.owner.as_bytes() => Ok(Whose::Ours),
+            Ok(_) => Ok(Whose::Anothers),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Whose::Nobodys),
+            Err(source) => Err(PoolError::Folder { action: "read", source }),
+        }
+    }
+
+    /// Says durably whose it is, before there is a copy. Only for who has the lock.
+    fn take(&self) -> io::Result<()> {
+        let unfinished = self.dir.join(NEW_OWNER);
+        let mut file = fs::File::create(&unfinished)?;
+        file.write_all(self.owner.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.dir.join(OWNER))?;
+        fs::File::open(&self.dir)?.sync_all()
     }
 
     fn path(&self, image_id: &str) -> PathBuf {
-        self.0.join(format!("{image_id}{SUFFIX}"))
+        self.dir.join(format!("{image_id}{SUFFIX}"))
     }
 
     /// All copies, by their images.
     pub(crate) fn copies(&self) -> Result<Vec<DiskCopy>, PoolError> {
         let unreadable = |source| PoolError::Folder { action: "read", source };
         let mut copies = Vec::new();
-        for entry in fs::read_dir(&self.0).map_err(unreadable)? {
+        for entry in fs::read_dir(&self.dir).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name();
             let Some(image_id) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
@@ -100,6 +153,10 @@ impl PoolFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata.map_err(unreadable)?,
             };
+            // No copy of ours, and nothing that could be removed as one.
+            if !metadata.is_file() {
+                continue;
+            }
             let (len, allocated) = (metadata.len(), metadata.blocks() * STAT_BLOCK);
             copies.push(DiskCopy { image_id: image_id.to_owned(), path: entry.path(), len, allocated });
         }
@@ -109,28 +166,37 @@ impl PoolFolder {
 
     /// Copies that no image needs.
     pub(crate) async fn strays(&self, catalog: &Catalog) -> Result<Vec<DiskCopy>, PoolError> {
-        // First the files: a copy that comes later is not looked at.
+        // First the files: a copy that comes later is not looked at. A copy is there only behind its owner's name.
         let mut copies = self.copies()?;
+        if !copies.is_empty() && self.whose()? != Whose::Ours {
+            return Err(PoolError::Foreign);
+        }
         let ids: Vec<String> = copies.iter().map(|copy| copy.image_id.clone()).collect();
         let needed: HashSet<String> = catalog.with_content(ids).await.map_err(PoolError::Catalog)?;
         copies.retain(|copy| !needed.contains(&copy.image_id));
         Ok(copies)
     }
 
-    /// Removes the copies that no image needs; gives what they took.
+    /// Removes the copies that no image needs; gives what they took. After an error all are removed that can be.
     pub(crate) async fn sweep(&self, catalog: &Catalog) -> Result<u64, PoolError> {
-        let mut freed = 0;
-        for copy in self.strays(catalog).await? {
-            match fs::remove_file(&copy.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(PoolError::Folder { action: "tidied up", source: error });
-                }
-                _ => freed += copy.allocated,
-            }
-            info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
-        }
-        Ok(freed)
+        remove(&self.strays(catalog).await?)
     }
+}
+
+fn remove(copies: &[DiskCopy]) -> Result<u64, PoolError> {
+    let (mut freed, mut failed) = (0, None);
+    for copy in copies {
+        match fs::remove_file(&copy.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                failed.get_or_insert(PoolError::Folder { action: "tidied up", source: error });
+            }
+            _ => {
+                freed += copy.allocated;
+                info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
+            }
+        }
+    }
+    failed.map_or(Ok(freed), Err)
 }
 
 /// The pool of a server.
@@ -143,14 +209,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Takes the folder, which is made where it is missing, and removes what was not finished. The lock ends with the server, which may
-    /// be before the last task has let go of the pool.
-    pub(crate) fn open(dir: &Path, quota: u64) -> Result<(Self, DirLock), ServerError> {
+    /// Takes the folder for the catalog `owner`, which is made where it is missing, and removes what was not finished. The lock ends
+    /// with the server, which may be before the last task has let go of the pool.
+    pub(crate) fn open(dir: &Path, quota: u64, owner: &str) -> Result<(Self, DirLock), ServerError> {
         let lock = server::make_dir(dir)?;
+        let folder = PoolFolder::open(dir, owner)?;
         let unfinished = || -> io::Result<()> {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
-                let is_ours = |name: &str| name.starts_with('.') && name.ends_with(UNFINISHED);
+                let is_ours = |name: &str| name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1);
                 if entry.file_name().to_str().is_some_and(is_ours) {
                     fs::remove_file(entry.path())?;
                 }
@@ -158,7 +225,8 @@ impl Pool {
             Ok(())
         };
         unfinished().map_err(ServerError::io("tidy up", dir))?;
-        Ok((Self { folder: PoolFolder::new(dir), quota, reserved: Mutex::default() }, lock))
+        folder.take().map_err(ServerError::io("write `owner` in", dir))?;
+        Ok((Self { folder, quota, reserved: Mutex::default() }, lock))
     }
 
     fn reserved(&self) -> MutexGuard<'_, HashMap<String, u64>> {
@@ -240,11 +308,14 @@ mod tests {
     async fn copies_within_the_quota() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".image-prep-x.part"), b"of a server that died").unwrap();
-        let (pool, _lock) = Pool::open(dir.path(), 3 << 20).unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 3 << 20, "catalog").unwrap();
         let pool = Arc::new(pool);
         assert_eq!(pool.folder.copies().unwrap(), []);
         assert!(!dir.path().join(".image-prep-x.part").exists());
-        assert!(matches!(Pool::open(dir.path(), 0), Err(ServerError::Locked { .. })), "one server");
+        assert!(
+            matches!(Pool::open(dir.path(), 0, "catalog"), Err(ServerError::Locked { .. })),
+            "one server"
+        );
 
         let mut content = vec![0; 2 << 20];
         content[..1 << 20].fill(7);
@@ -265,10 +336,52 @@ mod tests {
         pool.reserve("a", 3 << 20).unwrap();
     }
 
+    #[test]
+    fn a_folder_is_one_catalogs() {
+        let dir = tempfile::tempdir().unwrap();
+        let foreign = |opened: Result<_, ServerError>| {
+            assert!(matches!(opened, Err(ServerError::ForeignPool { dir: named }) if named == dir.path()));
+        };
+        // Disks of which nobody says whose they are.
+        fs::write(dir.path().join("mine.raw"), b"x").unwrap();
+        foreign(Pool::open(dir.path(), 0, "catalog").map(drop));
+        foreign(PoolFolder::open(dir.path(), "catalog").map(drop));
+        fs::remove_file(dir.path().join("mine.raw")).unwrap();
+        // Who only looks takes nothing.
+        PoolFolder::open(dir.path(), "other").unwrap();
+        drop(Pool::open(dir.path(), 0, "catalog").unwrap());
+        fs::write(dir.path().join("a.raw"), b"x").unwrap();
+        fs::write(dir.path().join(".image-prep-x.part"), b"x").unwrap();
+        foreign(Pool::open(dir.path(), 0, "other").map(drop));
+        foreign(PoolFolder::open(dir.path(), "other").map(drop));
+        assert!(dir.path().join(".image-prep-x.part").exists(), "nothing is removed that is another's");
+        let (pool, _lock) = Pool::open(dir.path(), 0, "catalog").unwrap();
+        assert_eq!(pool.folder.copies().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn one_that_stays_keeps_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 0, "catalog").unwrap();
+        for id in ["a", "b", "c"] {
+            fs::write(pool.folder.path(id), b"x").unwrap();
+        }
+        let copies = pool.folder.copies().unwrap();
+        // Two that cannot be removed, however privileged we are.
+        for id in ["a", "b"] {
+            fs::remove_file(pool.folder.path(id)).unwrap();
+            fs::create_dir(pool.folder.path(id)).unwrap();
+        }
+        assert_eq!(copies.len(), 3);
+        assert!(matches!(remove(&copies), Err(PoolError::Folder { action: "tidied up", .. })));
+        assert!(!pool.folder.path("c").exists());
+        assert_eq!(pool.folder.copies().unwrap(), [], "folders are no copies");
+    }
+
     #[tokio::test]
     async fn a_copy_that_is_cancelled_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (pool, _lock) = Pool::open(dir.path(), 8 << 20).unwrap();
+        let (pool, _lock) = Pool::open(dir.path(), 8 << 20, "catalog").unwrap();
         let pool = Arc::new(pool);
         let cancel = CancellationToken::new();
         cancel.cancel();
@@ -276,7 +389,7 @@ mod tests {
         let reserved = pool.reserve("a", 4 << 20).unwrap();
         let error = reserved.fill(source, &Options::default(), &cancel).await.unwrap_err();
         assert!(matches!(error, PoolError::Copy { source: ConvertError::Cancelled }), "{error:?}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the lock");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "lock and owner");
         assert!(pool.reserved().is_empty());
     }
 }

@@ -95,7 +95,10 @@ impl Server {
             resolver: config.resolver,
         };
         let given = config.limits;
-        let pool = config.pool.as_deref().map(|dir| Pool::open(dir, given.pool_quota)).transpose()?;
+        let pool = match config.pool.as_deref() {
+            Some(dir) => Some(Pool::open(dir, given.pool_quota, &identity_of(&catalog).await?)?),
+            None => None,
+        };
         let (pool, pool_lock) = pool.unzip();
         let has_pool = pool.is_some() && given.pool_quota > 0;
         let budget = MemoryBudget::new(given.total_memory(config.memory));
@@ -278,14 +281,18 @@ pub(crate) fn catalog_path(dir: &Path) -> PathBuf {
     dir.join("catalog.sqlite")
 }
 
+/// By which a catalog is known to what belongs to it.
+pub(crate) async fn identity_of(catalog: &Catalog) -> Result<String, ServerError> {
+    catalog.identity().await.map_err(|source| ServerError::Catalog { source: Box::new(source) })
+}
+
 /// The block store, whose ledger is the catalog, if it is this catalog's.
 pub(crate) async fn open_blocks(
     store: &Store,
     bucket: &BucketUri,
     catalog: &Catalog,
 ) -> Result<BlockStore, ServerError> {
-    let identity = catalog.identity().await;
-    let identity = identity.map_err(|source| ServerError::Catalog { source: Box::new(source) })?;
+    let identity = identity_of(catalog).await?;
     let ledger = Arc::new(CatalogLedger::new(catalog.clone()));
     let blocks = BlockStore::shared(store.clone(), bucket.bucket(), bucket.prefix(), ledger);
     match blocks.belongs_to(&identity, &CancellationToken::new()).await {

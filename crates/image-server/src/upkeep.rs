@@ -103,7 +103,10 @@ impl Upkeep {
         let beside = lock.is_none();
         let place = server::open_storage(config.storage, &config.data_dir, beside).await?;
         let blocks = server::open_blocks(&place.store, &place.bucket, &catalog).await?;
-        let pool = config.pool.as_deref().map(PoolFolder::new);
+        let pool = match config.pool.as_deref() {
+            Some(dir) => Some(PoolFolder::open(dir, &server::identity_of(&catalog).await?)?),
+            None => None,
+        };
         Ok(Self { catalog, blocks, workers, pool, embedded: place.embedded, _lock: lock })
     }
 

@@ -27,11 +27,12 @@ fn pooled(name: &str, uri: &str) -> CreateImageRequest {
     CreateImageRequest { pooled: true, ..request(name, uri) }
 }
 
-/// What is in the pool, but for the lock.
+/// What is in the pool, but for the lock and the owner.
 fn copies(fixture: &Fixture) -> Vec<PathBuf> {
     let pool = fixture.dir().with_file_name("pool");
     let files = std::fs::read_dir(pool).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| path.file_name().unwrap() != "lock").collect();
+    let own = ["lock", "owner"].map(std::ffi::OsStr::new);
+    let mut files: Vec<_> = files.filter(|path| !own.contains(&path.file_name().unwrap())).collect();
     files.sort();
     files
 }
@@ -126,6 +127,31 @@ async fn a_pool_without_a_quota_is_none() {
     let refused = reqwest::Client::new().post(create).body(body).send().await.unwrap();
     assert_eq!(refused.status().as_u16(), 429);
     assert!(refused.text().await.unwrap().contains("its quota is 0"));
+    fixture.stop().await;
+}
+
+/// A sweep with another catalog would find that no image needs anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pool_of_another_catalog_is_left_alone() {
+    let fixture = start(64 << 20).await;
+    let url = fixture.upload("raw", &disk(4 * MIB, &[(0, MIB)])).await;
+    done(&fixture, &pooled("first", &url)).await;
+    let pool = fixture.dir().with_file_name("pool");
+    let found = copies(&fixture);
+    let away = fixture.dir().with_file_name("away");
+    std::fs::create_dir(&away).unwrap();
+    for name in ["owner", found[0].file_name().unwrap().to_str().unwrap()] {
+        std::fs::copy(pool.join(name), away.join(name)).unwrap();
+    }
+    let elsewhere = image_server::Config { pool: Some(away.clone()), ..fixture.config_elsewhere() };
+    let refused = Upkeep::open(elsewhere.clone()).await.err();
+    assert!(matches!(refused, Some(ServerError::ForeignPool { .. })), "{refused:?}");
+    let refused = Server::start(elsewhere).await.err();
+    assert!(matches!(refused, Some(ServerError::ForeignPool { .. })), "{refused:?}");
+    assert!(away.join(found[0].file_name().unwrap()).exists());
+    // Its own catalog goes on with it.
+    let fixture = fixture.restart().await;
+    assert_eq!(copies(&fixture), found);
     fixture.stop().await;
 }
 

@@ -55,17 +55,21 @@ pub(crate) struct ListQuery {
     pub(crate) limit: i64,
 }
 
+/// Values in one statement: a database takes some ten thousands.
+const LOOK_UP: usize = 1000;
+
 impl Catalog {
     /// Those of these images that have content, or will.
     pub(crate) async fn with_content(&self, ids: Vec<String>) -> Result<HashSet<String>, CatalogError> {
-        if ids.is_empty() {
-            return Ok(HashSet::new());
+        let mut found = HashSet::new();
+        for ids in ids.chunks(LOOK_UP) {
+            // CREATING and READY, as with names.
+            let mut sql = Sql::new("SELECT id FROM images WHERE status IN (1, 2) AND id IN (");
+            sql.push_list(ids.iter().cloned()).push(")");
+            let rows = sql.fetch_all(&self.pool).await.map_err(CatalogError::database("look up images"))?;
+            found.extend(rows.iter().map(|row| row.get::<String, _>("id")));
         }
-        // CREATING and READY, as with names.
-        let mut sql = Sql::new("SELECT id FROM images WHERE status IN (1, 2) AND id IN (");
-        sql.push_list(ids).push(")");
-        let rows = sql.fetch_all(&self.pool).await.map_err(CatalogError::database("look up images"))?;
-        Ok(rows.iter().map(|row| row.get("id")).collect())
+        Ok(found)
     }
 
     /// An image.

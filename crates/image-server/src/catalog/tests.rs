@@ -84,6 +84,7 @@ on_both![
     keys,
     a_key_is_used_once_by_a_crowd,
     deletion,
+    any_number_is_looked_up,
 ];
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -311,6 +312,16 @@ async fn a_key_is_used_once_by_a_crowd(db: Db) {
         }
     }
     assert_eq!((new, ids.len()), (1, 1));
+}
+
+async fn any_number_is_looked_up(db: Db) {
+    let (first, last) = (admit(&db.catalog, "a").await.image_id, admit(&db.catalog, "b").await.image_id);
+    // More than either database takes in one statement.
+    let mut ids = vec![first.clone()];
+    ids.extend((0..70_000).map(|number| format!("gone{number}")));
+    ids.push(last.clone());
+    assert_eq!(db.catalog.with_content(ids).await.unwrap(), [first, last].into());
+    assert!(db.catalog.with_content(Vec::new()).await.unwrap().is_empty());
 }
 
 async fn deletion(db: Db) {

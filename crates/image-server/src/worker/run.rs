@@ -131,10 +131,13 @@ impl Run<'_> {
             () = self.tokens.lost.cancelled() => return Ok(()),
             collected = self.shared.collect() => collected,
         };
-        let collected = match collected {
-            Ok(left) => self.shared.content.sweep().await.map(|()| left),
-            failed => failed,
-        };
+        // The image is deleted whatever becomes of its copy: that is looked for once a minute.
+        if collected.is_ok()
+            && let Err(error) = self.shared.patiently(|| self.shared.content.sweep()).await
+        {
+            let error = &error as &dyn std::error::Error;
+            warn!(image_id, error, "the copy is removed from the pool later");
+        }
         match collected {
             Ok(left) => {
                 // Another collection is removing the rest; should it die, somebody has to look again.

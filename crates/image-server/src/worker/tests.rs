@@ -6,7 +6,11 @@ use disk_convert::GuestDigest;
 
 use super::*;
 use crate::{
-    catalog::tests::{Db, admit, on_both},
+    catalog::{
+        Admission,
+        tests::{Db, admit, on_both},
+    },
+    pool::PoolError,
     postgres::Postgres,
 };
 
@@ -19,6 +23,8 @@ struct Waiting {
     running: AtomicUsize,
     cancelled: AtomicUsize,
     go_on: CancellationToken,
+    /// Attempts to tidy up the pool, which all fail.
+    sweeps: AtomicUsize,
 }
 
 #[async_trait]
@@ -56,6 +62,11 @@ impl Content for Waiting {
 
     async fn collect(&self, _cancel: &CancellationToken) -> Result<u64, IngestError> {
         Ok(0)
+    }
+
+    async fn sweep(&self) -> Result<(), IngestError> {
+        self.sweeps.fetch_add(1, Ordering::SeqCst);
+        Err(PoolError::Foreign.into())
     }
 }
 
@@ -183,12 +194,28 @@ async fn a_server_that_stops_hands_back(db: Db) {
     second.worker.shutdown().await;
 }
 
+async fn an_image_is_deleted_though_its_copy_stays(db: Db) {
+    let server = Server::start(db.again().await);
+    server.content.go_on.cancel();
+    let create = admit(&db.catalog, "").await;
+    eventually(async || state(&db.catalog, &create.id).await == State::Succeeded).await;
+    let admitted = db.catalog.admit_delete(&create.image_id, "anonymous", None).await.unwrap();
+    let Admission::New(delete) = admitted else { panic!("no key was given") };
+    let before = server.content.sweeps.load(Ordering::SeqCst);
+    server.worker.wake();
+    eventually(async || state(&db.catalog, &delete.id).await.is_done()).await;
+    assert_eq!(state(&db.catalog, &delete.id).await, State::Succeeded);
+    assert!(server.content.sweeps.load(Ordering::SeqCst) > before);
+    server.worker.shutdown().await;
+}
+
 on_both![
     servers_share_the_work,
     a_cancel_reaches_the_owner_from_any_server,
     who_lost_the_lease_stops_at_once,
     a_lease_that_is_claimed_anew_is_kept,
     a_server_that_stops_hands_back,
+    an_image_is_deleted_though_its_copy_stays,
 ];
 
 /// A database that is away for less than the lease costs nothing; one that is away for longer costs the attempt.
