@@ -6,8 +6,8 @@ use super::{FormatName, OpenArgs, ReferenceArgs, StoreArgs, StoredArgs};
 
 /// Show what an image is: format, sizes, layout, warnings.
 ///
-/// Without --digest only metadata is read, and "storage" is an upper bound: the bytes of all 4 MiB blocks of the disk in which
-/// anything is stored. With --digest everything is read and decoded, and it is exact: the bytes of the 4 MiB blocks that are
+/// Without --digest no more than metadata and a few MiB of the disk are read, and "storage" is an upper bound: the bytes of all 4 MiB
+/// blocks of the disk in which anything is stored. With --digest everything is read and decoded, and it is exact: the bytes of the 4 MiB blocks that are
 /// not zero throughout, which is what the cloud stores.
 ///
 /// Files that the image names are listed, not opened, and the sizes then cover the image's own file only; with
