@@ -46,6 +46,6 @@ mod uri;
 
 pub use error::{IngestError, Limit};
 pub use found::{Found, Ingested, ingest, min_disk_size, probe, probe_source};
-pub use memory::MemoryBudget;
+pub use memory::{Held, MemoryBudget};
 pub use policy::Policy;
 pub use uri::{SourceUri, UriPolicy, UriRefusal, without_query};

@@ -35,7 +35,11 @@ impl MemoryBudget {
     }
 
     /// Waits for `bytes`. What asks for more than there is in all gets all of it, and runs alone.
-    pub(crate) async fn hold(&self, bytes: u64, cancel: &CancellationToken) -> Result<Held, IngestError> {
+    ///
+    /// # Errors
+    ///
+    /// Only if it is cancelled meanwhile.
+    pub async fn hold(&self, bytes: u64, cancel: &CancellationToken) -> Result<Held, IngestError> {
         let units = units(bytes).min(self.units);
         match cancel.run_until_cancelled(self.free.clone().acquire_many_owned(units)).await {
             Some(Ok(permit)) => Ok(Held(permit)),
@@ -47,7 +51,7 @@ impl MemoryBudget {
 
 /// What an ingest holds of a budget, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held(OwnedSemaphorePermit);
+pub struct Held(OwnedSemaphorePermit);
 
 impl Held {
     /// Gives back what is held beyond `bytes`.

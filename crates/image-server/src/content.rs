@@ -201,6 +201,11 @@ impl StoredContent {
     ) -> Result<(), IngestError> {
         let Some(room) = room else { return Ok(()) };
         let options = &policy.options;
+        // An ingest has given its memory back when it is stored, and what is shared never had any.
+        let _held = match &policy.budget {
+            Some(budget) => Some(budget.hold(options.memory, cancel).await?),
+            None => None,
+        };
         let disk = Arc::new(self.blocks.source(&work.image_id, manifest.clone(), &options.workers));
         // What is copied was counted when it was read.
         let options = Options { counters: Arc::default(), ..options.clone() };

@@ -73,7 +73,11 @@ impl IngestError {
             Self::Quota { .. } => Code::ResourceExhausted,
             Self::NoSource { .. } => Code::NotFound,
             Self::Pool(PoolError::None | PoolError::Full { .. }) => Code::ResourceExhausted,
-            Self::Pool(PoolError::Copy { source }) => convert_code(source),
+            // Both ends are our own: what would be the caller's elsewhere is a defect or damage here.
+            Self::Pool(PoolError::Copy { source }) => match convert_code(source) {
+                code @ (Code::Unavailable | Code::Cancelled) => code,
+                _ => Code::Internal,
+            },
             Self::Pool(PoolError::Folder { .. }) => Code::Unavailable,
             Self::Pool(PoolError::Catalog(error)) if error.is_outage() => Code::Unavailable,
             Self::Pool(PoolError::Catalog(_) | PoolError::Foreign) => Code::Internal,
@@ -209,6 +213,14 @@ mod tests {
         ] {
             let error = SinkError::new("x", None, fault);
             assert_eq!(IngestError::from(Failed::Convert(error.into())).code(), code, "{fault:?}");
+        }
+        for (fault, code) in [
+            (SourceFault::NotFound, Code::Internal),
+            (SourceFault::Changed, Code::Internal),
+            (SourceFault::Unavailable, Code::Unavailable),
+        ] {
+            let source = SourceError::new("x", Span::new(0, 0), fault).into();
+            assert_eq!(IngestError::from(PoolError::Copy { source }).code(), code, "{fault:?} of a copy");
         }
         assert!(matches!(IngestError::from(Failed::Cancelled), IngestError::Cancelled));
         let ledger = block_store::LedgerError("the database restarts".into());

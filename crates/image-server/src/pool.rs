@@ -7,7 +7,8 @@
 //! being copied as it was reserved. Cost: one read of what was stored.
 //!
 //! A pool belongs to one server, which has a lock on the folder. The copy of an Image is in the pool of the server that made it: of
-//! several servers on one catalog all have a pool, or what `pooled` asks for is refused by those that have none. Which copies
+//! several servers on one catalog all have a pool, or what `pooled` asks for is refused by those that have none. Limit: where a
+//! server died between a copy and READY and another one made the Image, the first copy stays, and counts, until the Image is deleted. Which copies
 //! are needed the catalog says, to each server for its own folder: after a deletion on this one, and once a minute for all
 //! others ([`PoolFolder::sweep`]); and whose folder it is, a file in it says, as a sweep by another catalog would find that nobody
 //! needs anything.
@@ -31,6 +32,7 @@ use disk_convert::{
 use disk_image::{Format, ObjectMap, OpenOptions};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use uuid::Uuid;
 
 use crate::{
     ServerError,
@@ -46,6 +48,8 @@ const UNFINISHED: (&str, &str) = (".image-prep-", ".part");
 const OWNER: &str = "owner";
 /// That file until it is whole; named so that the next start removes it.
 const NEW_OWNER: &str = ".image-prep-owner.part";
+/// Who may read a copy: the folder may be one that others look into.
+const COPY_MODE: u32 = 0o600;
 /// Bytes of what `st_blocks` counts, whatever the file system's blocks are.
 const STAT_BLOCK: u64 = 512;
 
@@ -199,13 +203,19 @@ fn remove(copies: &[DiskCopy]) -> Result<u64, PoolError> {
     failed.map_or(Ok(freed), Err)
 }
 
+/// Of which image a copy is being made, and the most that it can come to.
+struct Room {
+    image_id: String,
+    bytes: u64,
+}
+
 /// The pool of a server.
 pub(crate) struct Pool {
     pub(crate) folder: PoolFolder,
     /// Bytes on disk.
     quota: u64,
-    /// Copies that are being made, with the most that they can come to.
-    reserved: Mutex<HashMap<String, u64>>,
+    /// Copies that are being made, by their attempts: two of one image may overlap, where one has not noticed yet that it lost its lease.
+    reserved: Mutex<HashMap<Uuid, Room>>,
 }
 
 impl Pool {
@@ -229,7 +239,7 @@ impl Pool {
         Ok((Self { folder, quota, reserved: Mutex::default() }, lock))
     }
 
-    fn reserved(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+    fn reserved(&self) -> MutexGuard<'_, HashMap<Uuid, Room>> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,14 +247,17 @@ impl Pool {
     pub(crate) fn reserve(self: &Arc<Self>, image_id: &str, needed: u64) -> Result<Reserved, PoolError> {
         let mut reserved = self.reserved();
         let copies = self.folder.copies()?;
-        let there = copies.iter().filter(|copy| !reserved.contains_key(&copy.image_id));
+        let making: HashSet<&str> = reserved.values().map(|room| room.image_id.as_str()).collect();
+        let there = copies.iter().filter(|copy| !making.contains(copy.image_id.as_str()));
         let there = there.filter(|copy| copy.image_id != image_id).map(|copy| copy.allocated);
-        let used = there.chain(reserved.values().copied()).fold(0, u64::saturating_add);
+        let others = reserved.values().filter(|room| room.image_id != image_id).map(|room| room.bytes);
+        let used = there.chain(others).fold(0, u64::saturating_add);
         if used.saturating_add(needed) > self.quota {
             return Err(PoolError::Full { used, needed, quota: self.quota });
         }
-        reserved.insert(image_id.to_owned(), needed);
-        Ok(Reserved { pool: Arc::clone(self), image_id: image_id.to_owned() })
+        let attempt = Uuid::new_v4();
+        reserved.insert(attempt, Room { image_id: image_id.to_owned(), bytes: needed });
+        Ok(Reserved { pool: Arc::clone(self), attempt, image_id: image_id.to_owned() })
     }
 }
 
@@ -264,6 +277,7 @@ pub(crate) async fn digest(
 /// Room for a copy.
 pub(crate) struct Reserved {
     pool: Arc<Pool>,
+    attempt: Uuid,
     image_id: String,
 }
 
@@ -279,7 +293,7 @@ impl Reserved {
             let len = disk.len();
             let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
             let disk = open_image(disk, &raw, &References::Deny, options, cancel).await?;
-            let sink = FileSink::create(&self.pool.folder.path(&self.image_id), len)?;
+            let sink = FileSink::create_with(&self.pool.folder.path(&self.image_id), len, COPY_MODE)?;
             convert(&disk, &ObjectMap::raw(len), sink, options, cancel).await
         };
         copied.await.map_err(|source: ConvertError| PoolError::Copy { source })
@@ -288,7 +302,7 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.pool.reserved().remove(&self.image_id);
+        self.pool.reserved().remove(&self.attempt);
     }
 }
 
@@ -322,6 +336,7 @@ mod tests {
         fill(&pool, "a", content.clone()).await.unwrap();
         let copies = pool.folder.copies().unwrap();
         assert_eq!((copies.len(), copies[0].len, fs::read(&copies[0].path).unwrap()), (1, 2 << 20, content));
+        assert_eq!(fs::metadata(&copies[0].path).unwrap().mode() & 0o777, 0o600);
         assert!(copies[0].allocated < 2 << 20, "holes stay holes: {}", copies[0].allocated);
 
         // What is being copied counts as it was reserved.
@@ -332,8 +347,13 @@ mod tests {
         );
         drop(first);
         drop(pool.reserve("c", (1 << 20) + 1).unwrap());
-        // The same image once more takes the place of its own.
-        pool.reserve("a", 3 << 20).unwrap();
+        // The same image once more takes the place of its own, and an attempt that ends late takes none from the next one.
+        let late = pool.reserve("a", 3 << 20).unwrap();
+        let next = pool.reserve("a", 3 << 20).unwrap();
+        drop(late);
+        assert!(matches!(pool.reserve("b", 1 << 20), Err(PoolError::Full { used, .. }) if used == 3 << 20));
+        drop(next);
+        pool.reserve("b", 1 << 20).unwrap();
     }
 
     #[test]

@@ -6,14 +6,14 @@
 use std::{collections::HashMap, collections::HashSet, fmt};
 
 use block_store::{BlockStore, BlockStoreError, Checked, Collected, Depth, Sum};
-use disk_convert::Workers;
+use disk_convert::{GuestDigest, Workers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, ServerError,
     catalog::{Catalog, Published},
     embedded::Embedded,
-    pool::{self, PoolError, PoolFolder},
+    pool::{self, DiskCopy, PoolError, PoolFolder},
     server::{self, DirLock},
 };
 
@@ -187,15 +187,7 @@ impl Upkeep {
             if found != expected {
                 faults.push(format!("the copy of {id} in the pool has {found} bytes, expected {expected}"));
             } else if depth == Depth::Content {
-                match pool::digest(&copy, &self.workers, cancel).await {
-                    Ok(found) if found == manifest.guest_digest() => {}
-                    Ok(_) => {
-                        faults.push(format!("the copy of {id} in the pool is not what the image consists of"))
-                    }
-                    Err(error) => {
-                        faults.push(format!("the copy of {id} in the pool cannot be read: {error}"))
-                    }
-                }
+                faults.extend(content_fault(&copy, manifest.guest_digest(), &self.workers, cancel).await);
             }
         }
         Ok(sums)
@@ -216,6 +208,23 @@ fn catalog(error: crate::catalog::CatalogError) -> UpkeepError {
 
 fn unusable(error: PoolError) -> UpkeepError {
     UpkeepError::Pool { source: Box::new(error) }
+}
+
+/// What is wrong with the content of a copy.
+async fn content_fault(
+    copy: &DiskCopy,
+    expected: GuestDigest,
+    workers: &Workers,
+    cancel: &CancellationToken,
+) -> Option<String> {
+    let id = &copy.image_id;
+    match pool::digest(copy, workers, cancel).await {
+        Ok(found) if found == expected => None,
+        Ok(_) => Some(format!("the copy of {id} in the pool is not what the image consists of")),
+        // Removed with its image since it was listed.
+        Err(_) if !copy.path.exists() => None,
+        Err(error) => Some(format!("the copy of {id} in the pool cannot be read: {error}")),
+    }
 }
 
 /// Images whose size in the catalog is not that of their content.
@@ -245,5 +254,26 @@ impl fmt::Display for Report {
         }
         write!(f, "faults      {}", self.faults.len())?;
         self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_copy_that_is_gone_has_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.raw");
+        let copy = DiskCopy { image_id: "a".to_owned(), path: path.clone(), len: 512, allocated: 512 };
+        let (workers, cancel) = (Workers::new(Some(1)).unwrap(), CancellationToken::new());
+        let fault = async || content_fault(&copy, GuestDigest([0; 32]), &workers, &cancel).await;
+        // Deleted while it was looked at.
+        assert_eq!(fault().await, None);
+        std::fs::write(&path, [7; 512]).unwrap();
+        assert!(fault().await.unwrap().ends_with("is not what the image consists of"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(fault().await.unwrap().contains("cannot be read"));
     }
 }

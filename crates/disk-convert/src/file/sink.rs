@@ -45,6 +45,16 @@ impl FileSink {
     ///
     /// If the folder is missing or not writable, or `path` is something else than a regular file.
     pub fn create(path: &Path, len: u64) -> Result<Self, SinkError> {
+        Self::create_with(path, len, 0o666)
+    }
+
+    /// As [`Self::create`], with these permissions at most, whatever the process would give its files; also where a file with others
+    /// is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn create_with(path: &Path, len: u64, mode: u32) -> Result<Self, SinkError> {
         let name: Box<str> = path.to_string_lossy().into();
         let failed = |error| SinkError::io(name.clone(), None, error);
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
@@ -59,7 +69,7 @@ impl FileSink {
         let temporary = tempfile::Builder::new()
             .prefix(".image-prep-")
             .suffix(".part")
-            .permissions(Permissions::from_mode(0o666))
+            .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder)
             .map_err(failed)?;
         temporary.as_file().set_len(len).map_err(failed)?;
@@ -223,6 +233,20 @@ mod tests {
         // As after a folder that could not be synced once the file was in it.
         sink.abort().await;
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+    }
+
+    #[tokio::test]
+    async fn what_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, b"before").unwrap();
+        let sink = FileSink::create_with(&path, 3, 0o600).unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            let (mode, is_new) = (file.metadata().unwrap().permissions().mode(), file.path() != path);
+            assert!(!is_new || mode & 0o777 == 0o600, "{mode:o} while it is filled");
+        }
+        sink.finish(3).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
