@@ -43,7 +43,7 @@ pub(super) async fn check(
     let tried = objects(findings, store, &object, &put).await;
     // Before anything of the above is returned. What was denied is not there.
     let is_denied = matches!(&put, Err(ObjectError::AccessDenied { .. }));
-    let removed = is_denied || remove(findings.context, store, &object).await;
+    let removed = is_denied || remove(findings.context, store, &object, None).await;
     tried?;
     if put.is_err() {
         return Ok(());
