@@ -59,13 +59,15 @@ pub(crate) async fn connect(
         value.clone().filter(|_| variables.iter().all(|name| variable(name).is_none()))
     };
     let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "YC_STORAGE_ENDPOINT_URL"];
+    // Keys too: a profile that is named comes before them.
+    let keys = ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "YC_STORAGE_ACCESS_KEY"];
     let cloud = api.and_then(|api| api.cloud).or(own.cloud);
     let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
     let config = StoreConfig {
         endpoint_url: typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)),
         default_endpoint_url: cloud.map(|cloud| Cloud::storage_url(cloud).to_owned()),
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
-        profile: typed(&args.aws_profile, own_unless(&["AWS_PROFILE"], &own.aws_profile)),
+        profile: typed(&args.aws_profile, own_unless(&keys, &own.aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),

@@ -370,9 +370,7 @@ impl Create<'_> {
         let Some(Ok(image)) = response.as_ref().map(unpack::<Image>) else { return Ok(false) };
         match self.client.get_image(&image.id, &self.context.cancel).await {
             // Under another name it is not what was asked for; the one that was set aside just now is itself.
-            Ok(found) => {
-                Ok(found.name != self.fields.name && replaced.is_none_or(|old| old.id != found.id))
-            }
+            Ok(found) => Ok(found.name != self.fields.name && replaced.is_none_or(|old| old.id != found.id)),
             Err(error) if error.code() == Code::NotFound => Ok(true),
             Err(error) => Err(error.into()),
         }
