@@ -39,6 +39,9 @@ const MARGIN: Duration = Duration::from_secs(300);
 /// each call would get a token of its own. The server refuses what has ended in truth.
 const LEAST_LIFE: Duration = Duration::from_secs(60);
 
+/// And no longer than this, which no token lives: what is far off would overflow the clock.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+
 /// Where tokens come from. A clone shares the token that was got; prints no secret.
 #[derive(Clone)]
 pub struct Credentials(Arc<Inner>);
@@ -118,7 +121,7 @@ impl Credentials {
         };
         let Fresh { token, life } =
             fresh.map_err(|source| ApiError::NoToken { whose: origin.whose(), source: Box::new(source) })?;
-        let kept = life.saturating_sub(MARGIN).max(LEAST_LIFE);
+        let kept = life.saturating_sub(MARGIN).clamp(LEAST_LIFE, LONGEST_LIFE);
         *got = Some(Got { token: token.clone(), renew_at: Instant::now() + kept });
         Ok(token)
     }

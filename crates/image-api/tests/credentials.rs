@@ -244,3 +244,34 @@ async fn where_no_token_comes() {
     assert_eq!(cloud.lock().unwrap().calls, 0, "nobody was called without a token");
     assert!(!format!("{client:?} {machine:?}").contains("PRIVATE"));
 }
+
+/// What is between here and the service may answer with what it was sent, or with a token in the wrong place.
+#[tokio::test]
+async fn an_answer_that_repeats_a_secret_is_not_shown() {
+    for (status, answer) in [
+        (StatusCode::BAD_GATEWAY, "<html>y0_SECRET</html>"),
+        (StatusCode::BAD_REQUEST, r#"{"message":"y0_SECRET"}"#),
+        (StatusCode::OK, r#"{"iamToken":"t1.a","expiresAt":"t1.SECRET"}"#),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().fallback(move || async move { (status, answer) });
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let oauth = Credentials::oauth(Token::new("y0_SECRET").unwrap(), &endpoint, &options()).unwrap();
+        let error = oauth.get(&never()).await.unwrap_err();
+        let why = std::error::Error::source(&error).unwrap();
+        assert!(!format!("{error:?} {error} {why}").contains("SECRET"), "{error:?}");
+    }
+}
+
+/// A number of seconds that no clock holds is no reason to fall over.
+#[tokio::test]
+async fn a_token_for_ever_is_kept_for_a_day() {
+    let (endpoint, cloud) = start(Duration::from_secs(u64::MAX)).await;
+    let address = endpoint.strip_prefix("http://").unwrap();
+    let machine = client(&endpoint, Credentials::metadata(address).unwrap());
+    for _ in 0..2 {
+        machine.get_operation("op", &never()).await.unwrap();
+    }
+    assert_eq!(cloud.lock().unwrap().given, 1);
+}

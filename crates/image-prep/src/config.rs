@@ -34,6 +34,9 @@ pub(crate) struct Profile {
     /// Its name; empty where there is no profile.
     #[serde(skip)]
     pub(crate) name: String,
+    /// It was named for this command, and is not just the one that is used otherwise.
+    #[serde(skip)]
+    pub(crate) is_named: bool,
     pub(crate) cloud: Option<Cloud>,
     pub(crate) endpoint: Option<String>,
     pub(crate) folder_id: Option<String>,
@@ -66,7 +69,7 @@ impl Profile {
         };
         let path = folder.join("config.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => Self::read(&text, name, &path),
+            Ok(text) => Ok(Self { is_named: name.is_some(), ..Self::read(&text, name, &path)? }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => match name {
                 None => Ok(Self::default()),
                 Some(name) => Err(Error::NoProfile { name: name.to_owned(), path }),

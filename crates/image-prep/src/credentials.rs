@@ -8,7 +8,9 @@
 //!
 //! Within a field the first one counts. What nobody named, the current profile of `yc` and the machine's metadata, is used
 //! with the clouds that are built in and with the endpoint of that profile only: another server that is tried out must not get the
-//! token of a cloud. Nothing is asked of anybody here.
+//! token of a cloud. The same holds for a profile of image-prep that was not named by --profile: its credentials go to its endpoint,
+//! and to a cloud that is built in if it has none. A profile of `yc` that was typed comes before the environment. Nothing is asked
+//! of anybody here.
 
 pub(crate) mod yc;
 
@@ -123,6 +125,9 @@ impl Choice<'_> {
         if let Some(cloud) = self.args.cloud {
             return told(cloud.endpoint(), By::Option("--cloud"));
         }
+        if let Some(told) = self.typed_yc().and_then(yc_endpoint) {
+            return told;
+        }
         if let Some(endpoint) = (self.variable)("YC_ENDPOINT") {
             return told(endpoint, By::Variable("YC_ENDPOINT"));
         }
@@ -133,8 +138,22 @@ impl Choice<'_> {
         if let Some(cloud) = self.own.cloud {
             return told(cloud.endpoint(), own());
         }
-        let of_yc = self.yc.and_then(|yc| Some((yc.endpoint.clone()?, By::Yc(yc.name.clone()))));
-        of_yc.map_or_else(|| told(Cloud::default().endpoint(), By::Default), |(value, by)| told(value, by))
+        self.yc.and_then(yc_endpoint).unwrap_or_else(|| told(Cloud::default().endpoint(), By::Default))
+    }
+
+    /// The profile of `yc`, if it was typed.
+    fn typed_yc(&self) -> Option<&yc::Profile> {
+        self.yc.filter(|_| self.args.yc_profile.is_some())
+    }
+
+    /// True if what the profile of image-prep names may be used with an endpoint.
+    fn own_goes_with(&self, endpoint: &Told<Url>) -> bool {
+        let is_its_own = match endpoint.by {
+            By::Profile(_) | By::Default => true,
+            By::Yc(_) => self.own.yc_profile.is_some(),
+            By::Option(_) | By::Variable(_) => false,
+        };
+        self.own.is_named || is_its_own || self.own.endpoint.is_none() && Cloud::of(&endpoint.value).is_some()
     }
 
     /// The endpoint as a URL. One without a scheme has `https`, or `http` where `YC_PLAINTEXT` says so.
@@ -149,38 +168,33 @@ impl Choice<'_> {
     pub(crate) fn folder_id(&self, typed: Option<&str>) -> Option<Told<String>> {
         let typed = typed.map(|id| (id.to_owned(), By::Option("--folder-id")));
         let own = || Some((self.own.folder_id.clone()?, By::Profile(self.own.name.clone())));
-        let yc = || self.yc.and_then(|yc| Some((yc.folder_id.clone()?, By::Yc(yc.name.clone()))));
-        typed.or_else(own).or_else(yc).map(|(value, by)| Told { value, by })
+        let of_yc = |yc: &yc::Profile| Some((yc.folder_id.clone()?, By::Yc(yc.name.clone())));
+        let (typed_yc, yc) = (|| self.typed_yc().and_then(of_yc), || self.yc.and_then(of_yc));
+        typed.or_else(typed_yc).or_else(own).or_else(yc).map(|(value, by)| Told { value, by })
     }
 
     /// The credentials for an endpoint; `None` where there are none that may be used with it.
     pub(crate) fn credentials(&self, endpoint: &Told<Url>) -> Result<Option<Told<Source>>, Error> {
         let is_built_in = Cloud::of(&endpoint.value).is_some();
-        if let Some(named) = self.named()? {
+        if let Some(typed) = self.typed()? {
+            return Ok(Some(typed));
+        }
+        if let Some(found) = self.typed_yc().map(of_yc).transpose()?.flatten() {
+            return Ok(Some(found));
+        }
+        if let Some(named) = self.named(endpoint)? {
             return Ok(Some(named));
         }
-        let yc_was_named = self.args.yc_profile.is_some() || self.own.yc_profile.is_some();
+        let yc_was_named = self.own.yc_profile.is_some() && self.own_goes_with(endpoint);
         let yc = self.yc.filter(|_| yc_was_named || is_built_in || matches!(endpoint.by, By::Yc(_)));
-        if let Some(yc) = yc
-            && let Some(found) = yc.credentials()
-        {
-            let place = || format!("profile `{}` of yc", yc.name);
-            let value = match found {
-                yc::Found::Token(token) => {
-                    Source::of_token(token.ok_or_else(|| Error::Token { place: place() })?)
-                }
-                yc::Found::Key(key) => {
-                    Source::Key(key.map_err(|source| Error::Key { place: place(), source })?)
-                }
-                yc::Found::Machine => Source::Machine,
-            };
-            return Ok(Some(Told { value, by: By::Yc(yc.name.clone()) }));
+        if let Some(found) = yc.map(of_yc).transpose()?.flatten() {
+            return Ok(Some(found));
         }
         Ok(is_built_in.then_some(Told { value: Source::Machine, by: By::Default }))
     }
 
-    /// What an option, a variable or the profile of image-prep names.
-    fn named(&self) -> Result<Option<Told<Source>>, Error> {
+    /// What an option names.
+    fn typed(&self) -> Result<Option<Told<Source>>, Error> {
         let told = |value, by| Ok(Some(Told { value, by }));
         if let Some(path) = &self.args.token_file {
             return told(read_token(path)?, By::Option("--token-file"));
@@ -191,6 +205,12 @@ impl Choice<'_> {
         if self.args.instance_service_account {
             return told(Source::Machine, By::Option("--instance-service-account"));
         }
+        Ok(None)
+    }
+
+    /// What a variable or the profile of image-prep names.
+    fn named(&self, endpoint: &Told<Url>) -> Result<Option<Told<Source>>, Error> {
+        let told = |value, by| Ok(Some(Told { value, by }));
         for name in ["YC_TOKEN", "YC_IAM_TOKEN"] {
             if let Some(value) = (self.variable)(name) {
                 let token = Token::new(&value).ok_or_else(|| Error::Token { place: name.to_owned() })?;
@@ -205,6 +225,9 @@ impl Choice<'_> {
                 false => read_key(Path::new(&value))?,
             };
             return told(key, By::Variable(name));
+        }
+        if !self.own_goes_with(endpoint) {
+            return Ok(None);
         }
         let own = || By::Profile(self.own.name.clone());
         if let Some(path) = &self.own.token_file {
@@ -229,6 +252,23 @@ impl Choice<'_> {
             By::Variable(_) | By::Default => None,
         }
     }
+}
+
+/// The endpoint of a profile of `yc`.
+fn yc_endpoint(yc: &yc::Profile) -> Option<Told<String>> {
+    Some(Told { value: yc.endpoint.clone()?, by: By::Yc(yc.name.clone()) })
+}
+
+/// The credentials of a profile of `yc`.
+fn of_yc(yc: &yc::Profile) -> Result<Option<Told<Source>>, Error> {
+    let place = || format!("profile `{}` of yc", yc.name);
+    let Some(found) = yc.credentials() else { return Ok(None) };
+    let value = match found {
+        yc::Found::Token(token) => Source::of_token(token.ok_or_else(|| Error::Token { place: place() })?),
+        yc::Found::Key(key) => Source::Key(key.map_err(|source| Error::Key { place: place(), source })?),
+        yc::Found::Machine => Source::Machine,
+    };
+    Ok(Some(Told { value, by: By::Yc(yc.name.clone()) }))
 }
 
 /// True if others than the owner may read a file.

@@ -351,9 +351,15 @@ impl Error {
         }
     }
 
-    /// True if the operation that this is about may still be running.
+    /// True if the operation that this is about may still be running: it went out of sight, or the answer that would have said
+    /// whether it was begun was lost.
     pub(crate) fn may_go_on(&self) -> bool {
-        matches!(self, Self::LostOperation { .. })
+        match self {
+            Self::LostOperation { .. } => true,
+            Self::Api(ApiError::Answer { .. } | ApiError::AnswerTooLong { .. }) => true,
+            Self::Api(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 
     /// True if whoever read standard output has gone.

@@ -6,7 +6,9 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,9 @@ use crate::folders;
 
 /// Longest identifier: the service's own have 20 characters.
 const ID_MAX: usize = 50;
+
+/// How long an operation can read what it was given: no signature lives longer.
+const READ_MAX: Duration = Duration::from_secs(7 * 86400);
 
 /// An operation that is not known to have ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +42,9 @@ pub(crate) struct Object {
     pub(crate) store: String,
     pub(crate) bucket: String,
     pub(crate) key: String,
+    /// Its ETag; empty in notes of earlier versions.
+    #[serde(default)]
+    pub(crate) etag: String,
 }
 
 fn folder() -> Option<PathBuf> {
@@ -59,11 +67,12 @@ pub(crate) fn write(context: &Context, note: &Note) {
     }
 }
 
-fn try_write(path: &std::path::Path, note: &Note) -> io::Result<()> {
+fn try_write(path: &Path, note: &Note) -> io::Result<()> {
     let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder)?;
+    // Which images somebody makes is nobody else's business.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
+    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec(note)?)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
@@ -71,32 +80,45 @@ fn try_write(path: &std::path::Path, note: &Note) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// Forgets an operation.
-pub(crate) fn remove(id: &str) {
-    if let Some(path) = path(id) {
+/// Forgets an operation of a service.
+pub(crate) fn remove(id: &str, endpoint: &str) {
+    // Another service may have one of the same identifier.
+    if let Some(path) = path(id).filter(|_| of(id, endpoint).is_some()) {
         // What was never noted is not there.
         let _ = fs::remove_file(path);
     }
 }
 
-/// The note of an operation.
-pub(crate) fn of(id: &str) -> Option<Note> {
-    read(&path(id)?)
+/// The note of an operation of a service.
+pub(crate) fn of(id: &str, endpoint: &str) -> Option<Note> {
+    read(&path(id)?).filter(|note| note.endpoint == endpoint)
 }
 
 /// The operations of a service that are noted, by their identifiers.
 pub(crate) fn at(endpoint: &str) -> Vec<Note> {
-    let Some(entries) = folder().and_then(|folder| fs::read_dir(folder).ok()) else { return Vec::new() };
-    let mut notes: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| read(&entry.path()))
-        .filter(|note| note.endpoint == endpoint)
-        .collect();
+    let mut notes: Vec<_> = all().map(|(_, note)| note).filter(|note| note.endpoint == endpoint).collect();
     notes.sort_by(|one, other| one.id.cmp(&other.id));
     notes
 }
 
-fn read(path: &std::path::Path) -> Option<Note> {
+/// The operation that may still read an object, by the notes.
+pub(crate) fn reader(store: &str, bucket: &str, key: &str) -> Option<String> {
+    let is_read = |object: &Object| object.store == store && object.bucket == bucket && object.key == key;
+    let may_read = |path: &Path| {
+        let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        age.is_none_or(|age| age < READ_MAX)
+    };
+    all()
+        .find(|(path, note)| note.object.as_ref().is_some_and(is_read) && may_read(path))
+        .map(|(_, note)| note.id)
+}
+
+fn all() -> impl Iterator<Item = (PathBuf, Note)> {
+    let entries = folder().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), read(&entry.path())?)))
+}
+
+fn read(path: &Path) -> Option<Note> {
     if path.extension()? != "json" {
         return None;
     }

@@ -59,13 +59,15 @@ pub(crate) async fn connect(
         value.clone().filter(|_| variables.iter().all(|name| variable(name).is_none()))
     };
     let endpoints = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "YC_STORAGE_ENDPOINT_URL"];
+    // Keys too: a profile that is named comes before them.
+    let keys = ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "YC_STORAGE_ACCESS_KEY"];
     let cloud = api.and_then(|api| api.cloud).or(own.cloud);
     let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
     let config = StoreConfig {
         endpoint_url: typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)),
         default_endpoint_url: cloud.map(|cloud| Cloud::storage_url(cloud).to_owned()),
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
-        profile: typed(&args.aws_profile, own_unless(&["AWS_PROFILE"], &own.aws_profile)),
+        profile: typed(&args.aws_profile, own_unless(&keys, &own.aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),
@@ -314,20 +316,40 @@ pub(crate) async fn put(
     }
 }
 
-/// Removes an uploaded object. A failure is told, not returned as an error: what the command was for has succeeded or failed
-/// already. False if the object may still be there.
-pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri) -> bool {
+/// Removes an uploaded object, if it is the one of that ETag where one is named: what was put in its place since is somebody
+/// else's. A failure is told, not returned as an error: what the command was for has succeeded or failed already. False if the
+/// object may still be there.
+pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri, etag: Option<&str>) -> bool {
     let forever = CancellationToken::new();
-    let removal = store.delete(object.bucket(), object.key(), &forever);
+    let (bucket, key) = (object.bucket(), object.key());
+    let removal = async {
+        if let Some(etag) = etag {
+            match store.head(bucket, key, &forever).await {
+                Ok(found) if found.etag.as_deref().is_some_and(|found| found != etag) => return Ok(false),
+                Err(error) if error.is_not_found() => return Ok(true),
+                // Who may delete need not be allowed to look.
+                Ok(_) | Err(ObjectError::AccessDenied { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        store.delete(bucket, key, &forever).await.map(|()| true)
+    };
     let removed = tokio::select! {
         removed = removal => removed.map_err(|error| error.to_string()),
         () = late(&context.cancel) => Err("no answer in time".to_owned()),
     };
-    if let Err(error) = removed {
-        context.warn(&format!("{object} is left in the store: {error}"));
-        return false;
+    match removed {
+        Ok(true) => true,
+        Ok(false) => {
+            context.warn(&format!("{object} is left in the store: it is another one by now"));
+            // Not ours any more.
+            true
+        }
+        Err(error) => {
+            context.warn(&format!("{object} is left in the store: {error}"));
+            false
+        }
     }
-    true
 }
 
 async fn late(cancel: &CancellationToken) {

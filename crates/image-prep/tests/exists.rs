@@ -4,7 +4,10 @@
 #[path = "support/cloud.rs"]
 mod cloud;
 mod support;
+use std::time::Duration;
+
 use cloud::{BUCKET, Cloud, FOLDER};
+use image_api::compute::image::Status;
 use support::http::{Behaviour, Server};
 use support::{Bench, MIB, Run, finish};
 
@@ -218,4 +221,72 @@ fn a_budget_that_holds_no_two_parts_is_refused_before_anything_is_read() {
         assert_eq!(found.code, 2, "{found:?}");
     }
     assert!(cloud.uploads(BUCKET).is_empty() && bench.journals().is_empty());
+}
+
+/// Whoever made the Image in the way, and however long ago: what was asked for has the name in the end.
+#[test]
+fn the_first_disk_again_after_another_took_its_place() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    bench.raw("other", MIB, &[]);
+    let create = |image: &str, more: &[&str]| {
+        let args = ["create", image, "--name", "n", "--bucket", BUCKET, "--if-exists", "replace", "--json"];
+        run(&bench, &cloud, &[&args[..], more].concat())
+    };
+    let first = create("sample.raw", &[]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let begun = create("other", &["--detach"]);
+    assert_eq!(begun.code, 0, "{begun:?}");
+    assert_eq!(run(&bench, &cloud, &["operation", "wait"]).code, 0);
+    let again = create("sample.raw", &[]);
+    assert_eq!((again.code, &again.json()["response"]["name"]), (0, &"n".into()), "{again:?}");
+    let images = cloud.images(FOLDER);
+    let named: Vec<_> = images.iter().filter(|image| image.name == "n").collect();
+    assert_eq!(named.len(), 1, "{images:?}");
+    assert_eq!(again.json()["response"]["id"], named[0].id.as_str());
+    let digest = bench.ok(["info", "sample.raw", "--digest", "--json"]).json()["guestDigest"].clone();
+    assert!(digest.as_str().unwrap().starts_with(&named[0].labels["image-prep-digest"]), "{images:?}");
+}
+
+/// An Image that is being made by an earlier run is waited for, and the object that it is made from stays until then.
+#[test]
+fn what_an_earlier_run_is_making_is_waited_for() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    bench.sample();
+    let disk = std::fs::read(bench.path("sample.raw")).unwrap();
+    let server = Server::start(disk, Behaviour::WaitsAfter(1, Duration::from_secs(3)));
+    let create = |what: &str, more: &[&str]| {
+        let args = ["create", "--uri", server.url(), "--name", "n", "--if-exists", what, "--json"];
+        run(&bench, &cloud, &[&args[..], more].concat())
+    };
+    let begun = create("replace", &["--detach"]);
+    assert_eq!(begun.code, 0, "{begun:?}");
+    assert_eq!(cloud.images(FOLDER)[0].status(), Status::Creating);
+    for what in ["reuse", "replace"] {
+        let again = create(what, &["--detach"]);
+        assert_eq!(again.code, 0, "{again:?}");
+        assert_eq!(again.json()["id"], begun.json()["id"]);
+    }
+    let done = create("replace", &[]);
+    assert_eq!((done.code, &done.json()["id"]), (0, &begun.json()["id"]), "{done:?}");
+    assert_eq!(cloud.images(FOLDER).len(), 1);
+}
+
+#[test]
+fn an_operation_that_failed_often_is_begun_anew() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    let server = Server::start(b"no disk ".repeat(1000), Behaviour::Serves);
+    let mut ids: Vec<String> = (0..10)
+        .map(|_| {
+            let failed = run(&bench, &cloud, &["create", "--uri", server.url(), "--name", "n", "--json"]);
+            assert_eq!(failed.code, 4, "{failed:?}");
+            failed.json()["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 10, "each run has an operation of its own");
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -77,7 +78,11 @@ impl FileSource {
             true => (metadata.dev(), metadata.ino()),
             false => (metadata.rdev(), 0),
         };
-        let version = format!("{len} bytes, {seconds}.{nanos:09}, {device:x}:{inode:x}");
+        let mut version = format!("{len} bytes, {seconds}.{nanos:09}, {device:x}:{inode:x}");
+        if !metadata.is_file() {
+            // Nothing says whether it was written to since: what was read of it is good for this opening only.
+            version.push_str(&format!(", opened {:?}", SystemTime::now()));
+        }
         Ok(Self { inner: Arc::new(Inner { file, name, len, opened, version }) })
     }
 }

@@ -32,6 +32,11 @@ impl Exchange {
         &self,
         request: &CreateIamTokenRequest,
     ) -> Result<CreateIamTokenResponse, ApiError> {
-        self.rest.attempt(&CREATE_IAM_TOKEN, request, None, None).await
+        let answer = self.rest.attempt(&CREATE_IAM_TOKEN, request, None, None).await;
+        // Why it cannot be read may repeat a value, and the value may be a token.
+        answer.map_err(|error| match error {
+            ApiError::Answer { .. } => ApiError::NotAToken,
+            error => error,
+        })
     }
 }

@@ -7,11 +7,11 @@ use reqwest::header;
 use url::Url;
 
 use super::{
-    ANSWER_MAX, ApiError, Call, ClientOptions, IDEMPOTENCY_KEY, StatusError, TransportError, USER_AGENT,
-    Uuid,
+    ANSWER_MAX, ApiError, CREATE_IAM_TOKEN, Call, ClientOptions, IDEMPOTENCY_KEY, StatusError,
+    TransportError, USER_AGENT, Uuid,
     endpoints::{Endpoints, is_loopback, server_of},
 };
-use crate::{Method, Token, from_json_lenient};
+use crate::{Method, Token, from_json_lenient, rpc::Status};
 
 /// The connections.
 #[derive(Clone, Debug)]
@@ -106,7 +106,10 @@ fn read_answer<M: Name + Default>(
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    let error = StatusError::read(http_status, body, header("x-request-id"), retry_after);
+    let is_status = from_json_lenient::<Status>(body).is_ok_and(|status| status.code != 0);
+    // A page may repeat what was sent, and that was a secret.
+    let shown = if call.path == CREATE_IAM_TOKEN.path && !is_status { &[] } else { body };
+    let error = StatusError::read(http_status, shown, header("x-request-id"), retry_after);
     Err(ApiError::Status(Box::new(error)))
 }
 

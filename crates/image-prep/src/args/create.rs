@@ -42,7 +42,8 @@ pub(crate) struct CreateArgs {
     /// `reuse` takes an object that says of itself that it holds a disk of the same guest digest in the same form, and an Image of
     /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` and `replace` set.
     /// `replace` reuses that Image too; another of the name gets a new one, and is deleted when the Image is READY in its place; if that
-    /// fails it has its name back. An object that was there before is not deleted.
+    /// fails it has its name back. With --detach, or after a kill, nobody is there to do either: the other Image then stays, by the
+    /// name NAME-replaced-ID. An object that was there before is not deleted.
     #[arg(long, value_name = "WHAT")]
     pub(crate) if_exists: Option<IfExists>,
     #[command(flatten)]

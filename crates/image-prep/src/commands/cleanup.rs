@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::transfer::KEY_PREFIX;
-use crate::{resume, times, transfer};
+use crate::{notes, resume, times, transfer};
 
 /// Cleans up, and prints what was removed.
 pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, Error> {
@@ -123,6 +123,13 @@ impl Cleanup<'_> {
                 let at = &begun.endpoint;
                 self.context.warn(&format!(
                     "s3://{bucket}/{key} is of another store, {at}: name it with --endpoint-url"
+                ));
+                continue;
+            }
+            let is_read = begun.of.temporary.then(|| notes::reader(&begun.endpoint, &bucket, &key)).flatten();
+            if let Some(id) = is_read {
+                self.context.warn(&format!(
+                    "s3://{bucket}/{key} is kept: operation {id} may still read it; `image-prep operation wait` removes it"
                 ));
                 continue;
             }

@@ -251,6 +251,7 @@ impl Create<'_> {
                         store: store.endpoint(),
                         bucket: object.bucket().to_owned(),
                         key: object.key().to_owned(),
+                        etag: uploaded.etag.clone(),
                     });
                     self.make(&content, url.expose(), object, replaced.as_deref()).await
                 }
@@ -262,13 +263,20 @@ impl Create<'_> {
             Ok(operation) => !operation.done,
             Err(error) => error.may_go_on(),
         };
+        // Another operation, of an earlier run.
+        let reader = || notes::reader(&store.endpoint(), object.bucket(), object.key());
         let is_gone = if is_needed {
             if result.is_err() {
-                context.warn(&format!("{object} is kept: the operation may still read it"));
+                context.warn(&format!("{object} is kept: an operation may still read it"));
             }
             false
+        } else if args.keep_object || !ours {
+            true
+        } else if let Some(id) = reader() {
+            context.warn(&format!("{object} is kept: operation {id} may still read it"));
+            false
         } else {
-            args.keep_object || !ours || transfer::remove(context, store, &object).await
+            transfer::remove(context, store, &object, Some(&uploaded.etag)).await
         };
         // As long as the object is there and should not be, `cleanup` has to know of it.
         if let Some(journal) = journal.filter(|_| is_gone || args.keep_object) {
@@ -277,25 +285,33 @@ impl Create<'_> {
         result
     }
 
-    /// Asks for the Image and, unless that was declined, waits for it. `object` is what is to be removed when it is done.
+    /// Asks for the Image and, unless that was declined, waits for it. `object` is what is to be removed when it is done,
+    /// `replaced` the Image that was set aside for it.
     async fn create(
         &self,
         content: &str,
         uri: &str,
         object: Option<notes::Object>,
+        replaced: Option<&Image>,
     ) -> Result<Operation, Error> {
         let request = request::with_uri(&self.fields, uri);
         let mut attempt = 0;
         let operation = loop {
-            let key = request::key(&self.fields, content, attempt)?;
-            let operation = self.ask(&request, key).await?;
-            attempt += 1;
-            if attempt == ATTEMPTS || !self.is_over(&operation).await? {
+            if attempt == ATTEMPTS {
+                // All the others stand for what is over: this one has to be new, even if no later run finds it.
+                break self.ask(&request, image_api::Uuid::new_v4()).await?;
+            }
+            let operation = self.ask(&request, request::key(&self.fields, content, attempt)?).await?;
+            if !self.is_over(&operation, replaced).await? {
                 break operation;
             }
+            self.forget(&operation.id);
+            attempt += 1;
         };
         tracing::info!("operation {}", operation.id);
         if operation.done {
+            // An earlier run may have noted it, and would keep the object for it.
+            self.forget(&operation.id);
             return Ok(operation);
         }
         let id = operation.id.clone();
@@ -315,9 +331,16 @@ impl Create<'_> {
             result => result,
         };
         if !result.as_ref().is_err_and(Error::may_go_on) {
-            notes::remove(&id);
+            self.forget(&id);
         }
         result
+    }
+
+    /// Removes the note of an operation that is done.
+    fn forget(&self, id: &str) {
+        if let Some(endpoint) = self.endpoint {
+            notes::remove(id, endpoint);
+        }
     }
 
     /// The Create call. Ctrl-C does not stop it at once.
@@ -336,8 +359,9 @@ impl Create<'_> {
         }
     }
 
-    /// True if the operation belongs to an earlier run and is of no use to this one: it failed, or its Image has been deleted.
-    async fn is_over(&self, operation: &Operation) -> Result<bool, Error> {
+    /// True if the operation belongs to an earlier run and is of no use to this one: it failed, or its Image has been
+    /// deleted or given another name since.
+    async fn is_over(&self, operation: &Operation, replaced: Option<&Image>) -> Result<bool, Error> {
         let response = match operation.outcome() {
             OperationOutcome::Running => return Ok(false),
             OperationOutcome::Failed(_) => return Ok(true),
@@ -345,7 +369,8 @@ impl Create<'_> {
         };
         let Some(Ok(image)) = response.as_ref().map(unpack::<Image>) else { return Ok(false) };
         match self.client.get_image(&image.id, &self.context.cancel).await {
-            Ok(_) => Ok(false),
+            // Under another name it is not what was asked for; the one that was set aside just now is itself.
+            Ok(found) => Ok(found.name != self.fields.name && replaced.is_none_or(|old| old.id != found.id)),
             Err(error) if error.code() == Code::NotFound => Ok(true),
             Err(error) => Err(error.into()),
         }

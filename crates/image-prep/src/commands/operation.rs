@@ -3,7 +3,7 @@
 use image_api::{Client, Code, Operation};
 use object_io::{Journal, Store};
 
-use crate::args::{OperationArgs, OperationTarget, OperationVerb, StoreArgs, WaitTarget};
+use crate::args::{ApiArgs, OperationArgs, OperationTarget, OperationVerb, StoreArgs, WaitTarget};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -49,9 +49,10 @@ async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
     }
     let service = service::find(api, *allow_http, context).await?;
     let client = service::client(api, &service)?;
+    let endpoint = service.services.compute.as_str();
     let ids = match id {
         Some(id) => vec![id.clone()],
-        None => notes::at(service.services.compute.as_str()).into_iter().map(|note| note.id).collect(),
+        None => notes::at(endpoint).into_iter().map(|note| note.id).collect(),
     };
     if ids.is_empty() {
         context.note("no operation of this service is noted here");
@@ -60,12 +61,14 @@ async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
     for id in ids {
         let ended = match service::wait(context, &client, &id).await {
             Ok(operation) => {
-                settle(&id, store, context).await;
+                settle(&id, endpoint, store, api, context).await;
                 end(&operation, context)
             }
-            // The service forgot it, and will not remember.
             Err(Error::Api(error)) if error.code() == Code::NotFound => {
-                notes::remove(&id);
+                // The service forgot it; or hides it from this account, and then it may still read the object.
+                if notes::of(&id, endpoint).is_some_and(|note| note.object.is_none()) {
+                    notes::remove(&id, endpoint);
+                }
                 Err(error.into())
             }
             // What goes wrong here goes wrong with all of them.
@@ -88,28 +91,35 @@ fn end(operation: &Operation, context: &Context) -> Result<Exit, Error> {
 }
 
 /// Removes what an operation was uploaded for, and its note.
-async fn settle(id: &str, args: &StoreArgs, context: &Context) {
-    let object = notes::of(id).and_then(|note| note.object);
+async fn settle(id: &str, endpoint: &str, store: &StoreArgs, api: &ApiArgs, context: &Context) {
+    let object = notes::of(id, endpoint).and_then(|note| note.object);
     if let Some(object) = object
-        && let Err(error) = remove(&object, args, context).await
+        && let Err(error) = remove(&object, store, api, context).await
     {
         let notes::Object { bucket, key, .. } = &object;
         context.warn(&format!("s3://{bucket}/{key} is left for `image-prep cleanup`: {error}"));
     }
-    notes::remove(id);
+    notes::remove(id, endpoint);
 }
 
-async fn remove(object: &notes::Object, args: &StoreArgs, context: &Context) -> Result<(), Error> {
+async fn remove(
+    object: &notes::Object,
+    args: &StoreArgs,
+    api: &ApiArgs,
+    context: &Context,
+) -> Result<(), Error> {
     let Some(folder) = resume::folder() else { return Ok(()) };
-    let notes::Object { store: at, bucket, key } = object;
-    let store: Store = transfer::connect(args, None, context).await?;
+    let notes::Object { store: at, bucket, key, etag } = object;
+    let store: Store = transfer::connect(args, Some(api), context).await?;
     if store.endpoint() != *at {
         return Err(Error::OtherStore { found: store.endpoint(), expected: at.clone() });
     }
     let journal = Journal::open(&folder, at, bucket, key).map_err(Error::Journal)?;
     match store.head(bucket, key, &context.cancel).await {
         // What was put in its place since is somebody else's.
-        Ok(found) if !found.etag.as_deref().is_some_and(|etag| journal.made(etag)) => {}
+        Ok(found) if !found.etag.as_deref().is_some_and(|found| found == etag || journal.made(found)) => {
+            context.warn(&format!("s3://{bucket}/{key} is left in the store: it is another one by now"));
+        }
         Ok(_) => store.delete(bucket, key, &context.cancel).await?,
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),

@@ -192,3 +192,50 @@ fn what_is_no_token_is_not_repeated() {
         "http://127.0.0.1:8080/"
     );
 }
+
+#[test]
+fn a_profile_goes_to_its_own_endpoint() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "t1.own\n").unwrap();
+    let own = || Some((By::Profile("default".to_owned()), "a token".to_owned()));
+    let mut world = World {
+        own: config::Profile {
+            name: "default".to_owned(),
+            token_file: Some(path),
+            ..config::Profile::default()
+        },
+        ..World::default()
+    };
+    assert_eq!(world.credentials(), own(), "the default cloud");
+    world.args.endpoint = Some("https://elsewhere.example".to_owned());
+    assert_eq!(world.credentials(), None, "a server that is tried out");
+    world.args.endpoint = Some("https://api.yandexcloud.kz".to_owned());
+    assert_eq!(world.credentials(), own(), "a cloud, and the profile says of none");
+    world.own.endpoint = Some("https://images.example".to_owned());
+    assert_ne!(world.credentials(), own(), "it is for another");
+    world.own.is_named = true;
+    assert_eq!(world.credentials(), own(), "named by --profile");
+    world.own.is_named = false;
+    world.args.endpoint = None;
+    assert_eq!(world.credentials(), own(), "its own endpoint");
+    world.variables = HashMap::from([("YC_ENDPOINT", "https://elsewhere.example".to_owned())]);
+    assert_eq!(world.credentials(), None);
+}
+
+#[test]
+fn a_profile_of_yc_that_was_typed_comes_before_the_environment() {
+    let mut world = World {
+        variables: HashMap::from([
+            ("YC_TOKEN", "y0_b".to_owned()),
+            ("YC_ENDPOINT", "https://elsewhere.example".to_owned()),
+        ]),
+        yc: yc_profile("    token: t1.d\n    endpoint: images.example:8443\n"),
+        ..World::default()
+    };
+    assert_eq!(world.endpoint().1, By::Variable("YC_ENDPOINT"));
+    world.args.yc_profile = Some("p".to_owned());
+    let yc = By::Yc("p".to_owned());
+    assert_eq!(world.endpoint(), ("images.example:8443".to_owned(), yc.clone()));
+    assert_eq!(world.credentials(), Some((yc, "a token".to_owned())));
+}

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// What the server does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(crate) enum Behaviour {
     Status(u16),
     /// Serves this many requests, then another object under the same URL.
     ChangesAfter(u32),
+    /// Serves this many requests, and takes this long for each of the others.
+    WaitsAfter(u32, Duration),
 }
 
 /// A running server.
@@ -80,6 +83,10 @@ fn serve(stream: &TcpStream, object: &[u8], behaviour: Behaviour, served: &Atomi
             Behaviour::Status(status) => {
                 write!(out, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")?;
                 continue;
+            }
+            Behaviour::WaitsAfter(limit, time) if number >= limit => {
+                std::thread::sleep(time);
+                "\"one\""
             }
             Behaviour::ChangesAfter(limit) if number >= limit => "\"two\"",
             _ => "\"one\"",

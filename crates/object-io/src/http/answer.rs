@@ -24,15 +24,22 @@ pub(super) struct Identity {
     pub(super) len: u64,
     etag: Option<Box<str>>,
     last_modified: Option<Box<str>>,
+    /// When it was opened, where the server says nothing by which another time could be compared.
+    opened: Option<SystemTime>,
 }
 
 impl Identity {
     pub(super) fn of(len: u64, headers: &HeaderMap) -> Self {
-        Self { len, etag: text(headers, ETAG), last_modified: text(headers, LAST_MODIFIED) }
+        let (etag, last_modified) = (text(headers, ETAG), text(headers, LAST_MODIFIED));
+        let opened = (etag.is_none() && last_modified.is_none()).then(SystemTime::now);
+        Self { len, etag, last_modified, opened }
     }
 
     /// As text to compare with that of another time.
     pub(super) fn version(&self) -> String {
+        if let Some(opened) = self.opened {
+            return format!("{} bytes, opened {opened:?}", self.len);
+        }
         let version = self.etag.as_deref().or(self.last_modified.as_deref()).unwrap_or_default();
         format!("{} bytes, {version}", self.len)
     }

@@ -413,3 +413,19 @@ async fn a_version_is_length_and_etag_and_no_secret() {
     let source = open(&server, &options()).await.unwrap();
     assert_eq!(source.version(), format!("{LEN} bytes, {ETAG}"));
 }
+
+/// Where a server says nothing of versions, none is taken for that of another time.
+#[tokio::test]
+async fn without_a_version_each_opening_is_another() {
+    let object = noise(LEN);
+    let server = Hostile::start(move |request, _| {
+        let (first, last) = request.range();
+        let last = last.min(object.len() - 1);
+        let range = format!("bytes {first}-{last}/{}", object.len());
+        Answer::new(206).header("Content-Range", range).body(&object[first..=last])
+    })
+    .await;
+    let (one, two) = (open(&server, &options()).await.unwrap(), open(&server, &options()).await.unwrap());
+    assert_eq!(one.version(), one.version());
+    assert_ne!(one.version(), two.version());
+}

@@ -65,6 +65,10 @@ impl Create<'_> {
         if what == IfExists::Fail {
             return Err(Error::ImageExists { name, id });
         }
+        if image.status() == Status::Creating {
+            // Being made by an earlier run, which the idempotency key finds; or by somebody else, which the service says.
+            return Ok(Standing::Free);
+        }
         match objection(&image, digest) {
             Some(_) if what == IfExists::Replace => Ok(Standing::InTheWay(Box::new(image))),
             Some(why) => Err(Error::ImageOther { name, id, why }),
@@ -90,10 +94,16 @@ impl Create<'_> {
         object: Option<Object>,
         replaced: Option<&Image>,
     ) -> Result<Operation, Error> {
-        let Some(old) = replaced else { return self.create(content, uri, object).await };
+        let Some(old) = replaced else { return self.create(content, uri, object, None).await };
         let aside = aside(old);
-        self.rename(old, &aside, &self.context.cancel).await?;
-        let result = self.create(content, uri, object).await;
+        if let Err(error) = self.rename(old, &aside, &self.context.cancel).await {
+            // Without an answer nobody knows whether it was done.
+            if !is_refusal(&error) {
+                self.give_back(old, &aside).await;
+            }
+            return Err(error);
+        }
+        let result = self.create(content, uri, object, replaced).await;
         let is_new = |operation: &Operation| {
             operation.metadata_as().is_some_and(|CreateImageMetadata { image_id }| image_id != old.id)
         };
@@ -108,16 +118,18 @@ impl Create<'_> {
             Ok(operation) if service::failure(operation).is_none() && is_new(operation) => {
                 self.delete(old).await;
             }
-            _ => {
-                let forever = CancellationToken::new();
-                let back = self.rename(old, &old.name, &forever);
-                let back = tokio::time::timeout(self.back_grace(), back).await;
-                if !matches!(back, Ok(Ok(()))) {
-                    self.context.warn(&format!("the Image that had the name is still called `{aside}`"));
-                }
-            }
+            _ => self.give_back(old, &aside).await,
         }
         result
+    }
+
+    /// Gives an Image that was set aside its name back. Not to succeed is told.
+    async fn give_back(&self, old: &Image, aside: &str) {
+        let forever = CancellationToken::new();
+        let back = tokio::time::timeout(self.back_grace(), self.rename(old, &old.name, &forever)).await;
+        if !matches!(back, Ok(Ok(()))) {
+            self.context.warn(&format!("the Image that had the name may still be called `{aside}`"));
+        }
     }
 
     /// For an Image to get its name back.
@@ -176,6 +188,15 @@ impl Create<'_> {
         };
         let found = self.client.list_images(&request, &self.context.cancel).await?;
         Ok(found.images.into_iter().find(|image| image.name == self.fields.name))
+    }
+}
+
+/// True if the service said that it does not do it. A busy server, or a gateway before it, says nothing of the kind.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Operation { .. } => true,
+        Error::Api(error) => error.status().is_some() && !error.is_retryable(),
+        _ => false,
     }
 }
 
