@@ -11,7 +11,7 @@ use image_api::{
     Code, CreateImageRequest, Operation, OperationOutcome, Uuid, compute::create_image_request::Source,
 };
 use image_server::{Depth, Pooled, Server, ServerError, Upkeep};
-use support::{Fixture, SlowSource, disk, failure, image_id, request};
+use support::{Fixture, disk, failure, image_id, request};
 
 const MIB: usize = 1 << 20;
 
@@ -127,33 +127,6 @@ async fn a_pool_without_a_quota_is_none() {
     let refused = reqwest::Client::new().post(create).body(body).send().await.unwrap();
     assert_eq!(refused.status().as_u16(), 429);
     assert!(refused.text().await.unwrap().contains("its quota is 0"));
-    fixture.stop().await;
-}
-
-/// What a copy needs counts as what an ingest needs.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_waits_for_its_memory() {
-    let slow = SlowSource::start(disk(8 * MIB, &[(0, 8 * MIB)])).await;
-    let fixture = Fixture::start_with(|config| {
-        config.pool = Some(config.data_dir.with_file_name("pool"));
-        config.limits.pool_quota = 64 << 20;
-        config.limits.total_memory = Some(config.memory);
-        config.allowed_uri_hosts.push(slow.rule());
-    })
-    .await;
-    let first = fixture.ready("first", &disk(4 * MIB, &[(0, MIB)])).await;
-    let running = fixture.create(&request("slow", &slow.url())).await;
-    slow.until_reading().await;
-    // No block is read or written for it, but its copy is made through memory.
-    let source = Some(Source::ImageId(first));
-    let shared = fixture.create(&CreateImageRequest { source, ..pooled("second", "") }).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
-    assert!(copies(&fixture).is_empty());
-    slow.hurry();
-    fixture.wait(&running).await;
-    let ended = fixture.wait(&shared).await;
-    assert!(matches!(ended.outcome(), OperationOutcome::Succeeded(_)), "{ended:?}");
-    assert_eq!(copies(&fixture).len(), 1);
     fixture.stop().await;
 }
 
