@@ -4,13 +4,13 @@
 //! "Basic Tar Format" and "Sparse Formats"; RFC 1952.
 //!
 //! Written ([`Archive`]) as independent gzip members, which any gzip reads as one stream: the tar header with its sparse map, one
-//! member for each unit of the disk that holds anything, the end of the tar. Behind every [`index::MOST`] members, and
+//! member for each unit of the disk that holds anything, the end of the tar. Behind every 16,000 members, and
 //! at the end, stands one that is empty, and whose extra field has the lengths of those before it. By these a reader finds every
 //! member from the end of the file, without reading what lies between: so such an archive is an image like others, read at random
 //! and decoded in parallel.
 //!
 //! Refused on reading: a gzip file without that index, whose content can only be had from start to end; members that are not
-//! as the header and the index say. A plain tar is [`archive`](crate::archive)'s.
+//! as the header and the index say. A plain tar is read by the module `archive`.
 
 mod header;
 mod index;
