@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::*;
 use disk_image::{Codec, Format, PackedLayout, ReadShape, Span, qcow2};
-use support::{mixed, noise, open, raw};
+use support::{mixed, noise, open, packed, raw};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +22,6 @@ const CODECS: [Codec; 2] = [Codec::Deflate, Codec::Zstd];
 
 fn layout(disk: &Disk, cluster_size: u64, codec: Codec) -> qcow2::Packed {
     qcow2::Packed::new(disk.image().map(), &qcow2::PackedOptions { cluster_size, codec }).unwrap()
-}
-
-async fn packed(disk: &Disk, layout: qcow2::Packed, sink: MemorySink, options: &Options) -> Vec<u8> {
-    let made = pack(disk, layout, sink, options, &CancellationToken::new()).await.unwrap();
-    assert_eq!(made.len, made.output.len() as u64);
-    assert_eq!(options.counters.done(), options.counters.total());
-    made.output
 }
 
 async fn same(a: &Disk, bytes: Vec<u8>) -> Comparison {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use disk_convert::*;
-use disk_image::{PackedLayout, gce};
+use disk_image::gce;
 use support::{mixed, noise, open, raw};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +20,7 @@ fn layout(disk: &Disk) -> gce::Archive {
 }
 
 async fn packed(disk: &Disk, sink: MemorySink, options: &Options) -> Vec<u8> {
-    let layout = layout(disk);
-    let most = layout.max_len();
-    let made = pack(disk, layout, sink, options, &CancellationToken::new()).await.unwrap();
-    assert_eq!(made.len, made.output.len() as u64);
-    assert!(made.len <= most);
-    assert_eq!(options.counters.done(), options.counters.total());
-    made.output
+    support::packed(disk, layout(disk), sink, options).await
 }
 
 /// The disk in an archive, and how many members were decoded for it.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use disk_convert::*;
-use disk_image::{Format, PackedLayout, vmdk};
+use disk_image::{Format, vmdk};
 use support::{mixed, noise, open, raw, same};
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +22,7 @@ fn layout(disk: &Disk) -> vmdk::Stream {
 }
 
 async fn packed(disk: &Disk, sink: MemorySink, options: &Options) -> Vec<u8> {
-    let layout = layout(disk);
-    let most = layout.max_len();
-    let made = pack(disk, layout, sink, options, &CancellationToken::new()).await.unwrap();
-    assert_eq!(made.len, made.output.len() as u64);
-    assert!(made.len <= most);
-    assert_eq!(options.counters.done(), options.counters.total());
-    made.output
+    support::packed(disk, layout(disk), sink, options).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

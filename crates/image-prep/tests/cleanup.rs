@@ -4,16 +4,10 @@
 #[path = "support/cloud.rs"]
 mod cloud;
 mod support;
-use cloud::{BUCKET, Cloud, until};
-use support::{Bench, MIB, Run, finish, noise};
+use cloud::{BUCKET, Cloud, run, until};
+use support::{Bench, MIB, noise};
 
 const ALL: [&str; 4] = ["cleanup", "--older-than", "0s", "--yes"];
-
-fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
-    let mut command = bench.command(args);
-    cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
-}
 
 /// Leaves an upload and its journal.
 fn killed(bench: &Bench, cloud: &Cloud, key: &str) {

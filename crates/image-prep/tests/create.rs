@@ -6,17 +6,11 @@ mod cloud;
 mod support;
 use std::fs;
 
-use cloud::{BUCKET, Cloud, FOLDER};
+use cloud::{BUCKET, Cloud, FOLDER, run};
 use image_api::compute::image::Status;
 use serde_json::Value;
 use support::http::{Behaviour, Server};
-use support::{Bench, MIB, Run, finish};
-
-fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
-    let mut command = bench.command(args);
-    cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
-}
+use support::{Bench, MIB, finish};
 
 /// The Image in a finished operation.
 fn image(operation: &Value) -> &Value {

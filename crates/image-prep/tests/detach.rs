@@ -9,15 +9,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use cloud::{BUCKET, Cloud, FOLDER, until};
+use cloud::{BUCKET, Cloud, FOLDER, run, until};
 use support::http::{Behaviour, Server};
-use support::{Bench, MIB, Run, finish, noise};
-
-fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
-    let mut command = bench.command(args);
-    cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
-}
+use support::{Bench, MIB, noise};
 
 /// Operations that are noted.
 fn notes(bench: &Bench) -> Vec<String> {

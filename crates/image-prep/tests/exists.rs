@@ -6,16 +6,10 @@ mod cloud;
 mod support;
 use std::time::Duration;
 
-use cloud::{BUCKET, Cloud, FOLDER};
+use cloud::{BUCKET, Cloud, FOLDER, run};
 use image_api::compute::image::Status;
 use support::http::{Behaviour, Server};
-use support::{Bench, MIB, Run, finish};
-
-fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
-    let mut command = bench.command(args);
-    cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
-}
+use support::{Bench, MIB};
 
 #[test]
 fn an_object_that_exists_is_refused_reused_or_replaced() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use disk_convert::*;
-use disk_image::{Format, OpenOptions};
+use disk_image::{Format, OpenOptions, PackedLayout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn noise(len: u64, seed: u64) -> Vec<u8> {
@@ -50,4 +50,19 @@ pub(crate) async fn raw(bytes: impl Into<Bytes>) -> Disk {
 pub(crate) async fn same(a: &Disk, bytes: Vec<u8>, format: Format) -> Comparison {
     let b = open(Arc::new(MemorySource::new("packed", bytes)), Some(format)).await;
     compare(a, &b, &Options::default(), &CancellationToken::new()).await.unwrap()
+}
+
+/// The output that `layout` describes, which is no longer than it said.
+pub(crate) async fn packed(
+    disk: &Disk,
+    layout: impl PackedLayout,
+    sink: MemorySink,
+    options: &Options,
+) -> Vec<u8> {
+    let most = layout.max_len();
+    let made = pack(disk, layout, sink, options, &CancellationToken::new()).await.unwrap();
+    assert_eq!(made.len, made.output.len() as u64);
+    assert!(made.len <= most, "{} of at most {most} bytes", made.len);
+    assert_eq!(options.counters.done(), options.counters.total());
+    made.output
 }

@@ -18,6 +18,8 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::{Bench, Run, finish};
+
 /// The folder of the Images that the tests make.
 pub(crate) const FOLDER: &str = "b1gtestfolder";
 /// The bucket that the tests upload to.
@@ -240,4 +242,11 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs a command that knows where the cloud is, to its end.
+pub(crate) fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
+    let mut command = bench.command(args);
+    cloud.tell(&mut command);
+    finish(command.spawn().unwrap())
 }
