@@ -4,7 +4,7 @@
 //! each connection, so that a reader's processor time is the reader's alone. Each answer may come late by a fixed time, which
 //! is what a distant store looks like. What it has sent is counted: a reader may say what it likes about what it read.
 //!
-//! Cost: sendfile, some 5 GB/s a core on loopback. Queries are not looked at.
+//! Queries are not looked at.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};

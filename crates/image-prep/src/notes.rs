@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::args::values::LONGEST;
 use crate::context::Context;
 use crate::folders;
 
 /// Longest identifier: the service's own have 20 characters.
 const ID_MAX: usize = 50;
 
-/// How long an operation can read what it was given: no signature lives longer.
-const READ_MAX: Duration = Duration::from_secs(7 * 86400);
+/// How long an operation can read what it was given: no URL that is signed here lives longer.
+const READ_MAX: Duration = LONGEST;
 
 /// An operation that is not known to have ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +43,7 @@ pub(crate) struct Object {
     pub(crate) store: String,
     pub(crate) bucket: String,
     pub(crate) key: String,
-    /// Its ETag; empty in notes of earlier versions.
-    #[serde(default)]
+    /// Its ETag.
     pub(crate) etag: String,
 }
 

@@ -316,24 +316,32 @@ pub(crate) async fn put(
     }
 }
 
+/// Deletes an object, if it is the one of that ETag where one is named; false if another has its place by now.
+pub(crate) async fn delete_if(
+    store: &Store,
+    bucket: &str,
+    key: &str,
+    etag: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<bool, ObjectError> {
+    if let Some(etag) = etag {
+        match store.head(bucket, key, cancel).await {
+            Ok(found) if found.etag.as_deref().is_some_and(|found| found != etag) => return Ok(false),
+            Err(error) if error.is_not_found() => return Ok(true),
+            // Who may delete need not be allowed to look.
+            Ok(_) | Err(ObjectError::AccessDenied { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    store.delete(bucket, key, cancel).await.map(|()| true)
+}
+
 /// Removes an uploaded object, if it is the one of that ETag where one is named: what was put in its place since is somebody
 /// else's. A failure is told, not returned as an error: what the command was for has succeeded or failed already. False if the
 /// object may still be there.
 pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri, etag: Option<&str>) -> bool {
     let forever = CancellationToken::new();
-    let (bucket, key) = (object.bucket(), object.key());
-    let removal = async {
-        if let Some(etag) = etag {
-            match store.head(bucket, key, &forever).await {
-                Ok(found) if found.etag.as_deref().is_some_and(|found| found != etag) => return Ok(false),
-                Err(error) if error.is_not_found() => return Ok(true),
-                // Who may delete need not be allowed to look.
-                Ok(_) | Err(ObjectError::AccessDenied { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        store.delete(bucket, key, &forever).await.map(|()| true)
-    };
+    let removal = delete_if(store, object.bucket(), object.key(), etag, &forever);
     let removed = tokio::select! {
         removed = removal => removed.map_err(|error| error.to_string()),
         () = late(&context.cancel) => Err("no answer in time".to_owned()),

@@ -123,6 +123,26 @@ fn an_object_that_an_operation_reads_stays() {
     assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty() && notes(&bench).is_empty());
 }
 
+/// Two operations were given one object: it goes with the second.
+#[test]
+fn an_object_goes_with_the_last_operation_that_reads_it() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start(&dir.path("cloud"));
+    bench.sample();
+    let begin = |name: &str| {
+        let args =
+            ["create", "sample.raw", "--name", name, "--bucket", BUCKET, "--key", "k", "--detach", "--json"];
+        let begun = run(&bench, &cloud, &args);
+        begun.json()["id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (begin("a"), begin("b"));
+    let ended = run(&bench, &cloud, &["operation", "wait", &first]);
+    assert!(ended.code == 0 && ended.stderr.contains(&second), "{ended:?}");
+    assert_eq!(cloud.objects(BUCKET), ["k"]);
+    assert_eq!(run(&bench, &cloud, &["operation", "wait"]).code, 0);
+    assert!(cloud.objects(BUCKET).is_empty() && notes(&bench).is_empty());
+}
+
 /// Another service does not know the operation, and what it says of it is of no meaning for the note.
 #[test]
 fn another_service_says_nothing_of_what_is_noted() {

@@ -19,7 +19,7 @@ pub(crate) enum OperationVerb {
     /// Wait until an operation is done; exit with 4 if it failed
     ///
     /// Without an ID all operations are waited for that `create` began at this service and did not see the end of: with --detach,
-    /// after a kill, or before a restart of the machine. What they were uploaded for is then removed, as `create` would have.
+    /// after a kill, or before a restart of the machine. What was uploaded for them is then removed, as `create` would have.
     Wait(WaitTarget),
     /// Ask an operation to stop
     Cancel(OperationTarget),

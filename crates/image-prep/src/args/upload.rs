@@ -32,8 +32,8 @@ pub(crate) struct UploadArgs {
     pub(crate) if_exists: Option<IfExists>,
     /// Record no guest digest, and read the image only once
     ///
-    /// Takes half the time where the image is quick to send. That a part of it cannot be decoded is found out while the object is made, and
-    /// takes the upload back. `compare` then reads the object, and no later upload can tell that it holds the same disk.
+    /// Saves the pass that makes the digest. That a part of the image cannot be decoded is found out while the object is made, and takes
+    /// the upload back. `compare` then reads the object, and no later upload can tell that it holds the same disk.
     #[arg(long)]
     pub(crate) no_digest: bool,
     #[command(flatten)]

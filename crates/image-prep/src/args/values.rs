@@ -60,7 +60,7 @@ pub(crate) struct InvalidSize;
 pub(crate) struct Lifetime(pub(crate) Duration);
 
 /// The longest that any store signs for: 30 days on Yandex. AWS and GCS stop at 7.
-const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 impl FromStr for Lifetime {
     type Err = InvalidLifetime;

@@ -30,7 +30,9 @@ pub(crate) async fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, Er
         }
         None => {
             service::check(args, &mut findings).await?;
-            let bucket = args.bucket.as_deref().or(context.profile()?.bucket.as_deref());
+            // A profile that cannot be read was told as a step, and ends no other.
+            let own = context.profile().ok().and_then(|own| own.bucket.as_deref());
+            let bucket = args.bucket.as_deref().or(own);
             match transfer::connect(&args.store, Some(&args.api), context).await {
                 Ok(store) => store::check(&mut findings, &store, bucket).await?,
                 Err(error) => findings.failed_with("store", &error, None)?,

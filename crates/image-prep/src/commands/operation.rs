@@ -90,16 +90,20 @@ fn end(operation: &Operation, context: &Context) -> Result<Exit, Error> {
     service::failure(operation).map_or(Ok(Exit::Done), Err)
 }
 
-/// Removes what an operation was uploaded for, and its note.
+/// Removes what was uploaded for an operation, and its note; not what another operation reads too.
 async fn settle(id: &str, endpoint: &str, store: &StoreArgs, api: &ApiArgs, context: &Context) {
     let object = notes::of(id, endpoint).and_then(|note| note.object);
-    if let Some(object) = object
-        && let Err(error) = remove(&object, store, api, context).await
-    {
-        let notes::Object { bucket, key, .. } = &object;
+    // First: it reads nothing any more. Of the object the journal tells `cleanup`.
+    notes::remove(id, endpoint);
+    let Some(object) = object else { return };
+    let notes::Object { store: at, bucket, key, .. } = &object;
+    if let Some(other) = notes::reader(at, bucket, key) {
+        context.warn(&format!("s3://{bucket}/{key} is kept: operation {other} may still read it"));
+        return;
+    }
+    if let Err(error) = remove(&object, store, api, context).await {
         context.warn(&format!("s3://{bucket}/{key} is left for `image-prep cleanup`: {error}"));
     }
-    notes::remove(id, endpoint);
 }
 
 async fn remove(
@@ -115,14 +119,8 @@ async fn remove(
         return Err(Error::OtherStore { found: store.endpoint(), expected: at.clone() });
     }
     let journal = Journal::open(&folder, at, bucket, key).map_err(Error::Journal)?;
-    match store.head(bucket, key, &context.cancel).await {
-        // What was put in its place since is somebody else's.
-        Ok(found) if !found.etag.as_deref().is_some_and(|found| found == etag || journal.made(found)) => {
-            context.warn(&format!("s3://{bucket}/{key} is left in the store: it is another one by now"));
-        }
-        Ok(_) => store.delete(bucket, key, &context.cancel).await?,
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+    if !transfer::delete_if(&store, bucket, key, Some(etag), &context.cancel).await? {
+        context.warn(&format!("s3://{bucket}/{key} is left in the store: it is another one by now"));
     }
     journal.remove();
     Ok(())

@@ -61,6 +61,9 @@ impl Catalog {
         &self,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Operation>, CatalogError> {
+        if key.is_none() {
+            return Ok(None);
+        }
         let mut on = self.connection().await?;
         known_change(&mut on, key).await
     }

@@ -117,7 +117,7 @@ async fn let_leases_run_out(catalog: &Catalog) {
     past.execute(&catalog.pool).await.unwrap();
 }
 
-fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
+pub(crate) fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
     NewImage {
         image: Image {
             folder_id: "folder".to_owned(),

@@ -24,7 +24,7 @@ impl Run<'_> {
     pub(super) async fn run(&self, claimed: &Claimed) -> Result<(), CatalogError> {
         let job = &claimed.job;
         match (job.kind, job.state, &job.source) {
-            (Kind::Delete, ..) => self.delete(&job.image_id).await,
+            (Kind::Delete, ..) => self.delete(&job.image_id, job.pooled).await,
             (Kind::Create, State::Cancelling, _) => self.take_back(&job.image_id).await,
             (Kind::Create, _, Some(source)) => {
                 let attempt = Attempt { image_id: job.image_id.clone(), epoch: self.ticket.epoch };
@@ -124,7 +124,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn delete(&self, image_id: &str) -> Result<(), CatalogError> {
+    async fn delete(&self, image_id: &str, pooled: bool) -> Result<(), CatalogError> {
         self.persist(|| self.shared.catalog.unlist(self.ticket)).await?;
         let collected = tokio::select! {
             biased;
@@ -132,7 +132,8 @@ impl Run<'_> {
             collected = self.shared.collect() => collected,
         };
         // The image is deleted whatever becomes of its copy: that is looked for once a minute.
-        if collected.is_ok()
+        if pooled
+            && collected.is_ok()
             && let Err(error) = self.shared.patiently(|| self.shared.content.sweep()).await
         {
             let error = &error as &dyn std::error::Error;

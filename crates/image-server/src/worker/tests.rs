@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     catalog::{
         Admission,
-        tests::{Db, admit, on_both},
+        tests::{Db, admit, new_image, on_both},
     },
     pool::PoolError,
     postgres::Postgres,
@@ -197,7 +197,11 @@ async fn a_server_that_stops_hands_back(db: Db) {
 async fn an_image_is_deleted_though_its_copy_stays(db: Db) {
     let server = Server::start(db.again().await);
     server.content.go_on.cancel();
-    let create = admit(&db.catalog, "").await;
+    let mut new = new_image("", None);
+    new.image.pooled = true;
+    let Admission::New(create) = db.catalog.admit_create(new).await.unwrap() else {
+        panic!("no key was given")
+    };
     eventually(async || state(&db.catalog, &create.id).await == State::Succeeded).await;
     let admitted = db.catalog.admit_delete(&create.image_id, "anonymous", None).await.unwrap();
     let Admission::New(delete) = admitted else { panic!("no key was given") };
