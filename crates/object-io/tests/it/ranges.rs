@@ -42,7 +42,7 @@ fn options() -> HttpOptions {
 fn impatient() -> HttpOptions {
     let soon = Duration::from_millis(400);
     let options = options();
-    HttpOptions { limits: TimeLimits { first_byte: soon, idle: soon, ..options.limits.clone() }, ..options }
+    HttpOptions { limits: TimeLimits { first_byte: soon, idle: soon, ..options.limits }, ..options }
 }
 
 async fn open(server: &Hostile, options: &HttpOptions) -> Result<HttpSource, SourceError> {
