@@ -146,7 +146,8 @@ pub(crate) struct CommonArgs {
 
     /// Print results as JSON
     ///
-    /// One object per line, `map` excepted, whose result is one array.
+    /// One object per line, `map` excepted, whose result is one array. Errors, warnings and notes are objects too, on standard
+    /// error; what the command line itself gets wrong is told as text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::pass::{Pass, Passes};
 use crate::progress::Progress;
-use crate::report;
+use crate::report::Report;
 
 /// What every command is given.
 pub(crate) struct Context {
@@ -23,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) progress: Progress,
     /// Fires on Ctrl-C and SIGTERM.
     pub(crate) cancel: CancellationToken,
+    report: Report,
     memory: u64,
     workers: Workers,
     quiet: bool,
@@ -42,6 +43,7 @@ impl Context {
             output: Output::new(common.json),
             progress: Progress::new(common.quiet),
             cancel,
+            report: Report::new(common.json),
             memory: common.memory.0,
             workers,
             quiet: common.quiet,
@@ -115,14 +117,14 @@ impl Context {
     /// Tells what a user should know and may ignore.
     pub(crate) fn warn(&self, text: &str) {
         if !self.quiet {
-            report::warning(text);
+            self.report.warning(text);
         }
     }
 
     /// Tells what is going on, where a user might wonder.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            report::note(text);
+            self.report.note(text);
         }
     }
 

@@ -1,6 +1,8 @@
 //! Why a command failed: what the crates beneath report, and what only a command line can get wrong.
 
 mod help;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
