@@ -1,12 +1,13 @@
 //! What to say of a disk when an Image is created from it, where nobody said anything.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ready::Parts;
 use crate::system::Family;
 
 /// Virtual hardware, by the names that `image-prep create --hardware-generation` has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum Generation {
     /// UEFI.
     #[serde(rename = "gen2")]
@@ -31,7 +32,7 @@ impl Generation {
 }
 
 /// Fields of an Image, as far as the disk tells them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Suggestions {
     /// The operating system.

@@ -10,6 +10,7 @@ mod info;
 mod man;
 mod map;
 mod operation;
+mod schema;
 mod upload;
 
 use crate::args::Command;
@@ -31,5 +32,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Err
         Command::Operation(args) => operation::run(&args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
+        Command::Schema(args) => schema::run(&args, context),
     }
 }

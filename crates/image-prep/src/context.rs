@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use disk_convert::{Counters, Disk, Options, Workers};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ApiArgs, CommonArgs};
@@ -11,7 +10,7 @@ use crate::config;
 use crate::credentials::yc;
 use crate::error::Error;
 use crate::output::Output;
-use crate::pass::{Pass, Passes};
+use crate::pass::{Counted, Pass, Passes};
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -95,8 +94,8 @@ impl Context {
     }
 
     /// How much work the passes were that have ended.
-    pub(crate) fn counters(&self) -> Value {
-        self.passes.json()
+    pub(crate) fn counters(&self) -> Counted {
+        self.passes.counted()
     }
 
     /// What work on a disk may use, with counters of its own.

@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub(crate) struct Report {
 }
 
 /// Why a command failed, as it is told.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failure {
     /// What failed, in one sentence.
@@ -36,14 +37,14 @@ pub(crate) struct Failure {
 }
 
 /// What a user should know and may ignore.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Warning<'a> {
     /// The sentence.
     warning: &'a str,
 }
 
 /// What is going on, where a user might wonder.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Note<'a> {
     /// The sentence.
     note: &'a str,

@@ -4,7 +4,7 @@ mod support;
 use support::Bench;
 
 /// The pages: a command's name and those of its own commands.
-const PAGES: [&[&str]; 15] = [
+const PAGES: [&[&str]; 16] = [
     &[],
     &["info"],
     &["map"],
@@ -20,6 +20,7 @@ const PAGES: [&[&str]; 15] = [
     &["cleanup"],
     &["completions"],
     &["man"],
+    &["schema"],
 ];
 
 #[test]

@@ -5,7 +5,7 @@
 //! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the upload by its
 //! journal, the object by its metadata and the operation by its idempotency key, and goes on from there.
 
-mod forecast;
+pub(super) mod forecast;
 mod images;
 mod preflight;
 mod request;

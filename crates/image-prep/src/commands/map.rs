@@ -7,6 +7,10 @@
 use std::io::{self, Write};
 
 use disk_image::{Extent, ExtentMap, FileId, Format, Span, State, Stored};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
 use crate::args::MapArgs;
 use crate::context::Context;
@@ -33,23 +37,20 @@ fn write_json(out: &mut dyn Write, entries: Entries<'_>, names: &[&str]) -> io::
     out.write_all(b"[")?;
     for (at, entry) in entries.enumerate() {
         let Entry { guest: Span { start, len }, kind, offset, file } = entry;
-        let (present, zero) = (kind != Kind::Absent, matches!(kind, Kind::Absent | Kind::Zero));
-        let separator = if at == 0 { "" } else { ",\n" };
-        write!(
-            out,
-            "{separator}{{ \"start\": {start}, \"length\": {len}, \"depth\": 0, \"present\": {present}, \
-             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
-            data = !zero,
-            compressed = kind == Kind::Compressed,
-        )?;
-        if let Some(offset) = offset {
-            write!(out, ", \"offset\": {offset}")?;
-        }
-        if file != FileId::IMAGE {
-            out.write_all(b", \"filename\": ")?;
-            serde_json::to_writer(&mut *out, name_of(names, file))?;
-        }
-        out.write_all(b"}")?;
+        let zero = matches!(kind, Kind::Absent | Kind::Zero);
+        let run = Run {
+            start,
+            length: len,
+            depth: 0,
+            present: kind != Kind::Absent,
+            zero,
+            data: !zero,
+            compressed: kind == Kind::Compressed,
+            offset,
+            filename: (file != FileId::IMAGE).then(|| name_of(names, file)),
+        };
+        out.write_all(if at == 0 { b"" } else { b",\n" })?;
+        run.serialize(&mut Serializer::with_formatter(&mut *out, AsQemu))?;
     }
     out.write_all(b"]\n")
 }
@@ -77,6 +78,45 @@ fn name_of<'a>(names: &[&'a str], file: FileId) -> &'a str {
 /// As `%#x` of C has it: no prefix for zero.
 fn hex(number: u64) -> String {
     if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+}
+
+/// A run of guest bytes; offsets and lengths in bytes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Run<'a> {
+    start: u64,
+    length: u64,
+    /// The layers are one map here.
+    depth: u8,
+    /// Stored somewhere.
+    present: bool,
+    /// Reads as zero.
+    zero: bool,
+    /// Does not read as zero, as far as the map tells.
+    data: bool,
+    compressed: bool,
+    /// Where in the file it lies, where that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// The file, where it is another one than the image itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<&'a str>,
+}
+
+/// Spaces where qemu-img has them, so that its output and this can be compared as text.
+struct AsQemu;
+
+impl Formatter for AsQemu {
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"{ ")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// One line of the map.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::schema::conforms;
 use crate::support::{Bench, Run, finish};
 
 /// The folder of the Images that the tests make.
@@ -248,5 +250,7 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 pub(crate) fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
     let mut command = bench.command(args);
     cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
+    let run = finish(command.spawn().unwrap());
+    conforms(&args.iter().map(OsStr::new).collect::<Vec<_>>(), &run);
+    run
 }

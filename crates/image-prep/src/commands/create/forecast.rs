@@ -2,6 +2,9 @@
 
 use image_api::{CreateImageRequest, to_json_value};
 use object_io::without_signature;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{Source, content, object, request};
 use crate::args::CreateArgs;
@@ -11,6 +14,14 @@ use crate::exit::Exit;
 use crate::forecast::Forecast;
 use crate::product::form_name;
 use crate::transfer;
+
+/// The Create call of an image that is not uploaded.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::commands) struct Requested {
+    /// It, without the query of its URL.
+    #[schemars(with = "Map<String, Value>")]
+    request: Value,
+}
 
 /// Prints what would be done.
 pub(super) async fn run(
@@ -29,7 +40,7 @@ pub(super) async fn run(
             shown.set_query(None);
             let request = json(shown.as_str())?;
             match context.output.is_json() {
-                true => context.output.json(&serde_json::json!({ "request": request }))?,
+                true => context.output.json(&Requested { request })?,
                 false => context.output.fields(&[("request", request.to_string())])?,
             }
         }
