@@ -88,7 +88,7 @@ async fn make<S: Sink>(context: &Context, product: Product, sink: S) -> Result<u
 }
 
 /// True if both names lead to one file or one device, through links too.
-fn is_same_file(a: &Path, b: &Path) -> bool {
+pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
     let (Ok(a), Ok(b)) = (fs::metadata(a), fs::metadata(b)) else { return false };
     let devices = a.file_type().is_block_device() && b.file_type().is_block_device();
     (a.dev(), a.ino()) == (b.dev(), b.ino()) || (devices && a.rdev() == b.rdev())
