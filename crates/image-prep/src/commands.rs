@@ -12,6 +12,8 @@ mod map;
 mod operation;
 mod upload;
 
+pub(crate) use create::ManifestError;
+
 use crate::args::Command;
 use crate::context::Context;
 use crate::error::Error;

@@ -74,7 +74,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The text with the query of every http URL cut off.
-fn without_queries(text: &str) -> String {
+pub(crate) fn without_queries(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = ["http://", "https://"].iter().filter_map(|scheme| rest.find(scheme)).min() {

@@ -144,7 +144,7 @@ impl Create<'_> {
             name: name.to_owned(),
             ..UpdateImageRequest::default()
         };
-        let operation = self.client.update_image(&request, Uuid::new_v4(), cancel).await?;
+        let operation = self.cloud.client.update_image(&request, Uuid::new_v4(), cancel).await?;
         self.end(operation, cancel).await
     }
 
@@ -152,7 +152,7 @@ impl Create<'_> {
     async fn delete(&self, image: &Image) {
         let cancel = &self.context.cancel;
         let deleted = async {
-            let operation = self.client.delete_image(&image.id, Uuid::new_v4(), cancel).await?;
+            let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), cancel).await?;
             self.end(operation, cancel).await
         };
         if let Err(error) = deleted.await {
@@ -166,7 +166,7 @@ impl Create<'_> {
             true => operation,
             false => {
                 let options = WaitOptions::default();
-                self.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
+                self.cloud.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
             }
         };
         service::failure(&done).map_or(Ok(()), Err)
@@ -186,7 +186,7 @@ impl Create<'_> {
             filter: format!("name = \"{}\"", self.fields.name),
             ..ListImagesRequest::default()
         };
-        let found = self.client.list_images(&request, &self.context.cancel).await?;
+        let found = self.cloud.client.list_images(&request, &self.context.cancel).await?;
         Ok(found.images.into_iter().find(|image| image.name == self.fields.name))
     }
 }
