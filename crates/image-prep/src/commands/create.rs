@@ -3,7 +3,8 @@
 //! In this order: the fields, the image's metadata, credentials and bucket, one pass over the image
 //! that decodes all of it and gives its digest, the upload, the Create call, the operation. What Ctrl-C finds done is taken back:
 //! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the upload by its
-//! journal, the object by its metadata and the operation by its idempotency key, and goes on from there.
+//! journal, the object by its metadata and the operation by its idempotency key, and goes on from there; after a success it finds
+//! the operation, and sends nothing.
 
 mod entries;
 mod forecast;
@@ -213,8 +214,17 @@ impl Create<'_> {
         let object = object(args, bucket, &self.fields, &content, disk)?;
         let journal = match args.resume.no_resume {
             true => None,
-            false => resume::journal(context, store, &object)?,
+            false => resume::journal_when_free(context, store, &object).await?,
         };
+        if replaced.is_none()
+            && let Some(operation) = self.made_before(store, &object, &content).await?
+        {
+            if let Some(journal) = journal {
+                journal.give_up(store).await;
+                journal.remove();
+            }
+            return Ok(operation);
+        }
         let put = Put {
             to: &object,
             metadata: transfer::metadata(disk, Some(digest), form, &args.layout),
