@@ -32,7 +32,7 @@ pub use filesystem::{FileSystem, Kind};
 pub use partition::{Partition, Table, TableKind};
 pub use ready::{Finding, Point, Verdict};
 pub use source::{Cause, GuestBytes};
-pub use suggest::{Generation, Suggestions};
+pub use suggest::{Generation, Suggestions, image_name};
 pub use system::{Family, System};
 pub use tree::Evidence;
 

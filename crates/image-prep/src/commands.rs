@@ -13,6 +13,8 @@ mod operation;
 mod schema;
 mod upload;
 
+pub(crate) use create::ManifestError;
+
 use crate::args::Command;
 use crate::context::Context;
 use crate::error::Error;

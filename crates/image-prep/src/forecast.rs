@@ -72,9 +72,14 @@ impl Forecast {
 
     /// Prints it.
     pub(crate) fn print(&self, context: &Context) -> Result<(), Error> {
-        if context.output.is_json() {
-            return context.output.json(self);
+        match context.output.is_json() {
+            true => context.output.json(self),
+            false => context.output.fields(&self.fields()),
         }
+    }
+
+    /// For people: names and values.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", Size(bytes));
         let most = if self.compressed { "at most " } else { "" };
         let parts = |count: u64, bytes| format!("{most}{count}, {}", size(bytes));
@@ -90,7 +95,7 @@ impl Forecast {
         if let Some(request) = &self.request {
             fields.push(("request", request.to_string()));
         }
-        context.output.fields(&fields)
+        fields
     }
 }
 

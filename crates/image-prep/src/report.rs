@@ -24,7 +24,7 @@ pub(crate) struct Report {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failure {
     /// What failed, in one sentence.
-    error: String,
+    message: String,
     /// Why, the nearest cause first.
     causes: Vec<String>,
     /// Fields of the request that the service minds, where the sentence does not name them.
@@ -34,6 +34,13 @@ pub(crate) struct Failure {
     hint: Option<String>,
     /// What the program ends with.
     exit_code: u8,
+}
+
+/// An error on a line of its own.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Failed<'a> {
+    /// It.
+    error: &'a Failure,
 }
 
 /// What a user should know and may ignore.
@@ -58,7 +65,7 @@ impl Report {
 
     /// Says why the command failed.
     pub(crate) fn error(self, failure: &Failure) {
-        self.say(failure, || failure.to_text());
+        self.say(&Failed { error: failure }, || failure.to_text());
     }
 
     /// Says what a user should know and may ignore.
@@ -102,7 +109,7 @@ impl Failure {
             cause = error.source();
         }
         Self {
-            error: first,
+            message: first,
             causes,
             details: details.iter().map(|detail| one_line(detail)).collect(),
             hint: hint.map(str::to_owned),
@@ -112,7 +119,7 @@ impl Failure {
 
     /// For people.
     pub(crate) fn to_text(&self) -> String {
-        let mut text = format!("error: {}\n", self.error);
+        let mut text = format!("error: {}\n", self.message);
         for cause in &self.causes {
             let _ = writeln!(text, "  caused by: {cause}");
         }
@@ -148,7 +155,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The text with the query of every http URL cut off.
-fn without_queries(text: &str) -> String {
+pub(crate) fn without_queries(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = ["http://", "https://"].iter().filter_map(|scheme| rest.find(scheme)).min() {

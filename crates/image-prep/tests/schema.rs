@@ -74,7 +74,7 @@ fn results_and_messages_of_one_machine() {
     assert_eq!(bench.run(["compare", "q", "missing", "--json"]).code, 2);
     let failed = bench.run(["info", "missing", "--json"]);
     let message: Value = serde_json::from_str(&failed.stderr).unwrap();
-    assert_eq!((failed.code, &message["exitCode"]), (1, &json!(1)));
+    assert_eq!((failed.code, &message["error"]["exitCode"]), (1, &json!(1)));
     bench.ok(["upload", "q", "s3://bucket/key", "--dry-run", "--json"]);
     let created = bench.ok(["create", "q", "--name", "n", "--local=state", "--json"]).json();
     bench.ok(["operation", "get", created["id"].as_str().unwrap(), "--local=state", "--json"]);

@@ -11,13 +11,14 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::create::forecast::Requested;
+use super::create::many::outcome::Outcome;
 use super::{cleanup, compare, convert, doctor, info, map, upload};
 use crate::args::{SchemaArgs, SchemaOf};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::forecast::Forecast;
-use crate::report::{Failure, Note, Warning};
+use crate::report::{Failed, Note, Warning};
 
 /// Prints one schema, or all of them.
 pub(crate) fn run(args: &SchemaArgs, context: &Context) -> Result<Exit, Error> {
@@ -50,6 +51,7 @@ fn schema(of: SchemaOf) -> Value {
             lines.add_operation();
             lines.add::<Forecast>();
             lines.add::<Requested>();
+            lines.add::<Outcome<'_>>();
         }
         SchemaOf::Upload => {
             lines.add::<upload::Uploaded<'_>>();
@@ -59,7 +61,7 @@ fn schema(of: SchemaOf) -> Value {
         SchemaOf::Operation => lines.add_operation(),
         SchemaOf::Cleanup => lines.add::<cleanup::Found<'_>>(),
         SchemaOf::Message => {
-            lines.add::<Failure>();
+            lines.add::<Failed<'_>>();
             lines.add::<Warning<'_>>();
             lines.add::<Note<'_>>();
         }

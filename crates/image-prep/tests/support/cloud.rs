@@ -52,6 +52,13 @@ impl Cloud {
         Self::start_as(config, None)
     }
 
+    /// The same, with a server that takes no disk above this size, bytes.
+    pub(crate) fn start_with_limit(dir: &Path, max_virtual_size: u64) -> Self {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.limits.max_virtual_size = max_virtual_size;
+        Self::start_as(config, None)
+    }
+
     /// The same, open to whoever has a token.
     pub(crate) fn start_with_token(dir: &Path, token: &str) -> Self {
         let token = Token::new(token).unwrap();

@@ -7,6 +7,7 @@ use image_api::{ApiError, Code, JsonError, KeyError, Violations};
 
 use super::super::Error;
 use super::beneath::{json_error, open_error, source_error, status};
+use crate::commands::ManifestError;
 use crate::credentials::yc::YcError;
 
 pub(super) fn samples() -> Vec<Error> {
@@ -47,6 +48,18 @@ pub(super) fn samples() -> Vec<Error> {
         Error::Config { path: "config.toml".into(), line: 7 },
         Error::Yc { path: "config.yaml".into(), source: YcError::NoProfile { name: text("work") } },
         Error::NoService { id: "compute", directory: text("https://api.example") },
+        Error::NoName,
+        Error::NoNameIn { file: text("_.qcow2") },
+        Error::SameName { name: text("web"), first: 2 },
+        Error::ForOne { option: "--name" },
+        Error::ForOne { option: "--key" },
+        Error::Manifest { path: "images.toml".into(), source: ManifestError::Empty },
+        Error::Entry { place: text("entry 2, `a.qcow2`"), source: Box::new(Error::NoName) },
+        Error::NotMade {
+            name: text("web"),
+            image: text("a.qcow2"),
+            source: Box::new(Error::Convert(open_error())),
+        },
         Error::NoFolder,
         Error::NoBucket,
         Error::Token { place: text("YC_TOKEN") },
