@@ -14,7 +14,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use disk_convert::{Disk, GuestDigest};
-use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
+use image_api::{ApiError, Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
 use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -323,10 +323,7 @@ impl Create<'_> {
             return Ok(operation);
         }
         let result = match service::wait(self.context, self.client, &id).await {
-            Err(_) if self.context.cancel.is_cancelled() => {
-                service::cancel_now(self.client, &id).await;
-                Err(Error::Interrupted)
-            }
+            Err(_) if self.context.cancel.is_cancelled() => self.stop(&id).await,
             Err(Error::Api(source)) => Err(Error::LostOperation { id: id.clone(), source }),
             result => result,
         };
@@ -334,6 +331,18 @@ impl Create<'_> {
             self.forget(&id);
         }
         result
+    }
+
+    /// After Ctrl-C: an operation that is as good as done is done.
+    async fn stop(&self, id: &str) -> Result<Operation, Error> {
+        match service::cancel_now(self.client, id).await {
+            Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
+            Some(_) => Err(Error::Interrupted),
+            None => {
+                self.context.warn(&format!("operation {id} may still be running"));
+                Err(Error::LostOperation { id: id.to_owned(), source: ApiError::Cancelled })
+            }
+        }
     }
 
     /// Removes the note of an operation that is done.

@@ -9,7 +9,7 @@ use disk_convert::GuestDigest;
 use image_api::compute::image::Status;
 use image_api::compute::{CreateImageMetadata, ListImagesRequest, UpdateImageRequest};
 use image_api::operation::operation::Result as Ending;
-use image_api::{FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
+use image_api::{ApiError, FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
 use tokio_util::sync::CancellationToken;
 
 use super::Create;
@@ -21,7 +21,7 @@ use crate::service;
 /// For a name to be given back after a failure: longer than a service takes to restart.
 const RENAME_TIME: Duration = Duration::from_secs(60);
 
-/// The same after Ctrl-C: what the end of the process leaves.
+/// The same after Ctrl-C, and for one that was replaced to be deleted: what the end of the process leaves.
 const RENAME_GRACE: Duration = Duration::from_millis(400);
 
 /// Longest name.
@@ -150,14 +150,24 @@ impl Create<'_> {
 
     /// The new Image is there: whatever becomes of the old one is told, and is no failure.
     async fn delete(&self, image: &Image) {
-        let cancel = &self.context.cancel;
+        let forever = CancellationToken::new();
         let deleted = async {
-            let operation = self.client.delete_image(&image.id, Uuid::new_v4(), cancel).await?;
-            self.end(operation, cancel).await
+            let operation = self.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
+            self.end(operation, &self.context.cancel).await
         };
-        if let Err(error) = deleted.await {
-            self.context.warn(&format!("the Image {} that was replaced is not deleted: {error}", image.id));
-        }
+        let late = async {
+            self.context.cancel.cancelled().await;
+            tokio::time::sleep(RENAME_GRACE).await;
+        };
+        let error = tokio::select! {
+            deleted = deleted => match deleted {
+                // Who was asked for it does it.
+                Ok(()) | Err(Error::Api(ApiError::Cancelled)) => return,
+                Err(error) => error.to_string(),
+            },
+            () = late => "no answer in time".to_owned(),
+        };
+        self.context.warn(&format!("the Image {} that was replaced is not deleted: {error}", image.id));
     }
 
     /// Waits for a small operation.
