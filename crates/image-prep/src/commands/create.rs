@@ -14,7 +14,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use disk_convert::{Disk, GuestDigest};
-use image_api::{ApiError, Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
+use image_api::{
+    ApiError, Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, TransportError, unpack,
+};
 use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -272,7 +274,7 @@ impl Create<'_> {
             false
         } else if args.keep_object || !ours {
             true
-        } else if let Some(id) = reader() {
+        } else if let Some(notes::Note { id, .. }) = reader() {
             context.warn(&format!("{object} is kept: operation {id} may still read it"));
             false
         } else {
@@ -317,7 +319,8 @@ impl Create<'_> {
         let id = operation.id.clone();
         if let Some(endpoint) = self.endpoint {
             let (endpoint, name) = (endpoint.to_owned(), self.fields.name.clone());
-            notes::write(self.context, &notes::Note { id: id.clone(), endpoint, name, object });
+            let note = notes::Note { id: id.clone(), endpoint, name, object, given_up: false };
+            notes::write(self.context, &note);
         }
         if self.args.detach {
             return Ok(operation);
@@ -339,7 +342,12 @@ impl Create<'_> {
             Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
             Some(_) => Err(Error::Interrupted),
             None => {
-                self.context.warn(&format!("operation {id} may still be running"));
+                let note = self.endpoint.and_then(|endpoint| notes::of(id, endpoint));
+                let helps = if note.is_some() { "; `image-prep cleanup` ends it" } else { "" };
+                self.context.warn(&format!("operation {id} may still be running{helps}"));
+                if let Some(note) = note {
+                    notes::write(self.context, &notes::Note { given_up: true, ..note });
+                }
                 Err(Error::LostOperation { id: id.to_owned(), source: ApiError::Cancelled })
             }
         }
@@ -364,7 +372,15 @@ impl Create<'_> {
         };
         tokio::select! {
             answer = self.client.create_image(request, key, &forever) => Ok(answer?),
-            () = late => Err(Error::Interrupted),
+            () = late => {
+                let name = &request.name;
+                self.context.warn(&format!(
+                    "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
+                ));
+                let source = TransportError::TimedOut { after: CALL_GRACE };
+                let server = self.endpoint.unwrap_or_default().to_owned();
+                Err(ApiError::Transport { call: "create image", server, source }.into())
+            }
         }
     }
 
