@@ -10,7 +10,8 @@
 //! - `kills` kills uploads at seeded places and has the same command go on, on two stores; with `--interrupt`, it interrupts `create`.
 //! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
-//! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server.
+//! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server, and image-prep against a
+//!   service of the Python SDK's own classes.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here, and has others read each form.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
