@@ -7,10 +7,11 @@
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
 //! - `bench` measures image-prep beside its peers; with `--upload`, uploads to a store that keeps nothing.
-//! - `kills` kills uploads at seeded places and has the same command go on, on two stores.
+//! - `kills` kills uploads at seeded places and has the same command go on, on two stores; with `--interrupt`, it interrupts `create`.
 //! - `chaos` kills image servers and their database while they create images.
 //! - `garage` runs the main job against garage, a foreign object store, as the bucket of both ends.
-//! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server.
+//! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server, and image-prep against a
+//!   service of the Python SDK's own classes.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here, and has others read each form.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
@@ -79,7 +80,7 @@ enum Command {
     Sdk(sdk::SdkArgs),
     /// Run the upload suite on every object store that can be started here
     Stores(stores::StoresArgs),
-    /// Kill uploads at seeded places, and have the same command go on
+    /// Kill uploads at seeded places, and have the same command go on; or interrupt `create`
     Kills(kills::KillsArgs),
     /// Kill image servers and their database while they create images
     Chaos(chaos::ChaosArgs),

@@ -1,5 +1,7 @@
-//! `cargo xtask sdk`: clients that are not ours against image-server.
+//! `cargo xtask sdk`: clients that are not ours against image-server, and ours against what is not.
 //!
+//! - `image-prep create` against a service that is made of the classes of the cloud's own Python SDK (PyPI), and against image-server
+//!   (`sdk/create.py`): every field that can be typed arrives over REST and gRPC, and tokens are got as the SDK gets them.
 //! - The cloud's own Python SDK (PyPI), in plaintext and over TLS with discovery (`sdk/check.py`).
 //! - Its Node SDK (npm), over TLS (`sdk/check.mjs`). Where there is no `node`, PyPI has one.
 //! - schemathesis (PyPI), which makes requests of the OpenAPI document that the server serves, good ones and bad ones, and holds
@@ -42,6 +44,8 @@ pub(crate) struct SdkArgs {
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Client {
+    /// image-prep, against a service of the Python SDK's classes
+    Create,
     /// The Python SDK
     Python,
     /// The Node SDK
@@ -50,7 +54,7 @@ enum Client {
     Schemathesis,
 }
 
-const ALL: [Client; 3] = [Client::Python, Client::Node, Client::Schemathesis];
+const ALL: [Client; 4] = [Client::Create, Client::Python, Client::Node, Client::Schemathesis];
 
 /// The longest time of one SDK's walk; it takes seconds.
 const WALK: std::time::Duration = std::time::Duration::from_secs(300);
@@ -73,6 +77,7 @@ pub(crate) fn run_sdk(repo: &Repo, args: &SdkArgs) -> Result<ExitCode> {
     for client in ALL.into_iter().filter(|client| args.only.is_empty() || args.only.contains(client)) {
         let dir = scratch.join(format!("{client:?}").to_lowercase());
         let is_there = match client {
+            Client::Create => create(&tools, &server, &scripts, &dir)?,
             Client::Python => python(&tools, &server, &scripts, &dir)?,
             Client::Node => node(&tools, &server, &scripts, &dir)?,
             Client::Schemathesis => match tools.schemathesis()? {
@@ -90,6 +95,18 @@ pub(crate) fn run_sdk(repo: &Repo, args: &SdkArgs) -> Result<ExitCode> {
     }
     println!("SKIPPED, not installed: {}; without --no-install they are", missing.join(", "));
     Ok(ExitCode::SUCCESS)
+}
+
+/// False where it is not installed.
+fn create(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bool> {
+    let Some(python) = tools.python_sdk()? else { return Ok(false) };
+    // Some of the Images are to be pooled.
+    let pool = dir.join("pool").to_string_lossy().into_owned();
+    let served = server.start_with(dir, false, &["--pool", &pool, "--pool-quota", "1T"])?;
+    let mut script = Command::new(python);
+    script.arg(scripts.join("create.py")).env("IMAGE_PREP", &server.image_prep);
+    walk(&mut script, server, served, dir)?;
+    Ok(true)
 }
 
 /// False where it is not installed.
@@ -118,10 +135,10 @@ fn node(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bo
 fn walk(script: &mut Command, server: &Server, served: Served, dir: &Path) -> Result<()> {
     script.env("ENDPOINT", &served.endpoint);
     script.env("GOOD_URI", &served.good).env("SLOW_URI", format!("http://{}/disk?signature=x", server.slow));
+    script.env("ACCOUNT_KEY", server.fixtures.join("iam/key.json"));
+    script.env("ACCOUNT_PRIVATE_KEY", server.fixtures.join("iam/private.pem"));
     if served.is_tls {
         script.env("ROOT", server.fixtures.join("tls/root.pem"));
-        script.env("ACCOUNT_KEY", server.fixtures.join("iam/key.json"));
-        script.env("ACCOUNT_PRIVATE_KEY", server.fixtures.join("iam/private.pem"));
     }
     let (said, complaints) = (dir.join("walk.log"), dir.join("walk.err"));
     let walked = Job::new(script, &complaints, Limits::wall(WALK)).printing_to(&said).succeed();

@@ -68,6 +68,7 @@ impl Context {
             output: self.output,
             progress: progress.clone(),
             cancel: self.cancel.clone(),
+            grace: self.grace,
             report: self.report,
             memory,
             workers: self.workers.clone(),

@@ -17,7 +17,12 @@ impl Grace {
         self.0 / 4
     }
 
-    /// For an Image that was set aside to get its name back.
+    /// For an operation to stop.
+    pub(crate) fn cancel(self) -> Duration {
+        self.0 * 7 / 20
+    }
+
+    /// For an Image that was set aside to get its name back, and for one that was replaced to be deleted.
     pub(crate) fn rename(self) -> Duration {
         self.0 / 5
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub(crate) struct Note {
     pub(crate) name: String,
     /// The object that it reads, if that is to be removed afterwards.
     pub(crate) object: Option<Object>,
+    /// Nobody wants it any more, but it could not be cancelled.
+    #[serde(default)]
+    pub(crate) given_up: bool,
 }
 
 /// An object in a store.
@@ -101,8 +104,15 @@ pub(crate) fn at(endpoint: &str) -> Vec<Note> {
     notes
 }
 
+/// The operations that were given up and may still run, and since when.
+pub(crate) fn given_up() -> Vec<(Note, Option<SystemTime>)> {
+    let given_up = all().filter(|(_, note)| note.given_up);
+    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    given_up.map(|(path, note)| (note, changed(&path))).collect()
+}
+
 /// The operation that may still read an object, by the notes.
-pub(crate) fn reader(store: &str, bucket: &str, key: &str) -> Option<String> {
+pub(crate) fn reader(store: &str, bucket: &str, key: &str) -> Option<Note> {
     let is_read = |object: &Object| object.store == store && object.bucket == bucket && object.key == key;
     let may_read = |path: &Path| {
         let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
@@ -110,7 +120,7 @@ pub(crate) fn reader(store: &str, bucket: &str, key: &str) -> Option<String> {
     };
     all()
         .find(|(path, note)| note.object.as_ref().is_some_and(is_read) && may_read(path))
-        .map(|(_, note)| note.id)
+        .map(|(_, note)| note)
 }
 
 fn all() -> impl Iterator<Item = (PathBuf, Note)> {

@@ -59,7 +59,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         .map_err(|source| Error::Threads { source })?;
     let cancel = CancellationToken::new();
     let context = Arc::new(Context::new(&cli.common, cancel.clone())?);
-    let grace = context.grace.command();
+    let (told, grace) = (context.clone(), context.grace.command());
     let result = runtime.block_on(async {
         let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         let [interrupt, terminate] = signals;
@@ -70,7 +70,10 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         let mut command = tokio::spawn(async move { commands::run(cli.command, &context).await });
         tokio::select! {
             done = &mut command => done.unwrap_or(Err(Error::Panicked)),
-            () = over(&cancel, grace) => Err(Error::Interrupted),
+            () = over(&cancel, grace) => {
+                told.warn("there was no time to take back all that was begun; `image-prep cleanup` removes what is left of uploads");
+                Err(Error::Interrupted)
+            }
         }
     });
     // What is still running was given its time: threads that read or write are left to the end of the process.

@@ -33,6 +33,9 @@ pub(crate) const KEY_PREFIX: &str = "image-prep/";
 /// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
 const PROBE: &str = "image-prep/probe";
 
+/// For an upload to be aborted after Ctrl-C.
+const ABORT_GRACE: Duration = Duration::from_millis(1400);
+
 /// For an object to be removed after Ctrl-C: what the end of the process leaves.
 const DELETE_GRACE: Duration = Duration::from_millis(300);
 
@@ -285,11 +288,20 @@ pub(crate) async fn put(
     };
     let (bucket, key, len) = (to.bucket(), to.key(), plan.len);
     let sink = match journal {
-        None => MultipartSink::create(store, bucket, key, len, upload, &context.cancel).await?,
+        None => {
+            let created = MultipartSink::create(store, bucket, key, len, upload, &context.cancel);
+            match in_time(context, ABORT_GRACE, created).await {
+                Some(sink) => sink?,
+                None => return Err(left(context, to, None)),
+            }
+        }
         Some(journal) => {
             let resumed =
-                MultipartSink::resume(store, bucket, key, len, upload, journal, of, &context.cancel).await?;
-            match resumed {
+                MultipartSink::resume(store, bucket, key, len, upload, journal, of, &context.cancel);
+            let Some(resumed) = in_time(context, ABORT_GRACE, resumed).await else {
+                return Err(left(context, to, Some(journal)));
+            };
+            match resumed? {
                 Resumed::Sink(sink, progress) => {
                     resume::tell(context, progress, product.disk.source().name(), to);
                     resume::warn_of_failure(context, journal);
@@ -304,7 +316,10 @@ pub(crate) async fn put(
     };
     let told = journal.is_some_and(|journal| journal.failure().is_some());
     let pass = context.pass("uploading");
-    let result = product.make(sink, &pass.options, &context.cancel).await;
+    let made = product.make(sink, &pass.options, &context.cancel);
+    let Some(result) = in_time(context, ABORT_GRACE, made).await else {
+        return Err(left(context, to, journal));
+    };
     if let Some(journal) = journal.filter(|_| !told) {
         resume::warn_of_failure(context, journal);
     }
@@ -316,8 +331,36 @@ pub(crate) async fn put(
         (Err(error), Some(journal)) if !context.cancel.is_cancelled() => {
             Err(resume::after_failure(store, journal, error).await)
         }
+        // What the store would not abort is still in the journal.
+        (Err(_), Some(journal)) if journal.begun().is_some() => Err(left(context, to, Some(journal))),
         (Err(error), _) => Err(error.into()),
     }
+}
+
+/// What becomes of an upload that was cancelled, if it is known in time.
+async fn in_time<T>(context: &Context, grace: Duration, upload: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        context.cancel.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        // On the heap: it is large, and a stack of the runtime is not.
+        done = Box::pin(upload) => Some(done),
+        () = late => None,
+    }
+}
+
+/// Tells that an upload was cancelled and may not have been aborted.
+fn left(context: &Context, to: &ObjectUri, journal: Option<&Arc<Journal>>) -> Error {
+    let helps = match journal.is_some_and(|journal| journal.begun().is_some()) {
+        true => "`image-prep cleanup` removes it".to_owned(),
+        // Only the store can know of it.
+        false => format!("`image-prep cleanup {to}` removes it"),
+    };
+    context.warn(&format!(
+        "the upload to {to} may be left in the store, with the zeroes that it copies; {helps}"
+    ));
+    Error::Interrupted
 }
 
 /// Deletes an object, if it is the one of that ETag where one is named; false if another has its place by now.
@@ -346,9 +389,9 @@ pub(crate) async fn delete_if(
 pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri, etag: Option<&str>) -> bool {
     let forever = CancellationToken::new();
     let removal = delete_if(store, object.bucket(), object.key(), etag, &forever);
-    let removed = tokio::select! {
-        removed = removal => removed.map_err(|error| error.to_string()),
-        () = late(&context.cancel) => Err("no answer in time".to_owned()),
+    let removed = match in_time(context, DELETE_GRACE, removal).await {
+        Some(removed) => removed.map_err(|error| error.to_string()),
+        None => Err("no answer in time".to_owned()),
     };
     match removed {
         Ok(true) => true,
@@ -362,9 +405,4 @@ pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri,
             false
         }
     }
-}
-
-async fn late(cancel: &CancellationToken) {
-    cancel.cancelled().await;
-    tokio::time::sleep(DELETE_GRACE).await;
 }

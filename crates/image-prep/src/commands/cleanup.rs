@@ -1,8 +1,10 @@
-//! `cleanup`: removes what uploads that broke off left in a store.
+//! `cleanup`: removes what uploads that broke off left in a store, and ends the operations that were to read it.
 //!
 //! Journals say what is ours: an upload that was begun, and the object that `create` made of it. An object is deleted only if
 //! its ETag is the one that was uploaded. What is in use by another process is left alone; its journal is locked. Zeroes that an
 //! upload was copying holes from go with it; where there is no such upload any more, on their own.
+
+mod operations;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -20,8 +22,10 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
+use crate::notes::Note;
 use crate::transfer::KEY_PREFIX;
 use crate::{notes, resume, times, transfer};
+use operations::Service;
 
 /// Cleans up, and prints what was removed.
 pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, Error> {
@@ -30,15 +34,22 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
     match &args.local.local {
         Some(dir) => {
             let local = Local::start(dir.as_deref(), Transport::default(), context).await?;
-            let result = Cleanup { args, context, store: local.store(), folder, place }.run().await;
+            let store = local.store();
+            let result = Cleanup { args, context, store, service: None, folder, place }.run().await;
             local.stop(context).await;
             result
         }
         // Where there is nothing to ask a store, none has to be known.
-        None if place.is_none() && journals(folder.as_ref())?.is_empty() => Ok(Exit::Done),
+        None if place.is_none() && journals(folder.as_ref())?.is_empty() && notes::given_up().is_empty() => {
+            Ok(Exit::Done)
+        }
         None => {
-            let store = transfer::connect(&args.store, None, context).await?;
-            Cleanup { args, context, store: &store, folder, place }.run().await
+            let store = transfer::connect(&args.store, Some(&args.api), context).await?;
+            let service = match notes::given_up().is_empty() {
+                true => None,
+                false => Service::find(args, context).await,
+            };
+            Cleanup { args, context, store: &store, service: service.as_ref(), folder, place }.run().await
         }
     }
 }
@@ -58,12 +69,15 @@ fn journals(folder: Option<&PathBuf>) -> Result<Vec<Arc<Journal>>, Error> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Found<'a> {
-    /// `upload` or `object`.
+    /// `upload`, `object` or `operation`.
     kind: &'a str,
+    /// Of an operation what it reads; empty if it reads nothing that is to be removed.
     bucket: &'a str,
     key: &'a str,
     /// Of an upload.
     upload_id: Option<&'a str>,
+    /// Of an operation.
+    operation_id: Option<&'a str>,
     /// When something last happened to it, where that is known.
     #[schemars(extend("format" = "date-time"))]
     changed_at: Option<String>,
@@ -76,6 +90,8 @@ struct Cleanup<'a> {
     args: &'a CleanupArgs,
     context: &'a Context,
     store: &'a Store,
+    /// Where there is an operation to end.
+    service: Option<&'a Service>,
     folder: Option<PathBuf>,
     place: Option<(&'a str, &'a str)>,
 }
@@ -88,7 +104,21 @@ struct Item {
     changed: Option<SystemTime>,
 }
 
+impl Item {
+    fn of_operation((note, changed): (Note, Option<SystemTime>)) -> Self {
+        // What it reads; it may read nothing that is to be removed.
+        let (bucket, key) = note
+            .object
+            .as_ref()
+            .map(|object| (object.bucket.clone(), object.key.clone()))
+            .unwrap_or_default();
+        Self { what: What::Operation(note), bucket, key, changed }
+    }
+}
+
 enum What {
+    /// An operation that was given up.
+    Operation(Note),
     /// An upload with a journal, and the object that it may have become.
     Journalled(Arc<Journal>, Box<Begun>, Option<String>),
     /// An upload that only the store knows.
@@ -99,7 +129,8 @@ enum What {
 
 impl Cleanup<'_> {
     async fn run(&self) -> Result<Exit, Error> {
-        let mut items = self.journalled().await?;
+        let mut items: Vec<Item> = self.operations().into_iter().map(Item::of_operation).collect();
+        items.extend(self.journalled().await?);
         items.extend(self.listed(&items).await?);
         if items.is_empty() {
             return Ok(Exit::Done);
@@ -145,7 +176,8 @@ impl Cleanup<'_> {
                 continue;
             }
             let is_read = begun.of.temporary.then(|| notes::reader(&begun.endpoint, &bucket, &key)).flatten();
-            if let Some(id) = is_read {
+            // One that was given up is ended first.
+            if let Some(Note { id, .. }) = is_read.filter(|note| !note.given_up) {
                 self.context.warn(&format!(
                     "s3://{bucket}/{key} is kept: operation {id} may still read it; `image-prep operation wait` removes it"
                 ));
@@ -247,9 +279,18 @@ impl Cleanup<'_> {
     async fn remove(&self, item: &Item) -> bool {
         let cancel = &self.context.cancel;
         let removed = match &item.what {
+            What::Operation(note) => return self.end(note).await,
             What::Zeroes => self.store.delete(&item.bucket, &item.key, cancel).await,
             What::Listed(id) => self.abort(item, id).await,
             What::Journalled(journal, begun, object) => {
+                let is_read =
+                    begun.of.temporary.then(|| notes::reader(&begun.endpoint, &item.bucket, &item.key));
+                if let Some(Note { id, .. }) = is_read.flatten() {
+                    let (bucket, key) = (&item.bucket, &item.key);
+                    let kept = format!("s3://{bucket}/{key} is kept: operation {id} may still read it");
+                    self.context.warn(&kept);
+                    return false;
+                }
                 let deleted = match object {
                     Some(_) => self.store.delete(&item.bucket, &item.key, cancel).await,
                     None => Ok(()),
@@ -288,13 +329,18 @@ impl Cleanup<'_> {
             let id = match &item.what {
                 What::Journalled(_, begun, _) => Some(&begun.upload_id),
                 What::Listed(id) => Some(id),
-                What::Zeroes => None,
+                What::Zeroes | What::Operation(_) => None,
+            };
+            let operation = match &item.what {
+                What::Operation(note) => Some(&note.id),
+                _ => None,
             };
             return self.context.output.json(&Found {
                 kind: kind(item),
                 bucket: &item.bucket,
                 key: &item.key,
                 upload_id: id.map(String::as_str),
+                operation_id: operation.map(String::as_str),
                 changed_at: item.changed.map(times::rfc3339),
                 removed,
             });
@@ -309,6 +355,9 @@ impl Cleanup<'_> {
 
     fn text(&self, item: &Item, done: &str) -> String {
         let since = item.changed.map_or_else(String::new, |time| format!(" of {}", times::rfc3339(time)));
+        if let What::Operation(note) = &item.what {
+            return format!("operation {}{since}: {done}", note.id);
+        }
         format!("{}{since} at s3://{}/{}: {done}", kind(item), item.bucket, item.key)
     }
 }
@@ -321,6 +370,7 @@ fn is_younger(wanted: Duration, changed: Option<SystemTime>) -> bool {
 
 fn kind(item: &Item) -> &'static str {
     match &item.what {
+        What::Operation(_) => "operation",
         What::Journalled(_, _, Some(_)) | What::Zeroes => "object",
         What::Journalled(..) | What::Listed(_) => "upload",
     }

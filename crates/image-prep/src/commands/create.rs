@@ -18,7 +18,9 @@ mod request;
 use std::io::Read;
 
 use disk_convert::{Disk, GuestDigest};
-use image_api::{Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
+use image_api::{
+    ApiError, Code, CreateImageRequest, Image, Operation, OperationOutcome, TransportError, unpack,
+};
 use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -259,7 +261,7 @@ impl Create<'_> {
             false
         } else if args.keep_object || !ours {
             true
-        } else if let Some(id) = reader() {
+        } else if let Some(notes::Note { id, .. }) = reader() {
             context.warn(&format!("{object} is kept: operation {id} may still read it"));
             false
         } else {
@@ -304,16 +306,14 @@ impl Create<'_> {
         let id = operation.id.clone();
         if let Some(endpoint) = &self.cloud.endpoint {
             let (endpoint, name) = (endpoint.clone(), self.fields.name.clone());
-            notes::write(self.context, &notes::Note { id: id.clone(), endpoint, name, object });
+            let note = notes::Note { id: id.clone(), endpoint, name, object, given_up: false };
+            notes::write(self.context, &note);
         }
         if self.args.detach {
             return Ok(operation);
         }
         let result = match service::wait(self.context, &self.cloud.client, &id).await {
-            Err(_) if self.context.cancel.is_cancelled() => {
-                service::cancel_now(&self.cloud.client, &id).await;
-                Err(Error::Interrupted)
-            }
+            Err(_) if self.context.cancel.is_cancelled() => self.stop(&id).await,
             Err(Error::Api(source)) => Err(Error::LostOperation { id: id.clone(), source }),
             result => result,
         };
@@ -321,6 +321,23 @@ impl Create<'_> {
             self.forget(&id);
         }
         result
+    }
+
+    /// After Ctrl-C: an operation that is as good as done is done.
+    async fn stop(&self, id: &str) -> Result<Operation, Error> {
+        match service::cancel_now(self.context, &self.cloud.client, id).await {
+            Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
+            Some(_) => Err(Error::Interrupted),
+            None => {
+                let note = self.cloud.endpoint.as_ref().and_then(|endpoint| notes::of(id, endpoint));
+                let helps = if note.is_some() { "; `image-prep cleanup` ends it" } else { "" };
+                self.context.warn(&format!("operation {id} may still be running{helps}"));
+                if let Some(note) = note {
+                    notes::write(self.context, &notes::Note { given_up: true, ..note });
+                }
+                Err(Error::LostOperation { id: id.to_owned(), source: ApiError::Cancelled })
+            }
+        }
     }
 
     /// Removes the note of an operation that is done.
@@ -342,7 +359,15 @@ impl Create<'_> {
         };
         tokio::select! {
             answer = self.cloud.client.create_image(request, key, &forever) => Ok(answer?),
-            () = late => Err(Error::Interrupted),
+            () = late => {
+                let name = &request.name;
+                self.context.warn(&format!(
+                    "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
+                ));
+                let source = TransportError::TimedOut { after: self.context.grace.create_call() };
+                let server = self.cloud.endpoint.clone().unwrap_or_default();
+                Err(ApiError::Transport { call: "create image", server, source }.into())
+            }
         }
     }
 

@@ -98,7 +98,8 @@ async fn settle(id: &str, endpoint: &str, store: &StoreArgs, api: &ApiArgs, cont
     let Some(object) = object else { return };
     let notes::Object { store: at, bucket, key, .. } = &object;
     if let Some(other) = notes::reader(at, bucket, key) {
-        context.warn(&format!("s3://{bucket}/{key} is kept: operation {other} may still read it"));
+        let id = other.id;
+        context.warn(&format!("s3://{bucket}/{key} is kept: operation {id} may still read it"));
         return;
     }
     if let Err(error) = remove(&object, store, api, context).await {

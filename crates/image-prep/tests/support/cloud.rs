@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use image_api::compute::ListImagesRequest;
-use image_api::{Client, Image, Token};
+use image_api::{Client, Image, Token, Uuid};
 use image_server::{Config, Running, Server};
 use object_io::{Credentials, PutOptions, Store, StoreConfig};
 use serde_json::Value;
@@ -210,6 +210,14 @@ impl Cloud {
         let never = CancellationToken::new();
         let uploads = self.runtime.block_on(self.store.list_uploads(bucket, "", &never)).unwrap();
         uploads.into_iter().map(|upload| upload.key).collect()
+    }
+
+    /// Deletes the Image of a name.
+    pub(crate) fn delete_image(&self, folder: &str, name: &str) {
+        let image = self.images(folder).into_iter().find(|image| image.name == name).unwrap();
+        let never = CancellationToken::new();
+        self.runtime.block_on(self.client.delete_image(&image.id, Uuid::new_v4(), &never)).unwrap();
+        until("the Image is gone", || self.images(folder).iter().all(|found| found.id != image.id));
     }
 
     /// Images of a folder, whatever their status.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The part that was last sent on a connection, until it is answered. Both directions share it.
 type Asked = Mutex<Option<u32>>;
@@ -36,6 +37,8 @@ struct State {
     /// killed: they say nothing of the client that comes after.
     resets: AtomicU64,
     connections: Mutex<Vec<TcpStream>>,
+    /// How late an answer is, in milliseconds.
+    delay: AtomicU64,
 }
 
 impl Proxy {
@@ -54,6 +57,7 @@ impl Proxy {
             sent_again: Mutex::default(),
             resets: AtomicU64::new(0),
             connections: Mutex::default(),
+            delay: AtomicU64::new(0),
         });
         let shared = state.clone();
         std::thread::spawn(move || {
@@ -115,6 +119,11 @@ impl Proxy {
         self.state.parts.lock().unwrap().clear();
         self.state.answered_parts.lock().unwrap().clear();
         self.state.sent_again.lock().unwrap().clear();
+    }
+
+    /// From now on answers come so much later.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.state.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
     /// From now on nobody gets through, and who was getting through is cut off; or everybody does again.
@@ -182,6 +191,9 @@ fn pass_back(
             if state.resets.load(Ordering::SeqCst) == since {
                 parts.push(part);
             }
+        }
+        if buffer[..len].starts_with(b"HTTP/1.1 ") {
+            std::thread::sleep(Duration::from_millis(state.delay.load(Ordering::Relaxed)));
         }
         client.write_all(&buffer[..len])?;
     }

@@ -9,7 +9,7 @@ use disk_convert::GuestDigest;
 use image_api::compute::image::Status;
 use image_api::compute::{CreateImageMetadata, ListImagesRequest, UpdateImageRequest};
 use image_api::operation::operation::Result as Ending;
-use image_api::{FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
+use image_api::{ApiError, FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
 use object_io::{ObjectUri, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -117,7 +117,7 @@ impl Create<'_> {
             }
             if !self.is_over(&operation, None).await? {
                 // The Image has gone since it was looked for, and this operation has nothing to read.
-                service::cancel_now(&self.cloud.client, &operation.id).await;
+                service::cancel_now(self.context, &self.cloud.client, &operation.id).await;
                 return Ok(None);
             }
             self.forget(&operation.id);
@@ -190,14 +190,24 @@ impl Create<'_> {
 
     /// The new Image is there: whatever becomes of the old one is told, and is no failure.
     async fn delete(&self, image: &Image) {
-        let cancel = &self.context.cancel;
+        let forever = CancellationToken::new();
         let deleted = async {
-            let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), cancel).await?;
-            self.end(operation, cancel).await
+            let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
+            self.end(operation, &self.context.cancel).await
         };
-        if let Err(error) = deleted.await {
-            self.context.warn(&format!("the Image {} that was replaced is not deleted: {error}", image.id));
-        }
+        let late = async {
+            self.context.cancel.cancelled().await;
+            tokio::time::sleep(self.context.grace.rename()).await;
+        };
+        let error = tokio::select! {
+            deleted = deleted => match deleted {
+                // Who was asked for it does it.
+                Ok(()) | Err(Error::Api(ApiError::Cancelled)) => return,
+                Err(error) => error.to_string(),
+            },
+            () = late => "no answer in time".to_owned(),
+        };
+        self.context.warn(&format!("the Image {} that was replaced is not deleted: {error}", image.id));
     }
 
     /// Waits for a small operation.

@@ -1,0 +1,85 @@
+//! Operations that `create` gave up and could not cancel: they are ended first, so that nothing reads any more what was uploaded
+//! for them.
+
+use std::time::SystemTime;
+
+use image_api::{Client, Code, OperationOutcome};
+
+use super::Cleanup;
+use crate::args::CleanupArgs;
+use crate::context::Context;
+use crate::error::Error;
+use crate::notes::{self, Note};
+use crate::service;
+
+/// The image service, and what notes call it.
+pub(super) struct Service {
+    client: Client,
+    endpoint: String,
+}
+
+impl Service {
+    /// The one that has the operations. Where it cannot be had, they are left.
+    pub(super) async fn find(args: &CleanupArgs, context: &Context) -> Option<Self> {
+        match Self::try_find(args, context).await {
+            Ok(service) => Some(service),
+            Err(error) => {
+                context.warn(&format!("the image service is not asked to end operations: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn try_find(args: &CleanupArgs, context: &Context) -> Result<Self, Error> {
+        let service = service::find(&args.api, args.allow_http, context).await?;
+        let client = service::client(&args.api, &service)?;
+        Ok(Self { client, endpoint: service.services.compute.to_string() })
+    }
+}
+
+impl Cleanup<'_> {
+    /// The operations, and when they were given up.
+    pub(super) fn operations(&self) -> Vec<(Note, Option<SystemTime>)> {
+        let is_asked = |note: &Note| {
+            self.place.is_none_or(|(bucket, prefix)| {
+                note.object
+                    .as_ref()
+                    .is_some_and(|object| object.bucket == bucket && object.key.starts_with(prefix))
+            })
+        };
+        let mut found = notes::given_up();
+        found.retain(|(note, changed)| is_asked(note) && !self.is_young(*changed));
+        found
+    }
+
+    /// Ends an operation and waits until it has. False, and told, if it may still run.
+    pub(super) async fn end(&self, note: &Note) -> bool {
+        let Note { id, endpoint, .. } = note;
+        let Some(service) = self.service.filter(|service| service.endpoint == *endpoint) else {
+            self.context.warn(&format!("operation {id} is of {endpoint}: name it with --endpoint"));
+            return false;
+        };
+        let ended = match service.client.cancel_operation(id, &self.context.cancel).await {
+            // It may have ended meanwhile, and not all can be cancelled.
+            Ok(_) | Err(_) if !self.context.cancel.is_cancelled() => {
+                service::wait(self.context, &service.client, id).await
+            }
+            answer => answer.map_err(Error::from),
+        };
+        match ended {
+            Ok(operation) => {
+                if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) {
+                    self.context
+                        .warn(&format!("operation {id} had ended: there is an Image `{}`", note.name));
+                }
+            }
+            Err(Error::Api(error)) if error.code() == Code::NotFound => {}
+            Err(error) => {
+                self.context.warn(&format!("operation {id}: {error}"));
+                return false;
+            }
+        }
+        notes::remove(id, endpoint);
+        true
+    }
+}
