@@ -56,8 +56,7 @@ impl Progress {
     pub(crate) fn row(&self, name: &str, width: usize) -> Self {
         let row = self.lines.as_ref().map(|lines| {
             let bar = lines.insert_from_back(1, ProgressBar::new(0));
-            let name = name.chars().take(NAME_WIDTH).collect();
-            let row = Row { bar, name, width: width.min(NAME_WIDTH) };
+            let row = Row { bar, name: shortened(name), width: width.min(NAME_WIDTH) };
             row.shows(ROW_SPINNER, "opening");
             row
         });
@@ -139,6 +138,16 @@ impl Row {
     }
 }
 
+/// The name, or both ends of it: names that are alike differ at either.
+fn shortened(name: &str) -> String {
+    let len = name.chars().count();
+    if len <= NAME_WIDTH {
+        return name.to_owned();
+    }
+    let (first, last) = (NAME_WIDTH / 2 - 1, NAME_WIDTH / 2);
+    name.chars().take(first).chain(['…']).chain(name.chars().skip(len - last)).collect()
+}
+
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants, and a test reads them; names of Images have no braces.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -176,12 +185,169 @@ impl Drop for Shown {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::time::Instant;
+
+    use indicatif::TermLike;
+
     use super::*;
+
+    /// A terminal that remembers what stands on it.
+    #[derive(Debug, Clone)]
+    struct Screen {
+        width: usize,
+        state: Arc<Mutex<Standing>>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Standing {
+        lines: Vec<Vec<char>>,
+        row: usize,
+        column: usize,
+    }
+
+    impl Screen {
+        fn new(width: usize) -> Self {
+            Self { width, state: Arc::default() }
+        }
+
+        fn state(&self) -> MutexGuard<'_, Standing> {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// The lines that are not empty, without the spaces that end them.
+        fn lines(&self) -> Vec<String> {
+            let state = self.state();
+            let lines = state.lines.iter().map(|line| line.iter().collect::<String>().trim_end().to_owned());
+            lines.filter(|line| !line.is_empty()).collect()
+        }
+    }
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            u16::try_from(self.width).unwrap()
+        }
+
+        fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+            let mut state = self.state();
+            state.row = state.row.saturating_sub(n);
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+            self.state().row += n;
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)?;
+            self.write_str("\n")
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            let mut state = self.state();
+            for c in text.chars() {
+                if c == '\n' || (c != '\r' && state.column == self.width) {
+                    (state.row, state.column) = (state.row + 1, 0);
+                }
+                let (row, column, len) = (state.row, state.column, state.lines.len());
+                state.lines.resize(len.max(row + 1), vec![' '; self.width]);
+                match c {
+                    '\r' => state.column = 0,
+                    '\n' => {}
+                    c => {
+                        state.lines[row][column] = c;
+                        state.column += 1;
+                    }
+                }
+            }
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            let mut state = self.state();
+            let row = state.row;
+            if let Some(line) = state.lines.get_mut(row) {
+                line.fill(' ');
+            }
+            state.column = 0;
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn the_templates_are_well_formed() {
         for template in [BAR, SPINNER, ROW_BAR, ROW_SPINNER] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shortened("a-name-of-20-letters"), "a-name-of-20-letters");
+        assert_eq!(shortened("debian-13-x86-64-build-1001"), "debian-13…build-1001");
+    }
+
+    /// A line for each image, one for all; nothing is wider than the terminal, and what ends goes.
+    #[test]
+    fn a_table_at_80_and_200_columns() {
+        for width in [80, 200] {
+            let screen = Screen::new(width);
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
+            let progress = Progress::on(Some(target));
+            let all = progress.shows(SPINNER, ROW_SPINNER, "0 of 3 done");
+            let (web, db) = (progress.row("web", 27), progress.row("debian-13-x86-64-build-1001", 27));
+            let upload = web.shows(BAR, ROW_BAR, "uploading");
+            upload.bar.set_length(64 << 30);
+            upload.bar.set_position(48 << 30);
+            let operation = db.shows(SPINNER, ROW_SPINNER, "operation fd83r845r45tsed6abl5");
+            let bars = [&upload, &operation, &all].map(|shown| shown.bar.clone());
+            // Drawn by threads, and no more than so often.
+            let drawn = |is_drawn: fn(&[String]) -> bool| {
+                let begun = Instant::now();
+                loop {
+                    bars.iter().for_each(ProgressBar::tick);
+                    let lines = screen.lines();
+                    if is_drawn(&lines) || begun.elapsed() > Duration::from_secs(20) {
+                        return lines;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            };
+            let lines = drawn(|lines| lines.iter().any(|line| line.contains("48.00 GiB")));
+            assert_eq!(lines.len(), 3, "{lines:?}");
+            assert!(lines[0].starts_with("web                   uploading [==="), "{lines:?}");
+            assert!(lines[0].contains("] 48.00 GiB of 64.00 GiB, "), "{lines:?}");
+            assert!(
+                lines[1].starts_with("debian-13…build-1001  operation fd83r845r45tsed6abl5 "),
+                "{lines:?}"
+            );
+            assert!(lines[2].contains("0 of 3 done ("), "{lines:?}");
+            assert_eq!(progress.aside(|| screen.lines()), Vec::<String>::new(), "it makes room");
+            drop(upload);
+            web.end_row();
+            let lines = drawn(|lines| lines.len() == 2);
+            assert!(lines.len() == 2 && lines[0].starts_with("debian-13…build-1001  operation"), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_where_there_is_no_terminal() {
+        let progress = Progress::on(None);
+        let row = progress.row("web", 3);
+        assert!(row.row.is_none() && row.shows(BAR, ROW_BAR, "uploading").bar.is_hidden());
     }
 }
