@@ -66,6 +66,7 @@ impl Context {
             output: self.output,
             progress: progress.clone(),
             cancel: self.cancel.clone(),
+            grace: self.grace,
             memory,
             workers: self.workers.clone(),
             quiet: self.quiet,
