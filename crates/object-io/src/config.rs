@@ -114,20 +114,21 @@ impl Store {
     ///
     /// [`ObjectError::NoCredentials`] at once where nothing is configured; if a profile cannot be read, or the endpoint is no URL.
     pub async fn connect(config: StoreConfig) -> Result<Self, ObjectError> {
+        // The SDK's futures are large: see `retry::ask_once`.
         let http = http_client();
         let named = config.profile.is_some() || is_set("AWS_PROFILE");
         let providers = ProviderConfig::default().with_http_client(http.clone());
         let profile = config.profile.as_deref();
         let region = match &config.region {
             Some(region) => Some(Region::new(region.clone())),
-            None => region_of_environment(&providers, profile).await,
+            None => Box::pin(region_of_environment(&providers, profile)).await,
         };
         let providers = providers.with_region(region.clone());
         let credentials = match config.credentials.clone() {
             Some(credentials) => SharedCredentialsProvider::new(credentials.for_sdk("options")),
             None => SharedCredentialsProvider::new(chain(&providers, profile, named)),
         };
-        let sdk = load(http, &credentials, profile).await;
+        let sdk = Box::pin(load(http, &credentials, profile)).await;
         let endpoint = endpoint_of(&config, &sdk, named)?;
         let region = region.unwrap_or_else(|| Region::new(default_region(endpoint.as_ref())));
         credentials.provide_credentials().await.map_err(no_credentials)?;

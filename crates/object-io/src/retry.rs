@@ -157,20 +157,26 @@ where
 }
 
 /// Makes one attempt, unless the caller cancels first.
-pub(crate) async fn ask_once<T, E>(
+///
+/// The SDK's futures have 16 KiB. They are boxed here, or each future that waits for one would have them inside: a stack of 2 MiB
+/// is not enough for those of a debug build.
+pub(crate) fn ask_once<T, E>(
     Question { verb, place, timeout, cancel }: Question<'_>,
     attempt: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, ObjectError>
+) -> impl Future<Output = Result<T, ObjectError>>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(ObjectError::Cancelled),
-        answer = tokio::time::timeout(timeout, attempt) => match answer {
-            Ok(answer) => answer.map_err(|error| ObjectError::from_sdk(verb, place, error)),
-            Err(_) => Err(ObjectError::TimedOut { verb, place: place.into() }),
-        },
+    let attempt = Box::pin(attempt);
+    async move {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ObjectError::Cancelled),
+            answer = tokio::time::timeout(timeout, attempt) => match answer {
+                Ok(answer) => answer.map_err(|error| ObjectError::from_sdk(verb, place, error)),
+                Err(_) => Err(ObjectError::TimedOut { verb, place: place.into() }),
+            },
+        }
     }
 }
 
