@@ -10,6 +10,7 @@ use crate::args::{ApiArgs, CommonArgs};
 use crate::config;
 use crate::credentials::yc;
 use crate::error::Error;
+use crate::grace::Grace;
 use crate::output::Output;
 use crate::pass::{Counted, Pass, Passes};
 use crate::progress::Progress;
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) cancel: CancellationToken,
     /// Where errors, warnings and notes go.
     pub(crate) report: Report,
+    /// What is left of time after it has fired.
+    pub(crate) grace: Grace,
     memory: u64,
     workers: Workers,
     quiet: bool,
@@ -47,6 +50,7 @@ impl Context {
             progress: Progress::new(common.quiet),
             cancel,
             report: Report::new(common.json),
+            grace: Grace(common.grace.0),
             memory: common.memory.0,
             workers,
             quiet: common.quiet,
@@ -65,6 +69,7 @@ impl Context {
             progress: progress.clone(),
             cancel: self.cancel.clone(),
             report: self.report,
+            grace: self.grace,
             memory,
             workers: self.workers.clone(),
             quiet: self.quiet,

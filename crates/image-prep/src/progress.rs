@@ -56,8 +56,7 @@ impl Progress {
     pub(crate) fn row(&self, name: &str, width: usize) -> Self {
         let row = self.lines.as_ref().map(|lines| {
             let bar = lines.insert_from_back(1, ProgressBar::new(0));
-            let name = name.chars().take(NAME_WIDTH).collect();
-            let row = Row { bar, name, width: width.min(NAME_WIDTH) };
+            let row = Row { bar, name: shortened(name), width: width.min(NAME_WIDTH) };
             row.shows(ROW_SPINNER, "opening");
             row
         });
@@ -137,6 +136,16 @@ impl Row {
         self.bar.set_message(what.into());
         self.bar.enable_steady_tick(TICK);
     }
+}
+
+/// The name, or both ends of it: names that are alike differ at either.
+fn shortened(name: &str) -> String {
+    let len = name.chars().count();
+    if len <= NAME_WIDTH {
+        return name.to_owned();
+    }
+    let (first, last) = (NAME_WIDTH / 2 - 1, NAME_WIDTH / 2);
+    name.chars().take(first).chain(['…']).chain(name.chars().skip(len - last)).collect()
 }
 
 fn style(template: &str) -> ProgressStyle {

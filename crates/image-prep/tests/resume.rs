@@ -374,33 +374,33 @@ fn an_upload_of_what_create_began_is_not_temporary() {
 #[test]
 fn create_goes_on_too_and_leaves_nothing() {
     let line = Line::new();
-    let create = || {
-        let args = ["create", "disk", "--name", "n", "--bucket", BUCKET, "--to", "raw", "--memory", "32MiB"];
+    let create = |name: &str| {
+        let args = ["create", "disk", "--name", name, "--bucket", BUCKET, "--to", "raw", "--memory", "32MiB"];
         let mut command = line.bench.command(args);
         line.cloud.tell(&mut command);
         line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
         command.spawn().unwrap()
     };
-    let kill_at = |bytes| {
+    let kill_at = |name: &str, bytes| {
         line.proxy.reset();
-        let mut child = create();
+        let mut child = create(name);
         until("bytes are sent", || line.proxy.bytes() >= bytes);
         child.kill().unwrap();
         child.wait().unwrap();
         line.proxy.parts()
     };
-    let first = kill_at(LEN / 2);
+    let first = kill_at("n", LEN / 2);
     line.proxy.reset();
-    let run = finish(create());
+    let run = finish(create("n"));
     assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
     assert!(repeated(&first, &line.proxy.parts()) <= IN_FLIGHT);
     assert!(line.cloud.objects(BUCKET).is_empty() && line.cloud.uploads(BUCKET).is_empty());
     assert!(line.bench.journals().is_empty());
 
     // Ctrl-C takes back what an earlier run began, too.
-    kill_at(LEN / 2);
+    kill_at("m", LEN / 2);
     line.proxy.reset();
-    let child = create();
+    let child = create("m");
     until("it goes on", || !line.proxy.parts().is_empty());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let run = finish(child);
