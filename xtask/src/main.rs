@@ -13,6 +13,8 @@
 //! - `sdk` runs the official SDKs of the cloud, for Python and Node, and schemathesis against image-server, and image-prep against a
 //!   service of the Python SDK's own classes.
 //! - `stores` runs the upload suite of `object-io` on every object store that can be started here, and has others read each form.
+//! - `dist` makes what is installed: binary, man pages, completions, schemas; and says what the program takes to start.
+//! - `record` runs the commands in README's recordings, and writes what they print.
 //!
 //! Everything they make lies under `target/`. Each ends non-zero if anything is wrong, after it has said everything that is.
 
@@ -25,6 +27,7 @@ mod child;
 mod content;
 mod damage;
 mod disk;
+mod dist;
 mod fuzz;
 mod garage;
 mod hostile;
@@ -34,6 +37,7 @@ mod kills;
 mod kinds;
 mod null_store;
 mod origin;
+mod record;
 mod repo;
 mod rest;
 mod sdk;
@@ -84,6 +88,10 @@ enum Command {
     Kills(kills::KillsArgs),
     /// Kill image servers and their database while they create images
     Chaos(chaos::ChaosArgs),
+    /// Make what is installed, and say what the program takes: size, libraries, start
+    Dist(dist::DistArgs),
+    /// Run the commands in README's recordings, and write what they print
+    Record(record::RecordArgs),
     /// Make the images of testdata/ and their manifest anew
     Testdata,
 }
@@ -111,6 +119,8 @@ fn main() -> ExitCode {
         Command::Stores(args) => stores::run_stores(&repo, &args),
         Command::Kills(args) => kills::kills(&repo, &args),
         Command::Chaos(args) => chaos::chaos(&repo, &args),
+        Command::Dist(args) => dist::dist(&repo, &args),
+        Command::Record(args) => record::record(&repo, &args),
         Command::Testdata => testdata::make(&repo).map(|()| ExitCode::SUCCESS),
     };
     match done {

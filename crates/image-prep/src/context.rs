@@ -24,10 +24,10 @@ pub(crate) struct Context {
     pub(crate) progress: Progress,
     /// Fires on Ctrl-C and SIGTERM.
     pub(crate) cancel: CancellationToken,
-    /// What is left of time after it has fired.
-    pub(crate) grace: Grace,
     /// Where errors, warnings and notes go.
     pub(crate) report: Report,
+    /// What is left of time after it has fired.
+    pub(crate) grace: Grace,
     memory: u64,
     workers: Workers,
     quiet: bool,
@@ -49,8 +49,8 @@ impl Context {
             output: Output::new(common.json),
             progress: Progress::new(common.quiet),
             cancel,
-            grace: Grace(common.grace.0),
             report: Report::new(common.json),
+            grace: Grace(common.grace.0),
             memory: common.memory.0,
             workers,
             quiet: common.quiet,
@@ -68,8 +68,8 @@ impl Context {
             output: self.output,
             progress: progress.clone(),
             cancel: self.cancel.clone(),
-            grace: self.grace,
             report: self.report,
+            grace: self.grace,
             memory,
             workers: self.workers.clone(),
             quiet: self.quiet,

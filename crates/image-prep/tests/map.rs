@@ -1,4 +1,5 @@
 //! `map` says byte for byte what `qemu-img map` says.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod support;
 use support::{Bench, MIB, Run, finish, noise};

@@ -80,11 +80,13 @@ struct Named {
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
 enum NamedAs {
-    BackingFile,
-    DataFile,
-    ExtentFile,
+    #[serde(rename = "backingFile")]
+    Backing,
+    #[serde(rename = "dataFile")]
+    Data,
+    #[serde(rename = "extentFile")]
+    Extent,
 }
 
 /// What is said of sizes that do not cover the whole disk.
@@ -200,9 +202,9 @@ impl NamedAs {
     /// As people read it.
     fn text(self) -> &'static str {
         match self {
-            Self::BackingFile => "backing file",
-            Self::DataFile => "data file",
-            Self::ExtentFile => "extent file",
+            Self::Backing => "backing file",
+            Self::Data => "data file",
+            Self::Extent => "extent file",
         }
     }
 }
@@ -210,9 +212,9 @@ impl NamedAs {
 impl From<Role> for NamedAs {
     fn from(role: Role) -> Self {
         match role {
-            Role::BackingFile => Self::BackingFile,
-            Role::DataFile => Self::DataFile,
-            Role::ExtentFile => Self::ExtentFile,
+            Role::BackingFile => Self::Backing,
+            Role::DataFile => Self::Data,
+            Role::ExtentFile => Self::Extent,
         }
     }
 }

@@ -88,6 +88,7 @@ fn several(columns: u16) -> String {
             .iter()
             .all(|part| text.contains(part))
     });
+    assert_eq!(progress.aside(|| screen.term.contents()), "", "it makes room");
     drop(shown);
     screen.once(|text| text.contains("uploading, done"));
     rows.iter().for_each(Progress::end_row);
@@ -115,6 +116,19 @@ fn several_images_in_80_columns() {
 #[test]
 fn several_images_in_200_columns() {
     insta::assert_snapshot!(several(200));
+}
+
+#[test]
+fn long_names_keep_both_ends() {
+    assert_eq!(shortened("a-name-of-20-letters"), "a-name-of-20-letters");
+    assert_eq!(shortened("debian-13-x86-64-build-1001"), "debian-13…build-1001");
+}
+
+#[test]
+fn nothing_is_shown_where_there_is_no_terminal() {
+    let progress = Progress::on(None);
+    let row = progress.row("web", 3);
+    assert!(row.row.is_none() && row.shows(BAR, ROW_BAR, "uploading").bar.is_hidden());
 }
 
 #[test]

@@ -66,8 +66,8 @@ pub(crate) fn conforms(args: &[&OsStr], run: &Run) {
     run.stderr.lines().filter(|line| line.starts_with('{')).for_each(|line| holds("message", line));
     let command = args.iter().filter_map(|arg| arg.to_str()).find(|arg| described.of.contains_key(*arg));
     match command {
-        Some("map") => (!run.stdout.is_empty()).then(|| holds("map", &run.stdout)).unwrap_or_default(),
+        Some("map") if !run.stdout.is_empty() => holds("map", &run.stdout),
+        Some("map") | None => {}
         Some(name) => run.stdout.lines().for_each(|line| holds(name, line)),
-        None => {}
     }
 }
