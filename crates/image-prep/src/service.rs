@@ -23,9 +23,6 @@ const METADATA_VARIABLE: &str = "YC_METADATA_ADDR";
 /// How the tokens of the cloud's own machines begin. Other clouds have metadata at the same address, and tokens of another form.
 const CLOUD_TOKEN: &str = "t1.";
 
-/// For an operation to stop after Ctrl-C: what the end of the process leaves.
-const CANCEL_GRACE: Duration = Duration::from_millis(700);
-
 /// The service that a command talks to, and as whom.
 pub(crate) struct Service {
     /// Where it is, and the services beside it.
@@ -150,7 +147,7 @@ pub(crate) async fn wait(context: &Context, client: &Client, id: &str) -> Result
 
 /// Asks an operation to stop and gives it a moment to do so: how it ended, also where it was too late to stop it. `None` if it may still be
 /// running.
-pub(crate) async fn cancel_now(client: &Client, id: &str) -> Option<Operation> {
+pub(crate) async fn cancel_now(context: &Context, client: &Client, id: &str) -> Option<Operation> {
     let forever = CancellationToken::new();
     let stopped = async {
         if let Err(error) = client.cancel_operation(id, &forever).await {
@@ -159,7 +156,7 @@ pub(crate) async fn cancel_now(client: &Client, id: &str) -> Option<Operation> {
         let options = WaitOptions { first_interval: Duration::from_millis(50), ..WaitOptions::default() };
         client.wait_operation(id, &options, |_| {}, &forever).await.ok()
     };
-    tokio::time::timeout(CANCEL_GRACE, stopped).await.ok().flatten()
+    tokio::time::timeout(context.grace.cancel_operation(), stopped).await.ok().flatten()
 }
 
 /// The error of an operation that failed.

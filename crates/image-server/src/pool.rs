@@ -180,7 +180,8 @@ impl PoolFolder {
     }
 }
 
-fn unreadable(source: io::Error) -> PoolError {
+/// A folder that cannot be read.
+pub(crate) fn unreadable(source: io::Error) -> PoolError {
     PoolError::Folder { action: "read", source }
 }
 

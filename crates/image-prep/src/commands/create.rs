@@ -11,7 +11,6 @@ mod preflight;
 mod request;
 
 use std::io::Read;
-use std::time::Duration;
 
 use disk_convert::{Disk, GuestDigest};
 use image_api::{
@@ -38,9 +37,6 @@ const LOCAL_BUCKET: &str = "uploads";
 
 /// Folder of what `--local` makes, unless told otherwise.
 const LOCAL_FOLDER: &str = "local";
-
-/// For a Create call that Ctrl-C finds under way: without its answer the operation could not be cancelled.
-const CALL_GRACE: Duration = Duration::from_millis(500);
 
 /// Idempotency keys that are tried until one stands for an operation that has not failed long ago.
 const ATTEMPTS: u32 = 8;
@@ -338,7 +334,7 @@ impl Create<'_> {
 
     /// After Ctrl-C: an operation that is as good as done is done.
     async fn stop(&self, id: &str) -> Result<Operation, Error> {
-        match service::cancel_now(self.client, id).await {
+        match service::cancel_now(self.context, self.client, id).await {
             Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
             Some(_) => Err(Error::Interrupted),
             None => {
@@ -368,7 +364,7 @@ impl Create<'_> {
         }
         let late = async {
             cancel.cancelled().await;
-            tokio::time::sleep(CALL_GRACE).await;
+            tokio::time::sleep(self.context.grace.create_call()).await;
         };
         tokio::select! {
             answer = self.client.create_image(request, key, &forever) => Ok(answer?),
@@ -377,7 +373,7 @@ impl Create<'_> {
                 self.context.warn(&format!(
                     "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
                 ));
-                let source = TransportError::TimedOut { after: CALL_GRACE };
+                let source = TransportError::TimedOut { after: self.context.grace.create_call() };
                 let server = self.endpoint.unwrap_or_default().to_owned();
                 Err(ApiError::Transport { call: "create image", server, source }.into())
             }
