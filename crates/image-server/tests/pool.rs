@@ -56,19 +56,19 @@ async fn until_copies(fixture: &Fixture, count: usize) {
 /// A copy is made within the memory of all: while an ingest that never ends holds it, there is none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_waits_for_memory() {
-    let content = disk(64 * MIB, &[(0, 64 * MIB)]);
-    let slow = SlowSource::start(content).await;
+    let quick = SlowSource::start(disk(8 * MIB, &[(0, MIB)])).await;
+    let slow = SlowSource::start(disk(16 * MIB, &[(0, 16 * MIB)])).await;
+    quick.hurry();
     let fixture = Fixture::start_with(|config| {
         config.pool = Some(config.data_dir.with_file_name("pool"));
         config.limits.pool_quota = 64 << 20;
-        config.allowed_uri_hosts.push(slow.rule());
+        config.allowed_uri_hosts.extend([quick.rule(), slow.rule()]);
         // For one at a time.
         config.memory = 64 << 20;
         config.limits.total_memory = Some(64 << 20);
     })
     .await;
-    let url = fixture.upload("raw", &disk(8 * MIB, &[(0, MIB)])).await;
-    let plain = image_id(&done(&fixture, &request("plain", &url)).await);
+    let plain = image_id(&done(&fixture, &request("plain", &quick.url())).await);
     slow.stall_at(MIB);
     let holder = fixture.create(&request("slow", &slow.url())).await;
     slow.until_reading().await;
