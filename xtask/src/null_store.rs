@@ -9,17 +9,17 @@
 mod objects;
 pub(crate) mod wire;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::garage::process::Process;
+use crate::rest::Client;
 use objects::Objects;
 
 /// The first argument of the process that serves.
@@ -27,9 +27,6 @@ pub(crate) const SERVE: &str = "null-store";
 
 /// Where the store tells what it counted, and forgets everything; no bucket has such a name.
 const COUNTS: &str = "/-/counts";
-
-/// For an answer about counts.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came in since the last reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,23 +103,13 @@ impl NullStore {
 
     /// What came in so far.
     pub(crate) fn counts(&self) -> Result<Counts> {
-        serde_json::from_str(&self.ask("GET")?).context("the null store's counts")
+        let counts = Client::new(self.address).get(COUNTS)?.right()?;
+        serde_json::from_value(counts).context("the null store's counts")
     }
 
     /// Forgets everything.
     pub(crate) fn reset(&self) -> Result<()> {
-        self.ask("POST").map(drop)
-    }
-
-    fn ask(&self, method: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.address).context("cannot reach the null store")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "{method} {COUNTS} HTTP/1.1\r\nhost: null\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("half an answer of the null store")?;
-        ensure!(head.starts_with("HTTP/1.1 200"), "the null store answered {head}");
-        Ok(body.to_owned())
+        Client::new(self.address).post(COUNTS, &Value::Null)?.right().map(drop)
     }
 }
 
@@ -150,16 +137,21 @@ pub(crate) fn serve() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::time::Duration;
 
     use super::*;
 
+    /// For an answer.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     /// One connection to a store in this process.
-    struct Client {
+    struct Connection {
         stream: BufReader<TcpStream>,
     }
 
-    impl Client {
+    impl Connection {
         fn new() -> Self {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let address = listener.local_addr().unwrap();
@@ -193,7 +185,7 @@ mod tests {
 
     #[test]
     fn parts_become_an_object_that_can_be_proved() {
-        let mut client = Client::new();
+        let mut client = Connection::new();
         assert_eq!(client.ask("HEAD /bucket", "", b"").0, 200);
         assert_eq!(client.ask("HEAD /bucket/a/key", "", b"").0, 404);
         let (_, _, created) = client.ask("POST /bucket/a/key?uploads", "", b"");
@@ -229,7 +221,7 @@ mod tests {
 
     #[test]
     fn one_request_may_be_an_object_and_what_is_framed_has_no_checksum() {
-        let mut client = Client::new();
+        let mut client = Connection::new();
         client.ask("PUT /bucket/k", "", b"abc");
         assert_eq!(client.counts().crc32, Some(crc32fast::hash(b"abc")));
         client.ask("PUT /bucket/k", "X-Amz-Decoded-Content-Length: 3\r\n", b"3\r\nabc\r\n0\r\n\r\n");
@@ -242,7 +234,7 @@ mod tests {
 
     #[test]
     fn parts_are_copied_from_what_is_known() {
-        let mut client = Client::new();
+        let mut client = Connection::new();
         client.ask("PUT /bucket/some/zeroes", "", &[0; 100]);
         client.ask("PUT /bucket/k", "", b"bytes");
         let (_, _, created) = client.ask("POST /bucket/object?uploads", "", b"");
@@ -278,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        let mut client = Client::new();
+        let mut client = Connection::new();
         assert_eq!(client.ask("GET /bucket/k", "", b"").0, 501);
         assert_eq!(client.ask("PUT /bucket/k?partNumber=1&uploadId=u", "", b"x").0, 404);
         // Of a whole object, and of none.

@@ -36,7 +36,7 @@ use crate::{
 use endpoints::Endpoints;
 pub use error::{ApiError, StatusError, TransportError};
 pub(crate) use exchange::Exchange;
-pub use reach::{Reached, reach};
+pub use reach::{Skew, reach};
 pub use retry::{Retry, WaitOptions};
 
 /// The header, or gRPC metadata, that makes a repeated call give the same Operation.

@@ -13,8 +13,6 @@ mod metadata;
 
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -27,7 +25,7 @@ pub use key::{KeyError, ServiceAccountKey};
 pub use metadata::METADATA_ADDRESS;
 
 use crate::{
-    ApiError, ClientOptions, Token, Transport,
+    ApiError, ClientOptions, Token,
     client::Exchange,
     iam::{CreateIamTokenRequest, CreateIamTokenResponse, create_iam_token_request::Identity},
 };
@@ -84,12 +82,12 @@ impl Credentials {
         endpoint: &str,
         options: &ClientOptions,
     ) -> Result<Self, ApiError> {
-        Ok(Self::of(Origin::Account { key, exchange: Exchange::new(endpoint, &rest(options))? }))
+        Ok(Self::of(Origin::Account { key, exchange: Exchange::new(endpoint, options)? }))
     }
 
     /// A person by an OAuth token, which is exchanged at the same service.
     pub fn oauth(oauth: Token, endpoint: &str, options: &ClientOptions) -> Result<Self, ApiError> {
-        Ok(Self::of(Origin::Person { oauth, exchange: Exchange::new(endpoint, &rest(options))? }))
+        Ok(Self::of(Origin::Person { oauth, exchange: Exchange::new(endpoint, options)? }))
     }
 
     /// The service account of the virtual machine that this runs on. `address` is a host, with or without a port.
@@ -157,11 +155,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What of the options an exchange takes over: it is one call over HTTP.
-fn rest(options: &ClientOptions) -> ClientOptions {
-    ClientOptions { transport: Transport::Rest, operation_endpoint: None, ..options.clone() }
-}
-
 impl Origin {
     /// Whose tokens these are, for errors.
     fn whose(&self) -> String {
@@ -173,23 +166,20 @@ impl Origin {
         }
     }
 
-    /// Boxed: the exchange is a call of its own, and calls ask here for their token.
-    fn fetch(&self) -> Pin<Box<dyn Future<Output = Result<Fresh, ApiError>> + Send + '_>> {
-        Box::pin(async move {
-            let (exchange, identity) = match self {
-                Self::Given(token) => return Ok(Fresh { token: token.clone(), life: Duration::MAX }),
-                Self::Machine(metadata) => return metadata.fetch().await,
-                Self::Account { key, exchange } => {
-                    let jwt = key.jwt(&audience(exchange.url()), SystemTime::now());
-                    (exchange, Identity::Jwt(jwt.map_err(|source| ApiError::Key { source })?))
-                }
-                Self::Person { oauth, exchange } => {
-                    (exchange, Identity::YandexPassportOauthToken(oauth.expose().to_owned()))
-                }
-            };
-            let request = CreateIamTokenRequest { identity: Some(identity) };
-            read(&exchange.ask(&request).await?)
-        })
+    async fn fetch(&self) -> Result<Fresh, ApiError> {
+        let (exchange, identity) = match self {
+            Self::Given(token) => return Ok(Fresh { token: token.clone(), life: Duration::MAX }),
+            Self::Machine(metadata) => return metadata.fetch().await,
+            Self::Account { key, exchange } => {
+                let jwt = key.jwt(&audience(exchange.url()), SystemTime::now());
+                (exchange, Identity::Jwt(jwt.map_err(|source| ApiError::Key { source })?))
+            }
+            Self::Person { oauth, exchange } => {
+                (exchange, Identity::YandexPassportOauthToken(oauth.expose().to_owned()))
+            }
+        };
+        let request = CreateIamTokenRequest { identity: Some(identity) };
+        read(&exchange.ask(&request).await?)
     }
 }
 

@@ -27,8 +27,8 @@ mod token;
 mod validate;
 
 pub use client::{
-    ApiError, Client, ClientOptions, Reached, Retry, StatusError, Transport, TransportError, Uuid,
-    WaitOptions, reach,
+    ApiError, Client, ClientOptions, Retry, Skew, StatusError, Transport, TransportError, Uuid, WaitOptions,
+    reach,
 };
 pub use code::Code;
 pub use credentials::{Credentials, KeyError, METADATA_ADDRESS, ServiceAccountKey};

@@ -114,14 +114,8 @@ async fn one_exchange_serves_many_calls() {
     for _ in 0..8 {
         client.clone().get_operation("op", &never).await.unwrap();
     }
-    let (first, second, third) = tokio::join!(
-        client.get_operation("op", &never),
-        client.get_operation("op", &never),
-        client.get_operation("op", &never),
-    );
-    assert!(first.is_ok() && second.is_ok() && third.is_ok());
     let cloud = cloud.lock().unwrap();
-    assert_eq!((cloud.given, cloud.calls), (1, 11));
+    assert_eq!((cloud.given, cloud.calls), (1, 8));
 }
 
 #[tokio::test]

@@ -17,12 +17,22 @@ impl Grace {
         self.0 / 4
     }
 
-    /// For an operation to stop.
-    pub(crate) fn cancel(self) -> Duration {
-        self.0 * 7 / 20
+    /// For an operation to be cancelled.
+    pub(crate) fn cancel_operation(self) -> Duration {
+        self.0 * 3 / 10
     }
 
-    /// For an Image that was set aside to get its name back, and for one that was replaced to be deleted.
+    /// For an upload to be aborted.
+    pub(crate) fn abort_upload(self) -> Duration {
+        self.0 * 7 / 10
+    }
+
+    /// For an object to be deleted.
+    pub(crate) fn delete_object(self) -> Duration {
+        self.0 * 3 / 20
+    }
+
+    /// For an Image that was set aside to get its name back, or, where it was replaced, to be deleted.
     pub(crate) fn rename(self) -> Duration {
         self.0 / 5
     }

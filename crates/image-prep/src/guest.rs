@@ -31,9 +31,7 @@ pub(crate) fn fields(guest: &Guest) -> Vec<(&'static str, String)> {
         let architecture = system.architecture.map(|name| format!(", {name}")).unwrap_or_default();
         ("system", format!("{name}{architecture}, in {}", place(system.partition)))
     }));
-    // A disk in which nothing was recognised is judged by nobody.
-    let judged = if guest.partitions.is_empty() { &[][..] } else { &guest.readiness };
-    for finding in judged {
+    for finding in judged(guest) {
         fields.push(("ready", line(finding)));
         fields.extend(finding.mend.map(|mend| ("  mend", mend.to_owned())));
     }
@@ -47,9 +45,8 @@ pub(crate) fn fields(guest: &Guest) -> Vec<(&'static str, String)> {
 
 /// What `create` says before it sends anything: a warning for each point that is not as the cloud wants it.
 pub(crate) fn advise(context: &Context, name: &str, guest: &Guest, args: &CreateArgs) -> Result<(), Error> {
-    // What holds nothing that is known here is a disk for data, or one that only its owner understands.
-    let judged = if guest.partitions.is_empty() { &[][..] } else { &guest.readiness };
-    let warned: Vec<&Finding> = judged.iter().filter(|finding| finding.verdict == Verdict::Warn).collect();
+    let warned: Vec<&Finding> =
+        judged(guest).iter().filter(|finding| finding.verdict == Verdict::Warn).collect();
     if args.strict && !warned.is_empty() {
         let points: Vec<String> = warned.iter().map(|finding| line(finding)).collect();
         return Err(Error::NotReady { name: name.into(), points: points.join("; ") });
@@ -65,6 +62,11 @@ pub(crate) fn advise(context: &Context, name: &str, guest: &Guest, args: &Create
         context.note(&format!("by what is in the disk, {suggested} would fit"));
     }
     Ok(())
+}
+
+/// What is said of a disk's readiness. What holds nothing that is known here is a disk for data, or one that only its owner understands.
+fn judged(guest: &Guest) -> &[Finding] {
+    if guest.partitions.is_empty() { &[] } else { &guest.readiness }
 }
 
 fn table(guest: &Guest) -> String {

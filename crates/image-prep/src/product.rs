@@ -153,8 +153,11 @@ pub(crate) fn form_name(disk: &Disk, form: Form, how: &LayoutArgs) -> String {
     match (form, how.compress) {
         (Form::Qcow2, None) => format!("qcow2-{}", cluster_size(how)),
         (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
-        // The same disk in another format is another object.
-        (Form::Source, _) => format!("{}-{}", form.name(), disk.image().format()),
+        // The same disk in another format is another object, and so is an archive with a file of that format.
+        (Form::Source, _) => {
+            let archive = if disk.image().member().is_some() { "archive-" } else { "" };
+            format!("{}-{archive}{}", form.name(), disk.image().format())
+        }
         (Form::Raw | Form::Vmdk | Form::Gce, _) => form.name().to_owned(),
     }
 }

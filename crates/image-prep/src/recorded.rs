@@ -60,7 +60,8 @@ fn is_form_of(form: &str, disk: &Disk) -> bool {
     let is_format = |name: &str| name == format.to_string();
     let len = disk.source().len();
     match *form.split('-').collect::<Vec<_>>() {
-        ["source", name] => is_format(name),
+        ["source", name] => is_format(name) && disk.image().member().is_none(),
+        ["source", "archive", name] => is_format(name) && disk.image().member().is_some(),
         ["raw"] => format == Format::Raw && disk.image().virtual_size() == len,
         ["qcow2", cluster_size] => {
             // The clusters that are stored are those that were: laid out again they take as much.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use image_api::compute::ListImagesRequest;
 use image_api::{
-    ApiError, Client, ClientOptions, Code, Credentials, METADATA_ADDRESS, Operation, OperationOutcome,
+    ApiError, Client, ClientOptions, Code, Credentials, METADATA_ADDRESS, Operation, OperationOutcome, Token,
     WaitOptions,
 };
 use tokio_util::sync::CancellationToken;
@@ -100,15 +100,28 @@ pub(crate) async fn usable(
     context: &Context,
 ) -> Result<Credentials, Error> {
     let credentials = credentials_of(&source.value, services)?;
-    if matches!(source, Told { value: Source::Machine, by: By::Default }) {
-        match credentials.get(&context.cancel).await {
-            Ok(token) if token.expose().starts_with(CLOUD_TOKEN) => {}
-            // A machine of another cloud, whose token is nobody's business here.
-            Ok(_) => return Err(Error::NoToken { source: None }),
-            Err(source) => return Err(Error::NoToken { source: Some(source) }),
-        }
+    if is_guess(&source) {
+        check_token(&source, credentials.get(&context.cancel).await)?;
     }
     Ok(credentials)
+}
+
+/// True of a machine that nobody named.
+fn is_guess(source: &Told<Source>) -> bool {
+    matches!(source, Told { value: Source::Machine, by: By::Default })
+}
+
+/// Whether a token was got, and may be used.
+pub(crate) fn check_token(source: &Told<Source>, got: Result<Token, ApiError>) -> Result<(), Error> {
+    match got {
+        // A machine of another cloud, whose token is nobody's business here.
+        Ok(token) if is_guess(source) && !token.expose().starts_with(CLOUD_TOKEN) => {
+            Err(Error::NoToken { source: None })
+        }
+        Ok(_) => Ok(()),
+        Err(error) if is_guess(source) => Err(Error::NoToken { source: Some(error) }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Asks the service for something small, so that a wrong endpoint or token is told before an upload and not after it.
@@ -143,7 +156,7 @@ pub(crate) async fn cancel_now(context: &Context, client: &Client, id: &str) -> 
         let options = WaitOptions { first_interval: Duration::from_millis(50), ..WaitOptions::default() };
         client.wait_operation(id, &options, |_| {}, &forever).await.ok()
     };
-    tokio::time::timeout(context.grace.cancel(), stopped).await.ok().flatten()
+    tokio::time::timeout(context.grace.cancel_operation(), stopped).await.ok().flatten()
 }
 
 /// The error of an operation that failed.

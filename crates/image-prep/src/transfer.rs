@@ -1,6 +1,7 @@
 //! A disk into an object store, for `upload` and `create`.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +33,6 @@ pub(crate) const KEY_PREFIX: &str = "image-prep/";
 
 /// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
 const PROBE: &str = "image-prep/probe";
-
-/// For an upload to be aborted after Ctrl-C.
-const ABORT_GRACE: Duration = Duration::from_millis(1400);
-
-/// For an object to be removed after Ctrl-C: what the end of the process leaves.
-const DELETE_GRACE: Duration = Duration::from_millis(300);
 
 /// What is in the store after an upload.
 #[derive(Debug)]
@@ -290,7 +285,7 @@ pub(crate) async fn put(
     let sink = match journal {
         None => {
             let created = MultipartSink::create(store, bucket, key, len, upload, &context.cancel);
-            match in_time(context, ABORT_GRACE, created).await {
+            match in_time(context, context.grace.abort_upload(), Box::pin(created)).await {
                 Some(sink) => sink?,
                 None => return Err(left(context, to, None)),
             }
@@ -298,7 +293,8 @@ pub(crate) async fn put(
         Some(journal) => {
             let resumed =
                 MultipartSink::resume(store, bucket, key, len, upload, journal, of, &context.cancel);
-            let Some(resumed) = in_time(context, ABORT_GRACE, resumed).await else {
+            let Some(resumed) = in_time(context, context.grace.abort_upload(), Box::pin(resumed)).await
+            else {
                 return Err(left(context, to, Some(journal)));
             };
             match resumed? {
@@ -317,7 +313,7 @@ pub(crate) async fn put(
     let told = journal.is_some_and(|journal| journal.failure().is_some());
     let pass = context.pass("uploading");
     let made = product.make(sink, &pass.options, &context.cancel);
-    let Some(result) = in_time(context, ABORT_GRACE, made).await else {
+    let Some(result) = in_time(context, context.grace.abort_upload(), Box::pin(made)).await else {
         return Err(left(context, to, journal));
     };
     if let Some(journal) = journal.filter(|_| !told) {
@@ -337,15 +333,15 @@ pub(crate) async fn put(
     }
 }
 
-/// What becomes of an upload that was cancelled, if it is known in time.
-async fn in_time<T>(context: &Context, grace: Duration, upload: impl Future<Output = T>) -> Option<T> {
+/// What becomes of an upload that was cancelled, if it is known in time. It lies on the heap: it is large, and would be copied from frame to
+/// frame of a small stack.
+async fn in_time<F: Future>(context: &Context, grace: Duration, upload: Pin<Box<F>>) -> Option<F::Output> {
     let late = async {
         context.cancel.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        // On the heap: it is large, and a stack of the runtime is not.
-        done = Box::pin(upload) => Some(done),
+        done = upload => Some(done),
         () = late => None,
     }
 }
@@ -389,7 +385,7 @@ pub(crate) async fn delete_if(
 pub(crate) async fn remove(context: &Context, store: &Store, object: &ObjectUri, etag: Option<&str>) -> bool {
     let forever = CancellationToken::new();
     let removal = delete_if(store, object.bucket(), object.key(), etag, &forever);
-    let removed = match in_time(context, DELETE_GRACE, removal).await {
+    let removed = match in_time(context, context.grace.delete_object(), Box::pin(removal)).await {
         Some(removed) => removed.map_err(|error| error.to_string()),
         None => Err("no answer in time".to_owned()),
     };

@@ -42,6 +42,15 @@ fn an_object_that_exists_is_refused_reused_or_replaced() {
     bench.ok(["convert", "sample.raw", "sample.qcow2", "--to", "qcow2"]);
     let other = upload("sample.qcow2", &["--to", "source", "--if-exists", "reuse"]);
     assert!(other.code == 1 && other.stderr.contains("does not say that it holds"), "{other:?}");
+    // An archive is not the file in it.
+    bench.ok(["convert", "sample.raw", "sample.tar.gz", "--to", "gce"]);
+    assert_eq!(upload("sample.tar.gz", &["--to", "source"]).code, 0);
+    assert_eq!(upload("sample.tar.gz", &["--to", "source", "--if-exists", "reuse"]).code, 0);
+    bench.ok(["convert", "sample.tar.gz", "whole.raw", "--to", "raw"]);
+    let other = upload("whole.raw", &["--to", "source", "--if-exists", "reuse"]);
+    assert!(other.code == 1 && other.stderr.contains("does not say that it holds"), "{other:?}");
+    let compared = run(&bench, &cloud, &["compare", "sample.tar.gz", &to, "--json"]);
+    assert_eq!(compared.json()["by"], "digest", "{compared:?}");
     let replaced = upload("other", &["--if-exists", "replace"]);
     assert_ne!(replaced.json()["etag"], first.json()["etag"]);
     assert_eq!(upload("sample.raw", &[]).json()["etag"], first.json()["etag"], "replaced by default");

@@ -121,7 +121,7 @@ impl Content for StoredContent {
 
     async fn sweep(&self) -> Result<(), IngestError> {
         match &self.pool {
-            Some(pool) => Ok(pool.folder.sweep(&self.catalog).await.map(drop)?),
+            Some(pool) => Ok(pool.folder.sweep(&self.catalog).await?),
             None => Ok(()),
         }
     }

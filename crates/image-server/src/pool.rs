@@ -42,11 +42,9 @@ use crate::{
 
 /// What the name of a copy ends with, behind the identifier of its Image.
 const SUFFIX: &str = ".raw";
-/// What the name of a file begins and ends with that has not become a copy yet.
-const UNFINISHED: (&str, &str) = (".image-prep-", ".part");
 /// The file that says which catalog's the folder is.
 const OWNER: &str = "owner";
-/// That file until it is whole; named so that the next start removes it.
+/// That file until it is whole; named as a sink names what is not finished, so that the next start removes it.
 const NEW_OWNER: &str = ".image-prep-owner.part";
 /// Who may read a copy: the folder may be one that others look into.
 const COPY_MODE: u32 = 0o600;
@@ -109,24 +107,20 @@ impl PoolFolder {
     /// The folder as it is, if it is this catalog's, or nobody's and without copies.
     pub(crate) fn open(dir: &Path, owner: &str) -> Result<Self, ServerError> {
         let folder = Self { dir: dir.to_owned(), owner: owner.to_owned() };
-        let unreadable = |error| match error {
-            PoolError::Folder { source, .. } => ServerError::io("read", dir)(source),
-            other => ServerError::io("read", dir)(io::Error::other(other)),
-        };
-        let is_usable = match folder.whose().map_err(unreadable)? {
+        let is_usable = match folder.whose().map_err(ServerError::io("read", dir))? {
             Whose::Ours => true,
-            Whose::Nobodys => folder.copies().map_err(unreadable)?.is_empty(),
+            Whose::Nobodys => folder.copies().map_err(ServerError::io("read", dir))?.is_empty(),
             Whose::Anothers => false,
         };
         if is_usable { Ok(folder) } else { Err(ServerError::ForeignPool { dir: dir.to_owned() }) }
     }
 
-    fn whose(&self) -> Result<Whose, PoolError> {
+    fn whose(&self) -> io::Result<Whose> {
         match fs::read(self.dir.join(OWNER)) {
             Ok(found) if found == self.owner.as_bytes() => Ok(Whose::Ours),
             Ok(_) => Ok(Whose::Anothers),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Whose::Nobodys),
-            Err(source) => Err(PoolError::Folder { action: "read", source }),
+            Err(error) => Err(error),
         }
     }
 
@@ -145,17 +139,16 @@ impl PoolFolder {
     }
 
     /// All copies, by their images.
-    pub(crate) fn copies(&self) -> Result<Vec<DiskCopy>, PoolError> {
-        let unreadable = |source| PoolError::Folder { action: "read", source };
+    pub(crate) fn copies(&self) -> io::Result<Vec<DiskCopy>> {
         let mut copies = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
             let name = entry.file_name();
             let Some(image_id) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
             let metadata = match entry.metadata() {
                 // Removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                metadata => metadata.map_err(unreadable)?,
+                metadata => metadata?,
             };
             // No copy of ours, and nothing that could be removed as one.
             if !metadata.is_file() {
@@ -171,8 +164,8 @@ impl PoolFolder {
     /// Copies that no image needs.
     pub(crate) async fn strays(&self, catalog: &Catalog) -> Result<Vec<DiskCopy>, PoolError> {
         // First the files: a copy that comes later is not looked at. A copy is there only behind its owner's name.
-        let mut copies = self.copies()?;
-        if !copies.is_empty() && self.whose()? != Whose::Ours {
+        let mut copies = self.copies().map_err(unreadable)?;
+        if !copies.is_empty() && self.whose().map_err(unreadable)? != Whose::Ours {
             return Err(PoolError::Foreign);
         }
         let ids: Vec<String> = copies.iter().map(|copy| copy.image_id.clone()).collect();
@@ -181,26 +174,28 @@ impl PoolFolder {
         Ok(copies)
     }
 
-    /// Removes the copies that no image needs; gives what they took. After an error all are removed that can be.
-    pub(crate) async fn sweep(&self, catalog: &Catalog) -> Result<u64, PoolError> {
+    /// Removes the copies that no image needs. After an error all are removed that can be.
+    pub(crate) async fn sweep(&self, catalog: &Catalog) -> Result<(), PoolError> {
         remove(&self.strays(catalog).await?)
     }
 }
 
-fn remove(copies: &[DiskCopy]) -> Result<u64, PoolError> {
-    let (mut freed, mut failed) = (0, None);
+/// A folder that cannot be read.
+pub(crate) fn unreadable(source: io::Error) -> PoolError {
+    PoolError::Folder { action: "read", source }
+}
+
+fn remove(copies: &[DiskCopy]) -> Result<(), PoolError> {
+    let mut failed = None;
     for copy in copies {
         match fs::remove_file(&copy.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 failed.get_or_insert(PoolError::Folder { action: "tidied up", source: error });
             }
-            _ => {
-                freed += copy.allocated;
-                info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool");
-            }
+            _ => info!(image_id = %copy.image_id, bytes = copy.allocated, "copy removed from the pool"),
         }
     }
-    failed.map_or(Ok(freed), Err)
+    failed.map_or(Ok(()), Err)
 }
 
 /// Of which image a copy is being made, and the most that it can come to.
@@ -227,8 +222,7 @@ impl Pool {
         let unfinished = || -> io::Result<()> {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
-                let is_ours = |name: &str| name.starts_with(UNFINISHED.0) && name.ends_with(UNFINISHED.1);
-                if entry.file_name().to_str().is_some_and(is_ours) {
+                if FileSink::is_unfinished(&entry.file_name()) {
                     fs::remove_file(entry.path())?;
                 }
             }
@@ -246,7 +240,7 @@ impl Pool {
     /// Takes room for a copy of at most so many bytes, as long as what is given lives. An earlier one of the same image counts no more.
     pub(crate) fn reserve(self: &Arc<Self>, image_id: &str, needed: u64) -> Result<Reserved, PoolError> {
         let mut reserved = self.reserved();
-        let copies = self.folder.copies()?;
+        let copies = self.folder.copies().map_err(unreadable)?;
         let making: HashSet<&str> = reserved.values().map(|room| room.image_id.as_str()).collect();
         let there = copies.iter().filter(|copy| !making.contains(copy.image_id.as_str()));
         let there = there.filter(|copy| copy.image_id != image_id).map(|copy| copy.allocated);

@@ -177,7 +177,7 @@ impl Upkeep {
         let mut sums = Pooled { strays: strays.len() as u64, ..Pooled::default() };
         let names: HashMap<&str, &str> =
             published.iter().map(|image| (image.image_id.as_str(), image.manifest.as_str())).collect();
-        for copy in pool.copies().map_err(unusable)? {
+        for copy in pool.copies().map_err(|error| unusable(pool::unreadable(error)))? {
             let Some(name) = names.get(copy.image_id.as_str()) else { continue };
             sums.copies += 1;
             sums.bytes += copy.allocated;

@@ -11,7 +11,7 @@ use image_api::{
     Code, CreateImageRequest, Operation, OperationOutcome, Uuid, compute::create_image_request::Source,
 };
 use image_server::{Depth, Pooled, Server, ServerError, Upkeep};
-use support::{Fixture, disk, failure, image_id, request};
+use support::{Fixture, SlowSource, disk, failure, image_id, request};
 
 const MIB: usize = 1 << 20;
 
@@ -51,6 +51,38 @@ async fn until_copies(fixture: &Fixture, count: usize) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("{:?}", copies(fixture));
+}
+
+/// A copy is made within the memory of all: while an ingest that never ends holds it, there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_waits_for_memory() {
+    let quick = SlowSource::start(disk(8 * MIB, &[(0, MIB)])).await;
+    let slow = SlowSource::start(disk(16 * MIB, &[(0, 16 * MIB)])).await;
+    quick.hurry();
+    let fixture = Fixture::start_with(|config| {
+        config.pool = Some(config.data_dir.with_file_name("pool"));
+        config.limits.pool_quota = 64 << 20;
+        config.allowed_uri_hosts.extend([quick.rule(), slow.rule()]);
+        // For one at a time.
+        config.memory = 64 << 20;
+        config.limits.total_memory = Some(64 << 20);
+    })
+    .await;
+    let plain = image_id(&done(&fixture, &request("plain", &quick.url())).await);
+    slow.stall_at(MIB);
+    let holder = fixture.create(&request("slow", &slow.url())).await;
+    slow.until_reading().await;
+
+    let source = Some(Source::ImageId(plain));
+    let waiting = fixture.create(&CreateImageRequest { source, ..pooled("waiting", "") }).await;
+    // Nothing that is done in this time may end it; alone it takes some milliseconds.
+    let soon = tokio::time::timeout(std::time::Duration::from_secs(1), fixture.wait(&waiting)).await;
+    assert!(soon.is_err() && copies(&fixture).is_empty(), "{soon:?}");
+    fixture.client.cancel_operation(&holder.id, &fixture.cancel).await.unwrap();
+    let made = fixture.wait(&waiting).await;
+    assert!(matches!(made.outcome(), OperationOutcome::Succeeded(_)), "{made:?}");
+    assert_eq!(copies(&fixture).len(), 1);
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,6 +163,9 @@ class Stub(
         image.MergeFrom(Image(**{name: value for name, value in set_fields(request) if name in both}))
         return image
 
+    def Cancel(self, request, context):
+        return self.Get(operations.GetOperationRequest(operation_id=request.operation_id), context)
+
     def operation(self, done):
         operation = Operation(id="fdvoperation", description="Create image", done=done)
         operation.metadata.Pack(images.CreateImageMetadata(image_id="fd8image"))
@@ -308,12 +311,14 @@ class Sender:
     def __init__(self, program, home):
         self.program, self.home = program, home
 
-    def create(self, name, endpoint, uri, options):
-        command = [self.program, "create", "--json", "--quiet", "--name", name, "--folder-id", FOLDER]
-        command += ["--endpoint", endpoint, "--uri", uri, *options]
+    def run(self, *words):
+        command = [self.program, *words, "--json", "--folder-id", FOLDER]
         environment = {"HOME": self.home, "YC_METADATA_ADDR": "127.0.0.1:1", "AWS_EC2_METADATA_DISABLED": "true"}
-        run = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
-        assert run.returncode == 0, (command, run.stderr.decode())
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+
+    def create(self, name, endpoint, uri, options):
+        run = self.run("create", "--quiet", "--name", name, "--endpoint", endpoint, "--uri", uri, *options)
+        assert run.returncode == 0, (name, options, run.stderr.decode())
         return json_format.Parse(run.stdout, Operation())
 
 
@@ -343,6 +348,10 @@ def sent(sender, account, key_file):
     print("stub: the idempotency key is that of the request, over both", flush=True)
     assert stub.exchanges == len(stub.created)
     print(f"stub: {stub.exchanges} tokens got with JWTs like the SDK's own, verified", flush=True)
+    said = sender.run("doctor", "--endpoint", stub.base, "--service-account-key-file", key_file).stdout.decode()
+    steps = {step["step"]: step["result"] for step in map(json.loads, said.splitlines())}
+    assert steps["token"] == steps["service"] == "ok" and stub.exchanges == len(stub.created), (said, stub.exchanges)
+    print("stub: doctor gets one token", flush=True)
     stub.server.stop(None)
 
 

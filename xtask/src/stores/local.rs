@@ -1,18 +1,18 @@
 //! local-store in a process of its own: an image server without a bucket starts one beside itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::garage::process::Process;
+use crate::image_server::ImageServer;
 use crate::repo::{Profile, Repo};
 
 /// A local-store that is running.
 pub(super) struct Local {
-    process: Process,
+    server: ImageServer,
     keys: Value,
 }
 
@@ -21,13 +21,9 @@ impl Local {
     pub(super) fn start(repo: &Repo, scratch: &Path) -> Result<Self> {
         fs::create_dir_all(scratch)?;
         let state = scratch.join("state");
-        let mut serve = Command::new(repo.build("image-server", Profile::Dev)?);
-        serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&state);
-        serve.stdout(Stdio::piped()).stderr(File::create(scratch.join("server.log"))?);
-        let mut process = Process::start(&mut serve)?;
-        process.first_line().context("image-server ended before it listened")?;
+        let server = ImageServer::start(&repo.build("image-server", Profile::Dev)?, &state, &[])?;
         let keys = serde_json::from_slice(&fs::read(state.join("store.json"))?)?;
-        Ok(Self { process, keys })
+        Ok(Self { server, keys })
     }
 
     /// What a client of it finds in its environment.
@@ -44,6 +40,6 @@ impl Local {
 
     /// Ends it.
     pub(super) fn stop(self) -> Result<()> {
-        self.process.stop()
+        self.server.stop()
     }
 }

@@ -1,5 +1,6 @@
 //! A file as a sink: sparse, under a temporary name until it is whole and durable.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -19,6 +20,9 @@ use crate::{
 
 /// Zeroes are left out of the file in pages of this size: what file systems allocate.
 const PAGE: u64 = 4096;
+
+/// What the names of temporary files begin and end with.
+const UNFINISHED: (&str, &str) = (".image-prep-", ".part");
 
 /// A file that appears under its name when it is finished, replacing what was there.
 ///
@@ -48,6 +52,12 @@ impl FileSink {
         Self::create_with(path, len, 0o666)
     }
 
+    /// True of the name of a file that was not finished: only a process that was killed leaves one.
+    pub fn is_unfinished(name: &OsStr) -> bool {
+        let name = name.as_encoded_bytes();
+        name.starts_with(UNFINISHED.0.as_bytes()) && name.ends_with(UNFINISHED.1.as_bytes())
+    }
+
     /// As [`Self::create`], with these permissions at most, whatever the process would give its files; also where a file with others
     /// is replaced.
     ///
@@ -67,8 +77,8 @@ impl FileSink {
             _ => Path::new("."),
         };
         let temporary = tempfile::Builder::new()
-            .prefix(".image-prep-")
-            .suffix(".part")
+            .prefix(UNFINISHED.0)
+            .suffix(UNFINISHED.1)
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder)
             .map_err(failed)?;
@@ -221,6 +231,16 @@ mod tests {
         // As a mounted file system without fsync for folders would.
         assert_eq!(File::open("/proc").unwrap().sync_all().unwrap_err().kind(), ErrorKind::InvalidInput);
         sync_name(Path::new("/proc"), &file).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_finished_is_known_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let _sink = FileSink::create(&folder.path().join("disk"), 1).unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.len() == 1 && FileSink::is_unfinished(&names[0]), "{names:?}");
+        assert!(!FileSink::is_unfinished(OsStr::new("disk.part")));
     }
 
     #[tokio::test]

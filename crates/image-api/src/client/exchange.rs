@@ -2,11 +2,7 @@
 
 use url::Url;
 
-use super::{
-    ApiError, CREATE_IAM_TOKEN, ClientOptions,
-    endpoints::{Endpoints, parse_endpoint},
-    rest::Rest,
-};
+use super::{ApiError, CREATE_IAM_TOKEN, ClientOptions, endpoints::Endpoints, rest::Rest};
 use crate::iam::{CreateIamTokenRequest, CreateIamTokenResponse};
 
 /// The `IamTokenService` of an endpoint, over HTTP.
@@ -17,9 +13,10 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(endpoint: &str, options: &ClientOptions) -> Result<Self, ApiError> {
-        let url = parse_endpoint(endpoint)?;
+        let endpoints = Endpoints::new(endpoint, options)?;
+        let url = endpoints.base.clone();
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(Self { rest: Rest::new(Endpoints::new(endpoint, options)?, options)?, url })
+        Ok(Self { rest: Rest::new(endpoints, options)?, url })
     }
 
     /// Where it is.

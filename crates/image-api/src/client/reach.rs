@@ -11,16 +11,16 @@ use super::{
     rest::http_client,
 };
 
-/// A server that answered.
+/// How wrong a clock is, as exact as the header `Date`: whole seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Reached {
-    /// By how much this machine's clock is ahead of the server's; as exact as the header `Date`, whole seconds.
-    pub ahead: Option<Duration>,
+pub struct Skew {
+    /// By how much this machine's clock is ahead of the server's.
+    pub ahead: Duration,
     /// By how much it is behind.
-    pub behind: Option<Duration>,
+    pub behind: Duration,
 }
 
-/// Asks a server for whatever it answers without a token: any answer will do. One attempt.
+/// Asks a server for whatever it answers without a token: any answer will do. One attempt. `None` where it does not tell its time.
 ///
 /// # Errors
 /// Where nothing answers, or what answers is not trusted.
@@ -28,7 +28,7 @@ pub async fn reach(
     endpoint: &str,
     options: &ClientOptions,
     cancel: &CancellationToken,
-) -> Result<Reached, ApiError> {
+) -> Result<Option<Skew>, ApiError> {
     let endpoints = Endpoints::new(endpoint, options)?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = http_client(&endpoints, options)?;
@@ -43,7 +43,7 @@ pub async fn reach(
         })?;
         let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        Ok(date.map_or(Reached { ahead: None, behind: None }, |date| Reached::between(before, after, date)))
+        Ok(date.map(|date| Skew::between(before, after, date)))
     };
     tokio::select! {
         biased;
@@ -52,12 +52,13 @@ pub async fn reach(
     }
 }
 
-impl Reached {
+impl Skew {
     /// The server's time was `date` at some time between `before` and `after`, and a fraction of a second more.
     fn between(before: SystemTime, after: SystemTime, date: SystemTime) -> Self {
-        let ahead = before.duration_since(date + Duration::from_secs(1)).unwrap_or_default();
-        let behind = date.duration_since(after).unwrap_or_default();
-        Self { ahead: Some(ahead), behind: Some(behind) }
+        Self {
+            ahead: before.duration_since(date + Duration::from_secs(1)).unwrap_or_default(),
+            behind: date.duration_since(after).unwrap_or_default(),
+        }
     }
 }
 
@@ -69,8 +70,8 @@ mod tests {
     fn skew_is_what_no_travel_time_explains() {
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         let skew = |before, after, date| {
-            let Reached { ahead, behind } = Reached::between(at(before), at(after), at(date));
-            (ahead.unwrap().as_millis(), behind.unwrap().as_millis())
+            let Skew { ahead, behind } = Skew::between(at(before), at(after), at(date));
+            (ahead.as_millis(), behind.as_millis())
         };
         assert_eq!(skew(10_100, 10_300, 10_000), (0, 0));
         assert_eq!(skew(8_900, 10_300, 9_000), (0, 0));

@@ -106,9 +106,9 @@ fn read_answer<M: Name + Default>(
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-    let is_status = from_json_lenient::<Status>(body).is_ok_and(|status| status.code != 0);
+    let is_status = || from_json_lenient::<Status>(body).is_ok_and(|status| status.code != 0);
     // A page may repeat what was sent, and that was a secret.
-    let shown = if call.path == CREATE_IAM_TOKEN.path && !is_status { &[] } else { body };
+    let shown = if call.path == CREATE_IAM_TOKEN.path && !is_status() { &[] } else { body };
     let error = StatusError::read(http_status, shown, header("x-request-id"), retry_after);
     Err(ApiError::Status(Box::new(error)))
 }

@@ -12,29 +12,30 @@ use crate::{notes, resume, service, show, transfer};
 
 /// Shows, waits for, or cancels operations.
 pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit, Error> {
-    match &args.verb {
-        OperationVerb::Wait(target) => wait(target, context).await,
-        verb @ (OperationVerb::Get(target) | OperationVerb::Cancel(target)) => {
-            let OperationTarget { local, api, allow_http, id } = target;
-            let operation = match &local.local {
-                None => act(verb, id, &service::connect(api, *allow_http, context).await?, context).await,
-                Some(dir) => {
-                    let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
-                    let result = act(verb, id, local.client(), context).await;
-                    local.stop(context).await;
-                    result
-                }
-            }?;
-            show::operation(context, &operation)?;
-            Ok(Exit::Done)
+    let (target, is_cancel) = match &args.verb {
+        OperationVerb::Wait(target) => return wait(target, context).await,
+        OperationVerb::Get(target) => (target, false),
+        OperationVerb::Cancel(target) => (target, true),
+    };
+    let OperationTarget { local, api, allow_http, id } = target;
+    let operation = match &local.local {
+        None => ask(id, is_cancel, &service::connect(api, *allow_http, context).await?, context).await,
+        Some(dir) => {
+            let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
+            let result = ask(id, is_cancel, local.client(), context).await;
+            local.stop(context).await;
+            result
         }
-    }
+    }?;
+    show::operation(context, &operation)?;
+    Ok(Exit::Done)
 }
 
-async fn act(verb: &OperationVerb, id: &str, client: &Client, context: &Context) -> Result<Operation, Error> {
-    Ok(match verb {
-        OperationVerb::Cancel(_) => client.cancel_operation(id, &context.cancel).await?,
-        OperationVerb::Get(_) | OperationVerb::Wait(_) => client.get_operation(id, &context.cancel).await?,
+/// Asks for an operation, or for its end.
+async fn ask(id: &str, is_cancel: bool, client: &Client, context: &Context) -> Result<Operation, Error> {
+    Ok(match is_cancel {
+        true => client.cancel_operation(id, &context.cancel).await?,
+        false => client.get_operation(id, &context.cancel).await?,
     })
 }
 

@@ -137,16 +137,3 @@ fn the_templates_are_well_formed() {
         assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
     }
 }
-
-#[test]
-fn long_names_keep_both_ends() {
-    assert_eq!(shortened("a-name-of-20-letters"), "a-name-of-20-letters");
-    assert_eq!(shortened("debian-13-x86-64-build-1001"), "debian-13…build-1001");
-}
-
-#[test]
-fn nothing_is_shown_where_there_is_no_terminal() {
-    let progress = Progress::on(None);
-    let row = progress.row("web", 3);
-    assert!(row.row.is_none() && row.shows(BAR, ROW_BAR, "uploading").bar.is_hidden());
-}

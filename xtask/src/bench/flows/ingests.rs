@@ -26,70 +26,37 @@ const LATE: Target = Target::AtLeast(20.0);
 /// Beyond the object: its metadata, read a second time.
 const FETCHED: Option<f64> = Some(1.01);
 
-/// What is measured beside peers.
-pub(in crate::bench) const INGESTS: &[IngestFlow] = &[
-    near(
-        "raw URL -> raw",
-        "raw",
+/// Each form from near, where blocks are made of it too, and from where each answer is late.
+macro_rules! ingests {
+    ($(($form:literal, $format:literal, $target:ident)),* $(,)?) => {
         &[
-            rival(qemu("convert -m 16 -W -f raw -O raw NEAR OUT"), PLAIN),
-            rival(nbdkit("raw NEAR OUT"), PLAIN),
-            BLOCKS,
-        ],
-    ),
-    near(
-        "qcow2 URL -> raw",
-        "qcow2",
-        &[
-            rival(qemu("convert -m 16 -W -f qcow2 -O raw NEAR OUT"), PLAIN),
-            rival(nbdkit("qcow2 NEAR OUT"), PLAIN),
-            BLOCKS,
-        ],
-    ),
-    near(
-        "qcow2 zlib URL -> raw",
-        "qcow2 zlib",
-        &[
-            rival(qemu("convert -m 16 -W -f qcow2 -O raw NEAR OUT"), DECODED),
-            rival(nbdkit("qcow2 NEAR OUT"), DECODED),
-            BLOCKS,
-        ],
-    ),
-    near(
-        "vmdk stream URL -> raw",
-        "vmdk stream",
-        &[
-            rival(qemu("convert -m 16 -W -f vmdk -O raw NEAR OUT"), DECODED),
-            rival(nbdkit("vmdk NEAR OUT"), DECODED),
-            BLOCKS,
-        ],
-    ),
-    far(
-        "raw, 50 ms",
-        "raw",
-        &[rival(qemu("convert -m 16 -W -f raw -O raw FAR OUT"), LATE), rival(nbdkit("raw FAR OUT"), LATE)],
-    ),
-    far(
-        "qcow2, 50 ms",
-        "qcow2",
-        &[
-            rival(qemu("convert -m 16 -W -f qcow2 -O raw FAR OUT"), LATE),
-            rival(nbdkit("qcow2 FAR OUT"), LATE),
-        ],
-    ),
-    far(
-        "qcow2 zlib, 50 ms",
-        "qcow2 zlib",
-        &[
-            rival(qemu("convert -m 16 -W -f qcow2 -O raw FAR OUT"), LATE),
-            rival(nbdkit("qcow2 FAR OUT"), LATE),
-        ],
-    ),
-    far(
-        "vmdk stream, 50 ms",
-        "vmdk stream",
-        &[rival(qemu("convert -m 16 -W -f vmdk -O raw FAR OUT"), LATE), rival(nbdkit("vmdk FAR OUT"), LATE)],
-    ),
+            $(near(
+                concat!($form, " URL -> raw"),
+                $form,
+                &[
+                    rival(qemu(concat!("convert -m 16 -W -f ", $format, " -O raw NEAR OUT")), $target),
+                    rival(nbdkit(concat!($format, " NEAR OUT")), $target),
+                    BLOCKS,
+                ],
+            ),)*
+            $(far(
+                concat!($form, ", 50 ms"),
+                $form,
+                &[
+                    rival(qemu(concat!("convert -m 16 -W -f ", $format, " -O raw FAR OUT")), LATE),
+                    rival(nbdkit(concat!($format, " FAR OUT")), LATE),
+                ],
+            ),)*
+        ]
+    };
+}
+
+/// What is measured beside peers: forms, and what qemu-img and nbdkit call them.
+pub(in crate::bench) const INGESTS: &[IngestFlow] = ingests![
+    ("raw", "raw", PLAIN),
+    ("qcow2", "qcow2", PLAIN),
+    ("qcow2 zlib", "qcow2", DECODED),
+    ("vmdk stream", "vmdk", DECODED),
 ];
 
 /// The same ingest into blocks of a store that keeps nothing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use image_api::compute::ListImagesRequest;
 use image_api::compute::create_image_request::Source as MadeFrom;
-use image_api::{ApiError, Client, ClientOptions, Code, CreateImageRequest, Operation, Reached, Uuid, reach};
+use image_api::{ApiError, Client, ClientOptions, Code, CreateImageRequest, Operation, Skew, Uuid, reach};
 use tokio_util::sync::CancellationToken;
 
 use super::{Findings, told};
@@ -14,7 +14,7 @@ use crate::cloud::{Cloud, Services, host_of};
 use crate::context::Context;
 use crate::credentials::{self, Choice, Source, Told};
 use crate::error::Error;
-use crate::service::{Service, client, credentials_of, usable};
+use crate::service::{Service, check_token, client, credentials_of};
 use crate::url_policy::is_loopback;
 
 /// A clock that is wrong by less is as good as right: it is what a second or two of travel can make of it.
@@ -127,17 +127,16 @@ async fn reached(
     is_signed: bool,
 ) -> Result<bool, Error> {
     let compute = services.compute.as_str();
-    let Reached { ahead, behind } =
-        match reach(compute, &ClientOptions::default(), &findings.context.cancel).await {
-            Ok(reached) => reached,
-            Err(error) => {
-                let fix = "check the endpoint, the network, and whom this machine trusts";
-                findings.failed_with("endpoint", &error.into(), Some(fix))?;
-                return Ok(false);
-            }
-        };
+    let skew = match reach(compute, &ClientOptions::default(), &findings.context.cancel).await {
+        Ok(skew) => skew,
+        Err(error) => {
+            let fix = "check the endpoint, the network, and whom this machine trusts";
+            findings.failed_with("endpoint", &error.into(), Some(fix))?;
+            return Ok(false);
+        }
+    };
     findings.ok("endpoint", &format!("{} answers, from {by}", host_of(&services.compute)))?;
-    let (Some(ahead), Some(behind)) = (ahead, behind) else {
+    let Some(Skew { ahead, behind }) = skew else {
         findings.skip("clock", "the service does not tell its time")?;
         return Ok(true);
     };
@@ -186,10 +185,11 @@ async fn token(
         Source::Machine => "give the machine a service account, or name other credentials",
     };
     let got = match credentials_of(&source.value, &services) {
-        Ok(credentials) if credentials.is_renewed() => match credentials.get(&context.cancel).await {
-            Ok(_) => usable(source, &services, context).await,
-            Err(error) => Err(error.into()),
-        },
+        // The one that the calls below use.
+        Ok(credentials) if credentials.is_renewed() => {
+            let token = credentials.get(&context.cancel).await;
+            check_token(&source, token).map(|()| credentials)
+        }
         Ok(credentials) => {
             findings.skip("token", "is shown as it is")?;
             return Ok(Some(Service { services, credentials: Some(credentials) }));
