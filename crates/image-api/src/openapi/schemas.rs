@@ -26,8 +26,8 @@ pub(super) struct Schemas {
 impl Default for Schemas {
     fn default() -> Self {
         let mut read = HashSet::new();
-        for method in Method::all().iter().filter(|method| method.bindings().iter().any(|one| one.has_body()))
-        {
+        let has_body = |method: &&Method| method.bindings().iter().any(|one| one.has_body());
+        for method in Method::all().iter().filter(|method| super::is_described(method)).filter(has_body) {
             add_all(&mut read, &method.descriptor().input());
         }
         Self { all: BTreeMap::new(), read }
