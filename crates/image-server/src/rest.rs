@@ -2,7 +2,7 @@
 //!
 //! Source: `api.md`, "HTTP". Which method a verb and a path call, and which of its fields stand where, the descriptors say
 //! ([`image_api::Method`]). Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP status
-//! of its code. A verb that a path does not have is UNIMPLEMENTED and 405, a path that nobody has NOT_FOUND.
+//! of its code; below the paths of Compute Engine's API it has Google's shape. A verb that a path does not have is UNIMPLEMENTED and 405, a path that nobody has NOT_FOUND.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     limits,
-    service::{Origin, Refusal, Service, is_open, retry_after},
+    service::{Origin, Refusal, Service, error_reply, is_google, is_open, retry_after},
 };
 
 static OPENAPI: LazyLock<String> = LazyLock::new(|| {
@@ -35,11 +35,14 @@ pub(crate) async fn openapi() -> Response {
 /// A call of one of the methods, or of one that there is not.
 pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let refuse = if is_google(parts.uri.path()) { refuse_as_google } else { refuse };
     // HEAD is GET whose body nobody sends.
     let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
     let answer = match Method::route(verb, parts.uri.path()) {
         Route::Method(method, http) => call(service, &parts, body, method, &http).await,
-        Route::OtherVerb(verbs) => return other_verb(&verbs, id),
+        Route::OtherVerb(verbs) => {
+            return other_verb(&verbs, refuse(&Refusal::no_such_method().into_status(id)));
+        }
         Route::Nothing => Err(Refusal::no_such_path()),
     };
     match answer {
@@ -64,8 +67,7 @@ async fn call(
 }
 
 /// UNIMPLEMENTED, with the HTTP status that says the same of a path that has other verbs (RFC 9110, section 15.5.6).
-fn other_verb(verbs: &[&str], id: &str) -> Response {
-    let mut response = refuse(&Refusal::no_such_method().into_status(id));
+fn other_verb(verbs: &[&str], mut response: Response) -> Response {
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     if let Ok(verbs) = HeaderValue::from_str(&verbs.join(", ")) {
         response.headers_mut().insert(header::ALLOW, verbs);
@@ -85,10 +87,19 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
 
 /// The answer that a refused call gets.
 pub(crate) fn refuse(status: &Status) -> Response {
-    let http = StatusCode::from_u16(status.canonical_code().http_status());
-    let http = http.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // A Status without JSON form would be one with a detail that we did not make.
-    let mut response = (http, [JSON], to_json(status).unwrap_or_default()).into_response();
+    answer(status, status.canonical_code().http_status(), to_json(status).unwrap_or_default())
+}
+
+/// The same in the shape that Compute Engine's clients read.
+fn refuse_as_google(status: &Status) -> Response {
+    let (http, body) = error_reply(status);
+    answer(status, http, body)
+}
+
+fn answer(status: &Status, http: u16, body: String) -> Response {
+    let http = StatusCode::from_u16(http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (http, [JSON], body).into_response();
     if let Some(seconds) = retry_after(status) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

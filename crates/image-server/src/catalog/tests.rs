@@ -127,6 +127,7 @@ pub(crate) fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
             product_ids: vec!["p".to_owned()],
             ..Image::default()
         },
+        google: image_api::google::Image::default(),
         source: SourceUri::trusted("https://s/b/k?signature".to_owned()),
         wanted_disk_size: 0,
         created_by: "anonymous".to_owned(),

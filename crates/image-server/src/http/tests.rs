@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     Limits,
+    buckets::SourceBuckets,
     catalog::Catalog,
     content::{Form, Readable},
     ingest::{IngestError, Ingested},
@@ -176,6 +177,12 @@ impl Harness {
             content: Arc::clone(&fake) as Arc<dyn Content>,
             readers: Arc::new(Semaphore::new(2)),
             uris: UriPolicy { hosts, ..UriPolicy::default() },
+            buckets: SourceBuckets {
+                listed: vec!["uploads@folder".parse().unwrap()],
+                own: "s3://images/.blocks".parse().unwrap(),
+            },
+            place: "here".to_owned(),
+            waiters: Semaphore::new(limits::GOOGLE_WAITERS),
             volumes: VolumeSources::default(),
             has_pool: false,
             queue: Limits::default().queue(),
