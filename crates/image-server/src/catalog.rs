@@ -40,7 +40,9 @@ pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
 pub(crate) use leases::{Claimed, Ticket, Want};
 pub(crate) use quota::{QueueLimits, Room};
-pub(crate) use rows::{About, OperationRecord, Shown};
+#[cfg(test)]
+pub(crate) use rows::About;
+pub(crate) use rows::{OperationRecord, Shown};
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
 
 /// The catalog; a clone shares its connections.

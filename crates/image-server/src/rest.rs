@@ -14,6 +14,7 @@ use axum::{
 };
 use image_api::{Code, HttpRequest, Method, Route, rpc::Status, to_json};
 use tokio::time::timeout;
+use url::form_urlencoded;
 
 use crate::{
     limits,
@@ -35,19 +36,25 @@ pub(crate) async fn openapi() -> Response {
 /// A call of one of the methods, or of one that there is not.
 pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let refuse = if is_google(parts.uri.path()) { refuse_as_google } else { refuse };
+    let shape = if is_google(parts.uri.path()) { Shape::Google } else { Shape::Own };
     // HEAD is GET whose body nobody sends.
     let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
     let answer = match Method::route(verb, parts.uri.path()) {
         Route::Method(method, http) => call(service, &parts, body, method, &http).await,
         Route::OtherVerb(verbs) => {
-            return other_verb(&verbs, refuse(&Refusal::no_such_method().into_status(id)));
+            // UNIMPLEMENTED, with the HTTP status that says the same of a path that has other verbs (RFC 9110, section 15.5.6).
+            let status = Refusal::no_such_method().into_status(id);
+            let mut response = shape.refuse(&status, Some(StatusCode::METHOD_NOT_ALLOWED));
+            if let Ok(verbs) = HeaderValue::from_str(&verbs.join(", ")) {
+                response.headers_mut().insert(header::ALLOW, verbs);
+            }
+            return response;
         }
         Route::Nothing => Err(Refusal::no_such_path()),
     };
     match answer {
         Ok(body) => (StatusCode::OK, [JSON], body).into_response(),
-        Err(refusal) => refuse(&refusal.into_status(id)),
+        Err(refusal) => shape.refuse(&refusal.into_status(id), None),
     }
 }
 
@@ -61,18 +68,20 @@ async fn call(
     let origin = Origin { headers: &parts.headers, uri: &parts.uri };
     let prepared = service.prepare(method.grpc_path(), &origin).await?;
     let body = read(body).await?;
-    let message = method.request_from_http(http, parts.uri.query().unwrap_or_default(), &body)?;
+    let query = parts.uri.query().unwrap_or_default();
+    let message = match is_google(parts.uri.path()) {
+        true => method.request_from_http(http, &without_system_parameters(query), &body)?,
+        false => method.request_from_http(http, query, &body)?,
+    };
     let answer = prepared.run(message.into()).await?;
     Ok(method.response_to_json(&answer)?)
 }
 
-/// UNIMPLEMENTED, with the HTTP status that says the same of a path that has other verbs (RFC 9110, section 15.5.6).
-fn other_verb(verbs: &[&str], mut response: Response) -> Response {
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    if let Ok(verbs) = HeaderValue::from_str(&verbs.join(", ")) {
-        response.headers_mut().insert(header::ALLOW, verbs);
-    }
-    response
+/// A query without what Google's clients may say of every answer and what holds of ours: that it is JSON, for whoever reads it.
+fn without_system_parameters(query: &str) -> String {
+    let said = form_urlencoded::parse(query.as_bytes());
+    let others = said.filter(|(name, value)| !(name == "alt" && value == "json" || name == "prettyPrint"));
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish()
 }
 
 /// The body of a request, if it is of ordinary size and comes soon.
@@ -87,24 +96,38 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
 
 /// The answer that a refused call gets.
 pub(crate) fn refuse(status: &Status) -> Response {
-    // A Status without JSON form would be one with a detail that we did not make.
-    answer(status, status.canonical_code().http_status(), to_json(status).unwrap_or_default())
+    Shape::Own.refuse(status, None)
 }
 
-/// The same in the shape that Compute Engine's clients read.
-fn refuse_as_google(status: &Status) -> Response {
-    let (http, body) = error_reply(status);
-    answer(status, http, body)
+/// What errors look like.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// A bare status.
+    Own,
+    /// As Compute Engine's clients read them.
+    Google,
 }
 
-fn answer(status: &Status, http: u16, body: String) -> Response {
-    let http = StatusCode::from_u16(http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (http, [JSON], body).into_response();
-    if let Some(seconds) = retry_after(status) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+impl Shape {
+    /// The answer to a refused call; with another HTTP status than that of its code where one is given.
+    fn refuse(self, status: &Status, http: Option<StatusCode>) -> Response {
+        let http = http.map(|http| http.as_u16());
+        let (http, body) = match self {
+            // A Status without JSON form would be one with a detail that we did not make.
+            Self::Own => {
+                let of_code = status.canonical_code().http_status();
+                (http.unwrap_or(of_code), to_json(status).unwrap_or_default())
+            }
+            Self::Google => error_reply(status, http),
+        };
+        let http = StatusCode::from_u16(http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (http, [JSON], body).into_response();
+        if let Some(seconds) = retry_after(status) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if http == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
-    if http == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }

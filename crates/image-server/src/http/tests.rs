@@ -4,6 +4,7 @@ mod access;
 mod changes;
 mod content;
 mod faces;
+mod google;
 mod images;
 mod operations;
 mod outage;

@@ -15,15 +15,16 @@ pub(crate) fn is_google(path: &str) -> bool {
     path.starts_with("/compute/v1/projects/")
 }
 
-/// HTTP status and body.
-pub(crate) fn error_reply(status: &Status) -> (u16, String) {
-    let reply = reply_of(status);
-    let code = reply.error.as_ref().map(|error| error.code).unwrap_or_default();
+/// HTTP status and body; with another HTTP status than that of the code where one is given.
+pub(crate) fn error_reply(status: &Status, http: Option<u16>) -> (u16, String) {
+    let (of_code, error) = error_of(status);
+    let http = http.unwrap_or(of_code);
+    let reply = ErrorReply { error: Some(RequestError { code: http.into(), ..error }) };
     // Text and numbers only: it has a JSON form.
-    (u16::try_from(code).unwrap_or(500), to_json(&reply).unwrap_or_default())
+    (http, to_json(&reply).unwrap_or_default())
 }
 
-fn reply_of(status: &Status) -> ErrorReply {
+fn error_of(status: &Status) -> (u16, RequestError) {
     let code = status.canonical_code();
     let (http, reason) = match code {
         Code::InvalidArgument | Code::OutOfRange => (400, "invalid"),
@@ -52,8 +53,7 @@ fn reply_of(status: &Status) -> ErrorReply {
         }
     };
     let message = errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join("; ");
-    let error = RequestError { code: http.into(), message, errors, status: code.name().to_owned() };
-    ErrorReply { error: Some(error) }
+    (http, RequestError { code: http.into(), message, errors, status: code.name().to_owned() })
 }
 
 /// A field as the caller wrote it: `image_resource.raw_disk.source` is `resource.rawDisk.source`. Fields of our own API, which a
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_shape() {
         let status = Status::new(Code::AlreadyExists, "taken");
-        let (http, body) = error_reply(&status);
+        let (http, body) = error_reply(&status, None);
         assert_eq!(http, 409);
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
@@ -128,12 +128,14 @@ mod tests {
             Violations::one("image_resource.name", "required, found nothing"),
             Violations::one("request_id", "no"),
         ]);
-        let reply = reply_of(&two.unwrap().into_status()).error.unwrap();
+        let (_, reply) = error_of(&two.unwrap().into_status());
         assert_eq!((reply.code, reply.errors.len(), reply.status.as_str()), (400, 2, "INVALID_ARGUMENT"));
         assert_eq!(
             reply.errors[0].message,
             "Invalid value for field 'resource.name': required, found nothing"
         );
-        assert_eq!(reply_of(&Status::new(Code::Aborted, "")).error.unwrap().code, 412);
+        assert_eq!(error_of(&Status::new(Code::Aborted, "")).0, 412);
+        let body = error_reply(&Status::new(Code::Unimplemented, ""), Some(405)).1;
+        assert!(body.contains("\"code\":405"), "{body}");
     }
 }
