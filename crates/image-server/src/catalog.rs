@@ -42,8 +42,8 @@ pub(crate) use leases::{Claimed, Ticket, Want};
 pub(crate) use quota::{QueueLimits, Room};
 #[cfg(test)]
 pub(crate) use rows::About;
-pub(crate) use rows::{OperationRecord, Shown};
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
+pub(crate) use rows::{OperationRecord, Shown};
 
 /// The catalog; a clone shares its connections.
 #[derive(Clone, Debug)]

@@ -99,7 +99,7 @@ impl Catalog {
         folder_id: &str,
         name: &str,
     ) -> Result<Option<Shown>, CatalogError> {
-        let sql = "SELECT * FROM images WHERE folder_id = $1 AND (name = $2 OR name = '' AND id = $2) \
+        let sql = "SELECT * FROM images WHERE folder_id = $1 AND (name = $2 AND name <> '' OR name = '' AND id = $2) \
                    ORDER BY CASE WHEN status IN (1, 2) THEN 0 ELSE 1 END, name DESC, created_at DESC, id LIMIT 1";
         let row = sqlx::query(sql).bind(folder_id).bind(name).fetch_optional(&self.pool).await;
         let row = row.map_err(CatalogError::database("look up a name"))?;

@@ -71,6 +71,7 @@ pub(crate) use on_both;
 
 mod api;
 mod blocks;
+mod google;
 mod leases;
 mod quota;
 

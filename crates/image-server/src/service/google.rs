@@ -9,7 +9,8 @@
 //! Not served: deprecate, IAM policies, lists of operations, and whatever has no meaning in one store without instances: encryption keys,
 //! resource manager tags, shielded instance state, checksums of archives. A field that is not in the messages is refused by
 //! name, also one that the server sets: nothing is dropped. `forceCreate` changes nothing of what is done, as no disk is locked here, and is
-//! refused where there is no disk. `storageLocations` may name the one place that there is.
+//! refused where there is no disk; a list is whole or refused, also for who would take a part (`returnPartialSuccess`).
+//! `storageLocations` may name the one place that there is.
 //!
 //! Differs from Google's: a `requestId` whose operation failed stands for a new attempt, as idempotency keys do here; families have three
 //! characters at least; label keys and values are ASCII; a failed creation leaves no image; a filter that few images pass gives

@@ -31,6 +31,7 @@ pub(super) fn show(seen: &SeenOperation, progress: i32, links: &Links) -> Operat
         kind: Some("compute#operation".to_owned()),
         name: Some(message.id.clone()),
         user: Some(message.created_by.clone()),
+        // Known until another state comes.
         start_time: time(message.modified_at).filter(|_| status == "RUNNING"),
         target_link: Some(links.image(&about.folder_id, name_of(&about.image_name, image_id))),
         progress: Some(progress),
