@@ -2,7 +2,8 @@
 //!
 //! Source: `api.md`, "HTTP". Which method a verb and a path call, and which of its fields stand where, the descriptors say
 //! ([`image_api::Method`]). Every answer is canonical proto3 JSON; an error is a bare `google.rpc.Status` with the HTTP status
-//! of its code; below the paths of Compute Engine's API it has Google's shape. A verb that a path does not have is UNIMPLEMENTED and 405, a path that nobody has NOT_FOUND.
+//! of its code; below the paths of Compute Engine's API it has Google's shape. A verb that a path does not have is UNIMPLEMENTED and
+//! 405, a path that nobody has NOT_FOUND.
 
 use std::sync::{Arc, LazyLock};
 
@@ -40,7 +41,7 @@ pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) ->
     // HEAD is GET whose body nobody sends.
     let verb = if parts.method == Verb::HEAD { "GET" } else { parts.method.as_str() };
     let answer = match Method::route(verb, parts.uri.path()) {
-        Route::Method(method, http) => call(service, &parts, body, method, &http).await,
+        Route::Method(method, http) => call(service, shape, &parts, body, method, &http).await,
         Route::OtherVerb(verbs) => {
             // UNIMPLEMENTED, with the HTTP status that says the same of a path that has other verbs (RFC 9110, section 15.5.6).
             let status = Refusal::no_such_method().into_status(id);
@@ -60,6 +61,7 @@ pub(crate) async fn serve(service: &Arc<Service>, id: &str, request: Request) ->
 
 async fn call(
     service: &Arc<Service>,
+    shape: Shape,
     parts: &Parts,
     body: Body,
     method: &Method,
@@ -69,9 +71,9 @@ async fn call(
     let prepared = service.prepare(method.grpc_path(), &origin).await?;
     let body = read(body).await?;
     let query = parts.uri.query().unwrap_or_default();
-    let message = match is_google(parts.uri.path()) {
-        true => method.request_from_http(http, &without_system_parameters(query), &body)?,
-        false => method.request_from_http(http, query, &body)?,
+    let message = match shape {
+        Shape::Own => method.request_from_http(http, query, &body)?,
+        Shape::Google => method.request_from_http(http, &without_system_parameters(query), &body)?,
     };
     let answer = prepared.run(message.into()).await?;
     Ok(method.response_to_json(&answer)?)
@@ -99,7 +101,7 @@ pub(crate) fn refuse(status: &Status) -> Response {
     Shape::Own.refuse(status, None)
 }
 
-/// What errors look like.
+/// Whose calls these are, and so what errors look like.
 #[derive(Clone, Copy)]
 enum Shape {
     /// A bare status.

@@ -54,7 +54,7 @@ impl Catalog {
         let Some(key) = key else { return Ok(None) };
         let mut on = self.connection().await?;
         Ok(match look_up(&mut on, key).await? {
-            Some(Stands::For(record)) => Some(record),
+            Some(Stands::For(record)) => Some(*record),
             Some(Stands::ForNothing { .. }) | None => None,
         })
     }
@@ -159,7 +159,7 @@ async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationR
 
 /// What a key of an operation stands for.
 enum Stands {
-    For(OperationRecord),
+    For(Box<OperationRecord>),
     /// Its operation ended in an error: the caller who tries again wants a new attempt, not the old error.
     ForNothing {
         operation: String,
@@ -173,7 +173,7 @@ async fn known_or_freed(
 ) -> Result<Option<OperationRecord>, CatalogError> {
     let Some(key) = key else { return Ok(None) };
     match look_up(tx, key).await? {
-        Some(Stands::For(record)) => Ok(Some(record)),
+        Some(Stands::For(record)) => Ok(Some(*record)),
         Some(Stands::ForNothing { operation }) => {
             sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = $1")
                 .bind(&operation)
@@ -203,7 +203,7 @@ async fn look_up(on: &mut AnyConnection, asked: &IdempotencyKey) -> Result<Optio
     if row.get::<Option<String>, _>("request_digest").as_ref() != Some(&asked.request_digest) {
         return Err(CatalogError::KeyReused);
     }
-    Ok(Some(Stands::For(record)))
+    Ok(Some(Stands::For(Box::new(record))))
 }
 
 async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {

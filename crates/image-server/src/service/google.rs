@@ -79,7 +79,7 @@ impl Service {
             }
         };
         let google = image::kept(&new, project, from.as_ref());
-        let request = image::request_of(project, new, source, from.map(|from| from.image));
+        let request = image::request_of(project, new, source, from.as_ref().map(|from| &from.image));
         let record = Arc::clone(&self).create(&call.caller, request, google, key).await?;
         self.show_operation(&call, record.into()).await
     }

@@ -11,7 +11,7 @@ use crate::service::Caller;
 struct Google<'a> {
     server: &'a Harness,
     http: reqwest::Client,
-    token: Option<&'static str>,
+    token: Option<String>,
 }
 
 impl<'a> Google<'a> {
@@ -25,7 +25,7 @@ impl<'a> Google<'a> {
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        if let Some(token) = self.token {
+        if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         let answer = request.send().await.unwrap();
@@ -340,11 +340,46 @@ async fn tokens_and_rights() {
     let mut google = Google::of(&server);
     assert_eq!(google.refused("GET", "folder/global/images", None).await.0, 401);
     assert_eq!(google.refused("GET", "folder/global/disks", None).await.0, 404);
-    google.token = Some("wrong");
+    google.token = Some("wrong".to_owned());
     let (status, reason, _) = google.refused("GET", "folder/global/images", None).await;
     assert_eq!((status, reason.as_str()), (401, "authError"));
-    google.token = Some("first");
+    google.token = Some("first".to_owned());
     google.get("folder/global/images").await;
+    server.stop().await;
+}
+
+/// What one may not see is not there, what one may see and not change is forbidden.
+#[tokio::test]
+async fn rights_by_project() {
+    let server = access::start(Transport::Rest, &["ajeaccount=viewer@folder"]).await;
+    let mut google = Google::of(&server);
+    google.token = Some("admin".to_owned());
+    let done = google.ready(raw("web", "disk")).await;
+    let elsewhere = google.call("POST", "other/global/images", Some(raw("db", "disk"))).await.1;
+    server.wait(elsewhere["name"].as_str().unwrap()).await;
+    let fingerprint = google.get("folder/global/images/web").await["labelFingerprint"].clone();
+
+    google.token = Some(access::token(Transport::Rest, &server).await);
+    google.get("folder/global/images/web").await;
+    google.get("folder/global/images").await;
+    google.get(&format!("folder/global/operations/{}", done["name"].as_str().unwrap())).await;
+    let labels = json!({"labels": {}, "labelFingerprint": fingerprint});
+    let copy = json!({"name": "copy", "sourceImage": "projects/other/global/images/db"});
+    for (verb, path, body) in [
+        ("POST", "folder/global/images", Some(raw("new", "disk"))),
+        ("DELETE", "folder/global/images/web", None),
+        ("PATCH", "folder/global/images/web", Some(json!({"description": "x"}))),
+        ("POST", "folder/global/images/web/setLabels", Some(labels)),
+        ("POST", "folder/global/images", Some(copy)),
+        ("GET", "other/global/images", None),
+    ] {
+        let (status, reason, message) = google.refused(verb, path, body).await;
+        assert_eq!((status, reason.as_str()), (403, "forbidden"), "{verb} {path}: {message}");
+    }
+    let operation = format!("other/global/operations/{}", elsewhere["name"].as_str().unwrap());
+    for path in ["other/global/images/db", operation.as_str()] {
+        assert_eq!(google.refused("GET", path, None).await.0, 404, "{path}");
+    }
     server.stop().await;
 }
 

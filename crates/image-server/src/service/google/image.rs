@@ -68,7 +68,7 @@ pub(super) fn request_of(
     project: &str,
     new: NewImage,
     source: Source,
-    from: Option<Image>,
+    from: Option<&Image>,
 ) -> CreateImageRequest {
     let windows = new.guest_os_features.iter().any(|feature| feature.r#type() == WINDOWS);
     let os = windows.then(|| Os { r#type: os::Type::Windows.into(), ..Os::default() });
@@ -79,8 +79,8 @@ pub(super) fn request_of(
         labels: new.labels,
         family: new.family,
         min_disk_size: new.disk_size_gb.saturating_mul(GIB),
-        // One that is made of an image with more than that has all of it.
-        os: os.filter(|_| !from.as_ref().is_some_and(is_windows)),
+        // What the source knows of its Windows is inherited whole.
+        os: os.filter(|_| !from.is_some_and(is_windows)),
         source: Some(source),
         ..CreateImageRequest::default()
     }
