@@ -76,8 +76,9 @@ pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
 /// Images on a page of Google's list where the caller does not say, and at most, as its reference has it.
 pub(crate) const GOOGLE_PAGE: usize = 500;
 
-/// Images that one request of Google's list looks at for a filter: some tens of milliseconds. The page ends there, and its token goes on.
-pub(crate) const GOOGLE_SCAN: usize = 5000;
+/// Images that one request of Google's list looks at for a filter, well below a second of work. The page ends there, and its token
+/// goes on.
+pub(crate) const GOOGLE_SCAN: usize = 2000;
 
 /// How long `operations.wait` waits: the reference promises two minutes at most, of which the way back takes a part.
 pub(crate) const GOOGLE_WAIT: Duration = Duration::from_secs(110);

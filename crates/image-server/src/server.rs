@@ -154,6 +154,7 @@ impl Server {
             uris,
             buckets,
             place,
+            scan: limits::GOOGLE_SCAN,
             waiters: Semaphore::new(limits::GOOGLE_WAITERS),
             volumes: config.volumes,
             has_pool,

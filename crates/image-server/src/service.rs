@@ -56,6 +56,8 @@ pub(crate) struct Service {
     pub(crate) buckets: SourceBuckets,
     /// Where the server stores: the region of its store.
     pub(crate) place: String,
+    /// Images that a filter of Google's list looks at for one answer.
+    pub(crate) scan: usize,
     /// Places for those who wait for operations.
     pub(crate) waiters: Semaphore,
     pub(crate) volumes: VolumeSources,

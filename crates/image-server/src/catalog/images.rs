@@ -99,11 +99,18 @@ impl Catalog {
         folder_id: &str,
         name: &str,
     ) -> Result<Option<Shown>, CatalogError> {
-        let sql = "SELECT * FROM images WHERE folder_id = $1 AND (name = $2 AND name <> '' OR name = '' AND id = $2) \
-                   ORDER BY CASE WHEN status IN (1, 2) THEN 0 ELSE 1 END, name DESC, created_at DESC, id LIMIT 1";
-        let row = sqlx::query(sql).bind(folder_id).bind(name).fetch_optional(&self.pool).await;
-        let row = row.map_err(CatalogError::database("look up a name"))?;
-        row.as_ref().map(shown_of).transpose()
+        let failed = CatalogError::database("look up a name");
+        // Each by an index of its own: one statement for both would read all of the folder.
+        let by_name = "SELECT * FROM images WHERE folder_id = $1 AND name = $2 AND name <> '' \
+                       ORDER BY CASE WHEN status IN (1, 2) THEN 0 ELSE 1 END, created_at DESC, id LIMIT 1";
+        let by_id = "SELECT * FROM images WHERE id = $2 AND folder_id = $1 AND name = ''";
+        for sql in [by_name, by_id] {
+            let row = sqlx::query(sql).bind(folder_id).bind(name).fetch_optional(&self.pool).await;
+            if let Some(row) = row.map_err(&failed)? {
+                return shown_of(&row).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     async fn rows(&self, list: &ListQuery) -> Result<Vec<AnyRow>, CatalogError> {

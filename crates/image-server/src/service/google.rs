@@ -128,7 +128,7 @@ impl Service {
         };
         let size = usize::try_from(request.max_results).ok().filter(|size| *size > 0);
         let size = size.unwrap_or(limits::GOOGLE_PAGE);
-        let batch = if filter.is_empty() { size + 1 } else { limits::GOOGLE_PAGE };
+        let batch = if filter.is_empty() { size + 1 } else { self.scan.min(limits::GOOGLE_PAGE) };
         let mut query = ListQuery {
             folder_id: request.project.clone(),
             conditions: Vec::new(),
@@ -156,7 +156,7 @@ impl Service {
             if is_last_page {
                 break false;
             }
-            if scanned >= limits::GOOGLE_SCAN {
+            if !filter.is_empty() && scanned >= self.scan {
                 break true;
             }
             query.after = listing::read_token(&token_after(last.as_ref(), order))?;

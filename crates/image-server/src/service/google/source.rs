@@ -3,7 +3,7 @@
 //! `rawDisk.source`: `gs://BUCKET/OBJECT` and `https://storage.googleapis.com/BUCKET/OBJECT` name an object, which the core takes as
 //! `gs://BUCKET/OBJECT`; any other URL, one with a signature among them, is read as it stands. What of that is read the core decides,
 //! by its policy for URIs and its list of buckets. Paths of Artifact Registry name no object. The content is recognised, so a bare disk image
-//! is as good as the archive that Google asks for.
+//! is as good as the archive that Google asks for; a tar.gz has to be one that has an index (`disk-image/src/gce`), as everywhere here.
 //!
 //! `sourceImage`, `sourceSnapshot`, `sourceDisk`: full or partial URLs; the host is anybody's. Snapshots and disks belong to no project and to no
 //! zone here: only their names count.
