@@ -2,13 +2,14 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "google/rpc/error_details.proto",
     "yandex/cloud/compute/v1/image_service.proto",
     "yandex/cloud/endpoint/api_endpoint_service.proto",
     "yandex/cloud/iam/v1/iam_token_service.proto",
     "yandex/cloud/operation/operation.proto",
     "yandex/cloud/operation/operation_service.proto",
+    "google/cloud/compute/v1/compute.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

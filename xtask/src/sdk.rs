@@ -4,6 +4,7 @@
 //!   (`sdk/create.py`): every field that can be typed arrives over REST and gRPC, and tokens are got as the SDK gets them.
 //! - The cloud's own Python SDK (PyPI), in plaintext and over TLS with discovery (`sdk/check.py`).
 //! - Its Node SDK (npm), over TLS (`sdk/check.mjs`). Where there is no `node`, PyPI has one.
+//! - Google's Python client for Compute Engine (PyPI), in plaintext, for everybody and with a token (`sdk/check_google.py`).
 //! - schemathesis (PyPI), which makes requests of the OpenAPI document that the server serves, good ones and bad ones, and holds
 //!   the answers against it ([`schemathesis`]).
 //!
@@ -50,11 +51,14 @@ enum Client {
     Python,
     /// The Node SDK
     Node,
+    /// Google's Python client
+    Google,
     /// What finds where the server is not as its OpenAPI document says
     Schemathesis,
 }
 
-const ALL: [Client; 4] = [Client::Create, Client::Python, Client::Node, Client::Schemathesis];
+const ALL: [Client; 5] =
+    [Client::Create, Client::Python, Client::Node, Client::Google, Client::Schemathesis];
 
 /// The longest time of one SDK's walk; it takes seconds.
 const WALK: std::time::Duration = std::time::Duration::from_secs(300);
@@ -80,6 +84,7 @@ pub(crate) fn run_sdk(repo: &Repo, args: &SdkArgs) -> Result<ExitCode> {
             Client::Create => create(&tools, &server, &scripts, &dir)?,
             Client::Python => python(&tools, &server, &scripts, &dir)?,
             Client::Node => node(&tools, &server, &scripts, &dir)?,
+            Client::Google => google(&tools, &server, &scripts, &dir)?,
             Client::Schemathesis => match tools.schemathesis()? {
                 Some(program) => schemathesis::check(&program, &server, &scripts, &dir).map(|()| true)?,
                 None => false,
@@ -128,6 +133,24 @@ fn node(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bo
     let script: PathBuf = packages.join("check.mjs");
     fs::copy(scripts.join("check.mjs"), &script).context("cannot copy check.mjs")?;
     walk(Command::new(node).arg(script), server, served, dir)?;
+    Ok(true)
+}
+
+/// False where it is not installed.
+fn google(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<bool> {
+    let Some(python) = tools.google()? else { return Ok(false) };
+    for (name, token) in [("anonymous", None), ("token", Some("google"))] {
+        let dir = dir.join(name);
+        let mut options = vec!["--source-bucket", "images"];
+        options.extend(token.map(|token| ["--token", token]).iter().flatten());
+        let served = server.start_with(&dir, false, &options)?;
+        let mut script = Command::new(&python);
+        script.arg(scripts.join("check_google.py")).env("ARCHIVE", &served.archive);
+        if let Some(token) = token {
+            script.env("TOKEN", token);
+        }
+        walk(&mut script, server, served, &dir)?;
+    }
     Ok(true)
 }
 

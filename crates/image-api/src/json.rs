@@ -45,6 +45,11 @@ pub fn to_json<M: Name>(message: &M) -> Result<String, JsonError> {
     to_json_value(message).map(|value| value.to_string())
 }
 
+/// Whether the JSON of a message has a field of this name.
+pub fn has_json_field<M: Name>(name: &str) -> bool {
+    descriptor::<M>().get_field_by_json_name(name).is_some()
+}
+
 /// Canonical JSON of a message as a tree.
 pub fn to_json_value<M: Name>(message: &M) -> Result<Value, JsonError> {
     let mut dynamic = DynamicMessage::new(descriptor::<M>());

@@ -4,6 +4,7 @@
 //! `google.rpc.Status` for errors): the same field numbers, JSON names, paths and codes, so that what is written for
 //! the cloud talks to `image-server` and the reverse. The `.proto` files are ours and hold what the contract needs.
 //!
+//! - [`google`]: the images of Compute Engine's API, which a server can speak too.
 //! - [`compute`], [`operation`], [`access`], [`endpoint`], [`iam`], [`rpc`]: messages, from `proto/` by prost; sizes are bytes.
 //! - [`to_json`], [`from_json`]: canonical proto3 JSON. A server refuses unknown fields, a client skips them.
 //! - [`Validate`]: the rules of the fields, from one table; reports every violation, not the first.
@@ -33,7 +34,7 @@ pub use client::{
 pub use code::Code;
 pub use credentials::{Credentials, KeyError, METADATA_ADDRESS, ServiceAccountKey};
 pub use descriptors::DESCRIPTORS;
-pub use json::{JsonError, from_json, from_json_lenient, to_json, to_json_value};
+pub use json::{JsonError, from_json, from_json_lenient, has_json_field, to_json, to_json_value};
 pub use method::{Binding, HttpCall, HttpRequest, Method, Route};
 pub use openapi::{message_schema, openapi};
 pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
@@ -69,6 +70,11 @@ pub mod iam {
 /// Messages of `yandex.cloud.operation`.
 pub mod operation {
     pub use crate::messages::yandex::cloud::operation::*;
+}
+
+/// Messages of `google.cloud.compute.v1`: Compute Engine's images.
+pub mod google {
+    pub use crate::messages::google::cloud::compute::v1::*;
 }
 
 /// Messages of `google.rpc`.

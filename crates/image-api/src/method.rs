@@ -2,7 +2,7 @@
 //!
 //! Source: <https://cloud.google.com/endpoints/docs/grpc/transcoding>, by the `google.api.http` options in `proto/`, of
 //! which the part is here that the contract uses: path templates of literals and whole-segment fields, a verb after a
-//! colon, a body that is the request or none, fields of one value in the query. The server's REST face, the client and
+//! colon, a body that is the request, a field of it or none, fields of one value in the query. The server's REST face, the client and
 //! the OpenAPI document all read the same table, so no path is written twice.
 //!
 //! A method is known by its descriptors only; what it is called with are the bytes of its messages.
@@ -49,7 +49,18 @@ pub struct Method {
 pub struct Binding {
     verb: &'static str,
     template: Template,
-    has_body: bool,
+    body: Body,
+}
+
+/// What of a request stands in the body.
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    /// Nothing: there is none.
+    Nothing,
+    /// All that does not stand in the path.
+    Whole,
+    /// The message in this field; others may stand in the query.
+    Field(String),
 }
 
 /// What a verb and a path lead to.
@@ -140,17 +151,22 @@ impl Method {
         body: &[u8],
     ) -> Result<Vec<u8>, Status> {
         let input = self.descriptor.input();
-        let mut message = if request.binding.has_body && !body.is_empty() {
-            let unreadable = |error| {
-                let text = format!("not the JSON of {}: {error}", input.full_name());
-                Status::new(Code::InvalidArgument, text)
-            };
-            read_strictly(input.clone(), body).map_err(unreadable)?
-        } else {
-            DynamicMessage::new(input)
+        let read = |message: MessageDescriptor| {
+            let name = message.full_name().to_owned();
+            let unreadable =
+                |error| Status::new(Code::InvalidArgument, format!("not the JSON of {name}: {error}"));
+            read_strictly(message, body).map_err(unreadable)
         };
+        let mut message = DynamicMessage::new(input.clone());
+        match (&request.binding.body, request.binding.body_field(&input)) {
+            (Body::Whole, _) if !body.is_empty() => message = read(input)?,
+            (Body::Field(_), Some((field, inner))) if !body.is_empty() => {
+                message.set_field(&field, Value::Message(read(inner)?));
+            }
+            _ => {}
+        }
         let mut refused = Vec::new();
-        if !request.binding.has_body {
+        if request.binding.body != Body::Whole {
             for (name, value) in form_urlencoded::parse(query.as_bytes()) {
                 refused.extend(set(&mut message, &name, value.into_owned()).err());
             }
@@ -190,11 +206,19 @@ impl Method {
             let value = value.as_ref().and_then(Value::as_str).unwrap_or_default();
             utf8_percent_encode(value, SEGMENT).to_string()
         });
-        if binding.has_body {
-            let body = serde_json::to_string(&message)
-                .map_err(|source| JsonError::Write { message: M::full_name(), source })?;
-            return Ok(HttpCall { verb: binding.verb, target, body: Some(body) });
-        }
+        let unwritable = |source| JsonError::Write { message: M::full_name(), source };
+        let body = match &binding.body {
+            Body::Nothing => None,
+            Body::Whole => {
+                let body = serde_json::to_string(&message).map_err(unwritable)?;
+                return Ok(HttpCall { verb: binding.verb, target, body: Some(body) });
+            }
+            Body::Field(name) => {
+                let inner = message.take_field_by_name(name);
+                let inner = inner.as_ref().and_then(Value::as_message);
+                inner.map(serde_json::to_string).transpose().map_err(unwritable)?
+            }
+        };
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (field, value) in message.fields() {
             // Fields of other kinds do not stand in a query; a test looks at every method.
@@ -207,7 +231,7 @@ impl Method {
             target.push('?');
             target.push_str(&query);
         }
-        Ok(HttpCall { verb: binding.verb, target, body: None })
+        Ok(HttpCall { verb: binding.verb, target, body })
     }
 
     fn read(descriptor: MethodDescriptor) -> Self {
@@ -236,9 +260,17 @@ impl Binding {
         self.template.fill(|field| format!("{{{field}}}"))
     }
 
-    /// Whether the body is the request; otherwise the query is.
+    /// Whether the body is the request, or a field of it; otherwise the query is.
     pub fn has_body(&self) -> bool {
-        self.has_body
+        self.body != Body::Nothing
+    }
+
+    /// The field that the body is, and its message.
+    fn body_field(&self, input: &MessageDescriptor) -> Option<(FieldDescriptor, MessageDescriptor)> {
+        let Body::Field(name) = &self.body else { return None };
+        let field = input.get_field_by_name(name)?;
+        let inner = field.kind().as_message()?.clone();
+        Some((field, inner))
     }
 
     /// Names of the fields that stand in the path.
@@ -254,7 +286,12 @@ impl Binding {
             Pattern::Delete(template) => ("DELETE", template),
             Pattern::Patch(template) => ("PATCH", template),
         };
-        Some(Self { verb, template: Template::read(template), has_body: rule.body == "*" })
+        let body = match rule.body.as_str() {
+            "" => Body::Nothing,
+            "*" => Body::Whole,
+            field => Body::Field(field.to_owned()),
+        };
+        Some(Self { verb, template: Template::read(template), body })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Source: <https://spec.openapis.org/oas/v3.1.0.html>. Descriptions are the comments of the `.proto` files; what a field may hold
 //! is said by the table that [`crate::Validate`] holds requests against. What only a server knows, the hosts that it reads from, the
-//! grammar of its filters, its page tokens, the document does not say; whatever is refused is a 400 that names every field.
+//! grammar of its filters, its page tokens, the document does not say; whatever is refused is a 400 that names every field. The
+//! methods of Compute Engine are not in it: Google has a document of them.
 
 mod decimal;
 mod schemas;
@@ -27,7 +28,7 @@ pub fn message_schema<M: Name>() -> (Value, BTreeMap<String, Value>) {
 pub fn openapi(title: &str, version: &str, is_open: impl Fn(&Method) -> bool) -> Value {
     let mut schemas = Schemas::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
-    for method in Method::all() {
+    for method in Method::all().iter().filter(|method| is_described(method)) {
         for (at, binding) in method.bindings().iter().enumerate() {
             let mut operation = operation(method, binding, &mut schemas);
             if at > 0 {
@@ -104,6 +105,11 @@ fn operation(method: &Method, binding: &Binding, schemas: &mut Schemas) -> Value
         });
     }
     operation
+}
+
+/// Whether the document has the method. Compute Engine's are described by Google, and answer errors in their own shape.
+pub(crate) fn is_described(method: &Method) -> bool {
+    !method.service().starts_with("google.")
 }
 
 fn operation_id(method: &Method) -> String {

@@ -40,8 +40,10 @@ pub(crate) use error::CatalogError;
 pub(crate) use images::{Column, Condition, Direction, ListQuery};
 pub(crate) use leases::{Claimed, Ticket, Want};
 pub(crate) use quota::{QueueLimits, Room};
-pub(crate) use rows::OperationRecord;
+#[cfg(test)]
+pub(crate) use rows::About;
 use rows::{OPERATION_COLUMNS, image_of, operation_of};
+pub(crate) use rows::{OperationRecord, Shown};
 
 /// The catalog; a clone shares its connections.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use disk_image::limits::{MAX_MAP_MEMORY, MAX_VIRTUAL_SIZE};
 use image_api::Token;
 use object_io::{BucketUri, HostRule, Resolver, Store, StoreConfig, SystemResolver, TimeLimits};
 
-use crate::{Grant, VolumeSources, catalog::QueueLimits, limits};
+use crate::{Grant, SourceBucket, VolumeSources, catalog::QueueLimits, limits};
 
 /// What a server is made from. Everything can be chosen that `image-server serve` has a flag for.
 #[derive(Clone, Debug)]
@@ -39,6 +39,9 @@ pub struct Config {
     pub resolver: Arc<dyn Resolver>,
     /// Snapshots and disks that images are made from.
     pub volumes: VolumeSources,
+    /// Buckets of the store whose objects may be named, `gs://BUCKET/OBJECT`, and are read with the server's rights; what the server
+    /// keeps itself excepted.
+    pub source_buckets: Vec<SourceBucket>,
     /// Folder for copies of pooled images, as far as [`Limits::pool_quota`] goes. Locked while the server runs; servers on one catalog
     /// have one each.
     pub pool: Option<PathBuf>,
@@ -71,6 +74,7 @@ impl Config {
             allow_private_hosts: false,
             resolver: Arc::new(SystemResolver),
             volumes: VolumeSources::default(),
+            source_buckets: Vec::new(),
             pool: None,
             any_uri_host: false,
             memory: limits::INGEST_MEMORY,

@@ -10,10 +10,13 @@ use async_trait::async_trait;
 use block_store::{BlockStore, BlockStoreError, Collected, Manifest};
 use disk_convert::{ByteSource, ConvertError, Options, References, Rendered, open_image};
 use disk_image::{Format, ObjectMap, OpenOptions, qcow2};
-use image_ingest::{Found, Policy, min_disk_size, probe, probe_source};
+use image_ingest::{Found, Policy, UriPolicy, min_disk_size, probe, probe_source};
+use object_io::Store;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::{
+    buckets::{Object, SourceBuckets},
     catalog::{Catalog, CatalogError, Room},
     ingest::{IngestError, Ingested},
     limits,
@@ -53,6 +56,9 @@ pub(crate) struct StoredContent {
     pub(crate) folder_quota: Option<u64>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) volumes: VolumeSources,
+    pub(crate) buckets: SourceBuckets,
+    /// The store of those buckets.
+    pub(crate) store: Store,
     pub(crate) open: OpenImages,
     pub(crate) traffic: Arc<Traffic>,
 }
@@ -165,6 +171,7 @@ impl StoredContent {
         let found = match Origin::of(&work.source) {
             Origin::Image(id) => return self.share(id, work, policy, cancel).await,
             Origin::Uri(uri) => probe(uri.expose(), policy, cancel).await?,
+            Origin::Object(object) => self.probe_object(object, policy, cancel).await?,
             Origin::Snapshot(id) => {
                 volume("snapshot", id, self.volumes.snapshots.as_deref(), policy.clone(), cancel).await?
             }
@@ -173,6 +180,8 @@ impl StoredContent {
             }
         };
         let pooled = self.reserve(work, found.storage_bound(), cancel).await?;
+        let parts = found.virtual_size().div_ceil(disk_convert::BLOCK_SIZE);
+        patiently(|| self.catalog.note_parts(&work.attempt, parts), cancel).await?;
         let sink = self.blocks.sink(&work.manifest(), found.virtual_size(), &policy.options.workers, cancel);
         // What the ledger knows of the same version of the source is not read again.
         let source = found.disk().source();
@@ -188,6 +197,28 @@ impl StoredContent {
         let stored = found.store(sink, cancel).await?;
         self.pool(pooled, work, &stored.output, policy, cancel).await?;
         Ok(stored.map(|_| work.manifest()))
+    }
+
+    /// Opens and proves an object of our own store, by a URL of our own that nobody else sees.
+    async fn probe_object(
+        &self,
+        text: &str,
+        policy: &Policy,
+        cancel: &CancellationToken,
+    ) -> Result<Found, IngestError> {
+        // What was let in yesterday is held to what is let in today.
+        let object = Object::parse(text).filter(|object| self.buckets.allow(None, *object));
+        let object = object.ok_or_else(|| IngestError::NoSource { kind: "object", id: text.to_owned() })?;
+        let life = limits::OBJECT_URL_LIFE;
+        let signed = self.store.presign_get(object.bucket, object.key, life, cancel).await;
+        let signed = signed.map_err(|error| stored(error.into(), cancel))?;
+        // The store that we are configured with, wherever it is, and nothing else.
+        let uris = UriPolicy {
+            own_endpoint: Url::parse(signed.expose()).ok(),
+            resolver: Arc::clone(&policy.uris.resolver),
+            ..UriPolicy::default()
+        };
+        Ok(probe(signed.expose(), &Policy { uris, ..policy.clone() }, cancel).await?)
     }
 
     /// Makes the copy for which there is room.

@@ -12,6 +12,8 @@
 //! - `worker`: some ingests at once, the rest in order; leases, cancel, shutdown, restart.
 //! - `ledger`: the catalog's knowledge of blocks in use, as the block store asks for it.
 //! - `ingest`, `content`: from the URL to blocks and manifest, by [`image_ingest`].
+//! - `service/google`: the images API of Compute Engine, on the same methods.
+//! - `buckets`: objects of the server's own store that are named instead of pre-signed.
 //! - `volumes`: disks and snapshots of the operator's, which Images are made from too.
 //! - `pool`: copies of pooled Images.
 //! - `upkeep`: gc and fsck, beside servers that run.
@@ -21,6 +23,7 @@
 //! As many servers as there are work on one catalog on PostgreSQL and one bucket. A source URL is a secret: its query stands in the
 //! catalog as long as the operation runs, and nowhere else.
 
+mod buckets;
 mod catalog;
 mod config;
 mod content;
@@ -46,6 +49,7 @@ mod upkeep;
 mod volumes;
 mod worker;
 
+pub use buckets::{SourceBucket, SourceBucketError};
 pub use config::{Access, Config, Limits, Storage, TlsFiles};
 pub use error::ServerError;
 pub use server::{Running, Server};

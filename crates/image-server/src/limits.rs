@@ -73,6 +73,25 @@ pub(crate) const PAGE_SIZE: i64 = 100;
 /// See [`PAGE_SIZE`].
 pub(crate) const PAGE_SIZE_MAX: i64 = 1000;
 
+/// Images on a page of Google's list where the caller does not say, and at most, as its reference has it.
+pub(crate) const GOOGLE_PAGE: usize = 500;
+
+/// Images that one request of Google's list looks at for a filter, well below a second of work. The page ends there, and its token
+/// goes on.
+pub(crate) const GOOGLE_SCAN: usize = 2000;
+
+/// How long `operations.wait` waits: the reference promises two minutes at most, of which the way back takes a part.
+pub(crate) const GOOGLE_WAIT: Duration = Duration::from_secs(110);
+
+/// How often it looks at an operation in the end, which is what a caller can be late by.
+pub(crate) const GOOGLE_WAIT_POLL: Duration = Duration::from_secs(1);
+
+/// Callers who wait for operations at a time: each is an indexed read a second.
+pub(crate) const GOOGLE_WAITERS: usize = 256;
+
+/// How long the server's own URL of an object is good that an image is made from: stores allow a week, and no ingest takes longer.
+pub(crate) const OBJECT_URL_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
 /// How long a caller may take to send the head of a request, and then its body.
 pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(30);
 

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use image_api::Token;
 use image_server::{
-    Access, Config, Grant, HostRule, Limits, Storage, TimeLimits, TlsFiles, VolumeFolder, VolumeSources,
-    Volumes,
+    Access, Config, Grant, HostRule, Limits, SourceBucket, Storage, TimeLimits, TlsFiles, VolumeFolder,
+    VolumeSources, Volumes,
 };
 use object_io::{BucketUri, StoreConfig};
 use values::{parse_duration, parse_size};
@@ -166,6 +166,18 @@ pub(crate) struct Serve {
     /// Folder of disks, as that of snapshots. A disk must not change while an image is made of it.
     #[arg(long, value_name = "DIR", env = "IMAGE_SERVER_DISK_DIR", hide_env = true)]
     disk_dir: Option<PathBuf>,
+    /// Bucket of the store whose objects images are made from by name, gs://BUCKET/OBJECT; repeatable.
+    ///
+    /// They are read with the server's rights by whoever may create images, in one folder or in all. What the server keeps itself
+    /// is never read so.
+    #[arg(
+        long = "source-bucket",
+        value_name = "BUCKET[@FOLDER]",
+        value_delimiter = ',',
+        env = "IMAGE_SERVER_SOURCE_BUCKET",
+        hide_env = true
+    )]
+    source_buckets: Vec<SourceBucket>,
     /// Memory of one ingest: bytes, or a number with K, M, G or T.
     #[arg(short, long, value_name = "SIZE", default_value = "192M", value_parser = parse_size, env = "IMAGE_SERVER_MEMORY", hide_env = true)]
     memory: u64,
@@ -336,6 +348,7 @@ impl Serve {
                 snapshots: self.snapshot_dir.map(volumes),
                 disks: self.disk_dir.map(volumes),
             },
+            source_buckets: self.source_buckets,
             memory: self.memory,
             jobs: self.jobs.map(usize::from),
             limits: self.limits.into(),

@@ -30,6 +30,7 @@ use url::Url;
 
 use crate::{
     Config, ServerError, Storage,
+    buckets::SourceBuckets,
     catalog::Catalog,
     content::{OpenImages, StoredContent},
     embedded::Embedded,
@@ -123,6 +124,7 @@ impl Server {
             budget: Some(budget),
             ..Policy::new(uris.clone())
         };
+        let buckets = SourceBuckets { listed: config.source_buckets, own: bucket.clone() };
         let content = Arc::new(StoredContent {
             blocks: open_blocks(&store, &bucket, &catalog).await?,
             catalog: catalog.clone(),
@@ -130,6 +132,8 @@ impl Server {
             folder_quota: given.folder_quota,
             pool: pool.map(Arc::new),
             volumes: config.volumes.clone(),
+            buckets: buckets.clone(),
+            store: store.clone(),
             open: OpenImages::default(),
             traffic: Arc::clone(&observed.traffic),
         });
@@ -141,12 +145,17 @@ impl Server {
             default_port: if tls.is_some() { 443 } else { 80 },
             storage: uris.own_endpoint.as_ref().and_then(host_and_port),
         };
+        let place = uris.own_endpoint.as_ref().and_then(region).unwrap_or_default();
         let service = Service {
             catalog: catalog.clone(),
             worker: worker.clone(),
             content,
             readers,
             uris,
+            buckets,
+            place,
+            scan: limits::GOOGLE_SCAN,
+            waiters: Semaphore::new(limits::GOOGLE_WAITERS),
             volumes: config.volumes,
             has_pool,
             queue: given.queue(),
@@ -310,6 +319,12 @@ fn accounts(config: &Config) -> Result<Accounts, ServerError> {
         registered.map_err(|source| ServerError::AccountKey { path: path.clone(), source })?;
     }
     Ok(accounts)
+}
+
+/// The region that a pre-signed URL is signed for, which is where the store says it is.
+fn region(signed: &Url) -> Option<String> {
+    let (_, scope) = signed.query_pairs().find(|(name, _)| name == "X-Amz-Credential")?;
+    scope.split('/').nth(2).map(str::to_owned)
 }
 
 fn host_and_port(url: &Url) -> Option<String> {

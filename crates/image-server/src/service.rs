@@ -6,6 +6,7 @@
 
 mod bindings;
 mod directory;
+mod google;
 mod identity;
 mod images;
 mod jwt;
@@ -29,11 +30,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
+    buckets::SourceBuckets,
     catalog::{Catalog, IdempotencyKey, QueueLimits},
     volumes::VolumeSources,
     worker::{Content, Worker},
 };
 pub(crate) use directory::Directory;
+pub(crate) use google::{error_reply, is_google};
 pub(crate) use identity::{Caller, Identity, Origin};
 pub(crate) use refusal::{Refusal, retry_after};
 pub(crate) use rights::Rights;
@@ -49,6 +52,14 @@ pub(crate) struct Service {
     /// Places for those who read the content of images.
     pub(crate) readers: Arc<Semaphore>,
     pub(crate) uris: UriPolicy,
+    /// Buckets whose objects may be named.
+    pub(crate) buckets: SourceBuckets,
+    /// Where the server stores: the region of its store.
+    pub(crate) place: String,
+    /// Images that a filter of Google's list looks at for one answer.
+    pub(crate) scan: usize,
+    /// Places for those who wait for operations.
+    pub(crate) waiters: Semaphore,
     pub(crate) volumes: VolumeSources,
     /// Whether there is room for pooled images at all.
     pub(crate) has_pool: bool,
@@ -101,6 +112,15 @@ static METHODS: LazyLock<HashMap<&'static str, Method>> = LazyLock::new(|| {
         ("/yandex.cloud.endpoint.ApiEndpointService/Get", open(Service::get_endpoint)),
         ("/yandex.cloud.endpoint.ApiEndpointService/List", open(Service::list_endpoints)),
         ("/yandex.cloud.iam.v1.IamTokenService/Create", open(Service::create_token)),
+        ("/google.cloud.compute.v1.Images/Insert", closed(Service::google_insert)),
+        ("/google.cloud.compute.v1.Images/Get", closed(Service::google_get)),
+        ("/google.cloud.compute.v1.Images/GetFromFamily", closed(Service::google_latest)),
+        ("/google.cloud.compute.v1.Images/List", closed(Service::google_list)),
+        ("/google.cloud.compute.v1.Images/Delete", closed(Service::google_delete)),
+        ("/google.cloud.compute.v1.Images/Patch", closed(Service::google_patch)),
+        ("/google.cloud.compute.v1.Images/SetLabels", closed(Service::google_set_labels)),
+        ("/google.cloud.compute.v1.GlobalOperations/Get", closed(Service::google_operation)),
+        ("/google.cloud.compute.v1.GlobalOperations/Wait", closed(Service::google_wait)),
     ])
 });
 

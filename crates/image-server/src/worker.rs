@@ -195,6 +195,11 @@ impl Worker {
         Ok(record)
     }
 
+    /// Cancelled when all work is told to stop.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.shared.shutdown
+    }
+
     /// Tells all work to stop.
     pub(crate) fn stop(&self) {
         self.shared.shutdown.cancel();

@@ -29,6 +29,8 @@ pub(super) struct Served {
     pub(super) is_tls: bool,
     /// The pre-signed URL of an image.
     pub(super) good: String,
+    /// How Compute Engine's API names an archive of the same disk.
+    pub(super) archive: String,
     pub(super) log: PathBuf,
 }
 
@@ -68,14 +70,17 @@ impl Server {
         }
         let log = dir.join("server.log");
         let process = start(&mut serve, &log)?;
-        let good = self.upload(&store)?;
-        Ok(Served { process, endpoint, is_tls, good, log })
+        let good = self.upload(&store, "disk.qcow2", &[])?;
+        let archive = "up/disk.tar.gz";
+        self.upload(&store, archive, &["--to", "gce"])?;
+        let archive = format!("https://storage.googleapis.com/{}/{archive}", store.bucket);
+        Ok(Served { process, endpoint, is_tls, good, archive, log })
     }
 
     /// Uploads an image to the server's own store; gives its pre-signed URL.
-    fn upload(&self, store: &Keys) -> Result<String> {
+    fn upload(&self, store: &Keys, key: &str, options: &[&str]) -> Result<String> {
         let mut upload = Command::new(&self.image_prep);
-        upload.arg("upload").arg(&self.image).arg(format!("s3://{}/disk.qcow2", store.bucket));
+        upload.arg("upload").arg(&self.image).arg(format!("s3://{}/{key}", store.bucket)).args(options);
         upload.env("AWS_ENDPOINT_URL", &store.endpoint).env("AWS_REGION", &store.region);
         upload.env("AWS_ACCESS_KEY_ID", &store.access_key).env("AWS_SECRET_ACCESS_KEY", &store.secret_key);
         upload.args(["--no-resume", "--json"]);

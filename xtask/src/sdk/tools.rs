@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use crate::repo::{output, run};
 
 const PYTHON_SDK: (&str, &str) = ("yandexcloud", "0.413.0");
+const GOOGLE: (&str, &str) = ("google-cloud-compute", "1.57.0");
 const SCHEMATHESIS: (&str, &str) = ("schemathesis", "4.32.5");
 const NODE_SDK: (&str, &str) = ("@yandex-cloud/nodejs-sdk", "3.2.0");
 /// `node` and `npm` for a machine without.
@@ -29,6 +30,11 @@ impl Tools {
     /// A Python that has the SDK.
     pub(super) fn python_sdk(&self) -> Result<Option<PathBuf>> {
         Ok(self.venv(PYTHON_SDK)?.map(|bin| bin.join("python")))
+    }
+
+    /// A Python that has Google's client for Compute Engine.
+    pub(super) fn google(&self) -> Result<Option<PathBuf>> {
+        Ok(self.venv(GOOGLE)?.map(|bin| bin.join("python")))
     }
 
     /// schemathesis.

@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn method(name: &str) -> &'static Method {
-    METHODS.iter().find(|method| method.name() == name).unwrap()
+    METHODS.iter().find(|method| method.grpc_path.ends_with(&format!(".ImageService/{name}"))).unwrap()
 }
 
 fn read<M: Name + Default>(verb: &str, target: &str, body: &str) -> Result<M, Status> {
@@ -27,28 +27,39 @@ fn the_table() {
         for binding in &method.bindings {
             table.push(format!("{} {} {}", binding.verb, binding.path(), method.grpc_path));
             // Whatever is neither in the path nor in a body must be able to stand in a query.
-            if !binding.has_body {
+            if binding.body != Body::Whole {
                 let input = method.descriptor.input();
-                assert_eq!(query_fields(&input).count(), input.fields().len(), "{}", method.grpc_path);
+                let in_body = usize::from(binding.body_field(&input).is_some());
+                let fields = input.fields().len() - in_body;
+                assert_eq!(query_fields(&input).count(), fields, "{}", method.grpc_path);
             }
         }
     }
     table.sort();
     let expected = [
         "DELETE /compute/v1/images/{image_id} /yandex.cloud.compute.v1.ImageService/Delete",
+        "DELETE /compute/v1/projects/{project}/global/images/{image} /google.cloud.compute.v1.Images/Delete",
         "GET /compute/v1/images /yandex.cloud.compute.v1.ImageService/List",
         "GET /compute/v1/images/{image_id} /yandex.cloud.compute.v1.ImageService/Get",
         "GET /compute/v1/images/{image_id}/operations /yandex.cloud.compute.v1.ImageService/ListOperations",
         "GET /compute/v1/images/{resource_id}:listAccessBindings /yandex.cloud.compute.v1.ImageService/ListAccessBindings",
         "GET /compute/v1/images:latestByFamily /yandex.cloud.compute.v1.ImageService/GetLatestByFamily",
+        "GET /compute/v1/projects/{project}/global/images /google.cloud.compute.v1.Images/List",
+        "GET /compute/v1/projects/{project}/global/images/family/{family} /google.cloud.compute.v1.Images/GetFromFamily",
+        "GET /compute/v1/projects/{project}/global/images/{image} /google.cloud.compute.v1.Images/Get",
+        "GET /compute/v1/projects/{project}/global/operations/{operation} /google.cloud.compute.v1.GlobalOperations/Get",
         "GET /endpoints /yandex.cloud.endpoint.ApiEndpointService/List",
         "GET /endpoints/{api_endpoint_id} /yandex.cloud.endpoint.ApiEndpointService/Get",
         "GET /operations/{operation_id} /yandex.cloud.operation.OperationService/Get",
         "GET /operations/{operation_id}:cancel /yandex.cloud.operation.OperationService/Cancel",
         "PATCH /compute/v1/images/{image_id} /yandex.cloud.compute.v1.ImageService/Update",
+        "PATCH /compute/v1/projects/{project}/global/images/{image} /google.cloud.compute.v1.Images/Patch",
         "POST /compute/v1/images /yandex.cloud.compute.v1.ImageService/Create",
         "POST /compute/v1/images/{resource_id}:setAccessBindings /yandex.cloud.compute.v1.ImageService/SetAccessBindings",
         "POST /compute/v1/images/{resource_id}:updateAccessBindings /yandex.cloud.compute.v1.ImageService/UpdateAccessBindings",
+        "POST /compute/v1/projects/{project}/global/images /google.cloud.compute.v1.Images/Insert",
+        "POST /compute/v1/projects/{project}/global/images/{resource}/setLabels /google.cloud.compute.v1.Images/SetLabels",
+        "POST /compute/v1/projects/{project}/global/operations/{operation}/wait /google.cloud.compute.v1.GlobalOperations/Wait",
         "POST /iam/v1/tokens /yandex.cloud.iam.v1.IamTokenService/Create",
         "POST /operations/{operation_id}:cancel /yandex.cloud.operation.OperationService/Cancel",
     ];
@@ -110,6 +121,38 @@ fn both_ways() {
     assert_eq!(call.target, "/compute/v1/images/a%2F..%2Fb%3Ac%3Fd");
     assert_eq!(call.body.as_deref(), Some(r#"{"updateMask":"minDiskSize","labels":{"k":"v"}}"#));
     assert_eq!(read::<UpdateImageRequest>(call.verb, &call.target, &call.body.unwrap()).unwrap(), update);
+}
+
+/// A body that is a field of the request, and the others in the query.
+#[test]
+fn a_field_is_the_body() {
+    use crate::google::{InsertImageRequest, NewImage, RawDisk, new_image};
+    let source = RawDisk { source: "u".to_owned(), ..RawDisk::default() };
+    let image = NewImage {
+        name: "web".to_owned(),
+        source: Some(new_image::Source::RawDisk(source)),
+        ..NewImage::default()
+    };
+    let insert = InsertImageRequest {
+        project: "p".to_owned(),
+        image_resource: Some(image),
+        request_id: "r".to_owned(),
+        force_create: true,
+    };
+    let method = Method::at("/google.cloud.compute.v1.Images/Insert").unwrap();
+    let call = method.request_to_http(&insert).unwrap();
+    assert_eq!(call.target, "/compute/v1/projects/p/global/images?requestId=r&forceCreate=true");
+    assert_eq!(call.body.as_deref(), Some(r#"{"name":"web","rawDisk":{"source":"u"}}"#));
+    assert_eq!(read::<InsertImageRequest>("POST", &call.target, &call.body.unwrap()).unwrap(), insert);
+    for (body, word) in
+        [(r#"{"status":"READY"}"#, "status"), (r#"{"rawDisk":{"sha1Checksum":"x"}}"#, "sha1Checksum")]
+    {
+        let refused =
+            read::<InsertImageRequest>("POST", "/compute/v1/projects/p/global/images", body).unwrap_err();
+        assert!(refused.message.contains(word), "{}", refused.message);
+    }
+    let empty: InsertImageRequest = read("POST", "/compute/v1/projects/p/global/images", "").unwrap();
+    assert_eq!(empty.image_resource, None);
 }
 
 #[test]

@@ -33,8 +33,8 @@ const DEFINITIONS: &str = "#/$defs/";
 impl Default for Schemas {
     fn default() -> Self {
         let mut read = HashSet::new();
-        for method in Method::all().iter().filter(|method| method.bindings().iter().any(|one| one.has_body()))
-        {
+        let has_body = |method: &&Method| method.bindings().iter().any(|one| one.has_body());
+        for method in Method::all().iter().filter(|method| super::is_described(method)).filter(has_body) {
             add_all(&mut read, &method.descriptor().input());
         }
         Self { all: BTreeMap::new(), read, place: COMPONENTS }

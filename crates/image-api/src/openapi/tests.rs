@@ -12,7 +12,8 @@ fn document() -> Value {
 #[test]
 fn every_binding_and_every_reference() {
     let document = document();
-    let bindings: usize = Method::all().iter().map(|method| method.bindings().len()).sum();
+    let described = Method::all().iter().filter(|method| is_described(method));
+    let bindings: usize = described.map(|method| method.bindings().len()).sum();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.values().map(|path| path.as_object().unwrap().len()).sum::<usize>(), bindings);
     let list = &document["paths"]["/compute/v1/images"]["get"];

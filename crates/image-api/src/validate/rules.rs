@@ -1,6 +1,7 @@
 //! The table: which fields have which rules.
 //!
-//! Source: the services of the public API definitions (options `required`, `length`, `pattern`, `value`, `size`, `exactly_one`).
+//! Source: the services of the public API definitions (options `required`, `length`, `pattern`, `value`, `size`, `exactly_one`);
+//! for `google.cloud.compute.v1` the REST reference <https://cloud.google.com/compute/docs/reference/rest/v1/images>.
 //! Read by [`crate::Validate`], which holds messages against it, and by [`crate::openapi()`], which says it. Patterns are of the
 //! part of regular expressions that `regex-lite` and ECMA-262 read alike. A field that is not here may hold whatever its type can.
 
@@ -63,6 +64,30 @@ const NAME: Text = Text::new(0, 63, "|[a-z]([-_a-z0-9]{0,61}[a-z0-9])?");
 const FAMILY: Text = Text::new(1, 63, "[a-z][-a-z0-9]{1,61}[a-z0-9]");
 const ANY_FAMILY: Text = Text::new(0, 63, "|[a-z][-a-z0-9]{1,61}[a-z0-9]");
 const SUBJECT: Text = Text::free(1, 100);
+
+/// Names, families and labels of Compute Engine: of its rules the part that holds for our own names too, as an image has one name
+/// for both APIs. So a family has three characters at least, and labels are ASCII.
+const GOOGLE_NAME: Text = Text::new(1, 63, "[a-z]([-a-z0-9]{0,61}[a-z0-9])?");
+const GOOGLE_LABELS: Rule =
+    Rule::Map { max: 64, key: Text::new(1, 63, "[a-z][-_0-9a-z]*"), value: Text::new(0, 63, "[-_0-9a-z]*") };
+const GOOGLE_LICENSES: Rule = Rule::List { min: 0, max: 10, item: Some(Text::free(1, 1024)) };
+/// Each once, and room for more.
+const GOOGLE_FEATURES: Rule = Rule::List { min: 0, max: 32, item: None };
+const GOOGLE_FEATURE: Text = Text::new(
+    1,
+    63,
+    "BARE_METAL_LINUX_COMPATIBLE|BMSAI_CAPABLE|CCA_CAPABLE|GVNIC|IDPF|MULTI_IP_SUBNET|SECURE_BOOT|SEV_CAPABLE|\
+     SEV_LIVE_MIGRATABLE|SEV_LIVE_MIGRATABLE_V2|SEV_SNP_CAPABLE|SNP_SVSM_CAPABLE|SUSPEND_RESUME_COMPATIBLE|\
+     SUSPEND_SAFE_FPR|TDX_CAPABLE|UEFI_COMPATIBLE|VIRTIO_SCSI_MULTIQUEUE|WINDOWS",
+);
+/// What an image is shown by: its name, or its id where it has none.
+const GOOGLE_IMAGE: Text = Text::free(1, 63);
+const GOOGLE_URL: Rule = Rule::Text(Text::free(1, 2048));
+const REQUEST_ID: Rule = Rule::Text(Text::new(
+    0,
+    36,
+    "|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
+));
 
 const DESCRIPTION: Rule = Rule::Text(Text::free(0, 256));
 /// 4 MiB to 4 TiB.
@@ -158,12 +183,100 @@ pub(super) const RULES: &[(&str, &[(&str, Rule)])] = &[
         &[("role_id", Rule::Text(Text::free(1, 64))), ("subject", Rule::Needed)],
     ),
     ("yandex.cloud.access.Subject", &[("id", Rule::Text(SUBJECT)), ("type", Rule::Text(SUBJECT))]),
+    (
+        "google.cloud.compute.v1.InsertImageRequest",
+        &[("project", Rule::Text(ID)), ("image_resource", Rule::Needed), ("request_id", REQUEST_ID)],
+    ),
+    (
+        "google.cloud.compute.v1.NewImage",
+        &[
+            ("kind", Rule::Text(Text::new(0, 63, "|compute#image"))),
+            ("name", Rule::Text(GOOGLE_NAME)),
+            ("description", DESCRIPTION),
+            ("family", Rule::Text(ANY_FAMILY)),
+            ("labels", GOOGLE_LABELS),
+            ("licenses", GOOGLE_LICENSES),
+            ("guest_os_features", GOOGLE_FEATURES),
+            ("architecture", Rule::Text(Text::new(0, 63, "|ARCHITECTURE_UNSPECIFIED|X86_64|ARM64"))),
+            ("storage_locations", Rule::List { min: 0, max: 1, item: Some(Text::free(1, 63)) }),
+            // 4 TiB, as in the other API.
+            ("disk_size_gb", Rule::Number { min: 1, max: 4096, or_zero: true }),
+            ("source_type", Rule::Text(Text::new(0, 63, "|RAW"))),
+            ("source_image", GOOGLE_URL),
+            ("source_snapshot", GOOGLE_URL),
+            ("source_disk", GOOGLE_URL),
+        ],
+    ),
+    (
+        "google.cloud.compute.v1.RawDisk",
+        &[
+            ("source", Rule::Text(Text::free(1, UNBOUNDED).of_format("uri"))),
+            ("container_type", Rule::Text(Text::new(0, 63, "|TAR"))),
+        ],
+    ),
+    ("google.cloud.compute.v1.GuestOsFeature", &[("type", Rule::Text(GOOGLE_FEATURE))]),
+    (
+        "google.cloud.compute.v1.PatchImageRequest",
+        &[
+            ("project", Rule::Text(ID)),
+            ("image", Rule::Text(GOOGLE_IMAGE)),
+            ("image_resource", Rule::Needed),
+            ("request_id", REQUEST_ID),
+        ],
+    ),
+    (
+        "google.cloud.compute.v1.ImagePatch",
+        &[("description", DESCRIPTION), ("family", Rule::Text(ANY_FAMILY))],
+    ),
+    (
+        "google.cloud.compute.v1.SetLabelsImageRequest",
+        &[
+            ("project", Rule::Text(ID)),
+            ("resource", Rule::Text(GOOGLE_IMAGE)),
+            ("global_set_labels_request_resource", Rule::Needed),
+        ],
+    ),
+    (
+        "google.cloud.compute.v1.GlobalSetLabelsRequest",
+        &[("label_fingerprint", Rule::Text(Text::free(0, 63))), ("labels", GOOGLE_LABELS)],
+    ),
+    (
+        "google.cloud.compute.v1.DeleteImageRequest",
+        &[("project", Rule::Text(ID)), ("image", Rule::Text(GOOGLE_IMAGE)), ("request_id", REQUEST_ID)],
+    ),
+    (
+        "google.cloud.compute.v1.GetImageRequest",
+        &[("project", Rule::Text(ID)), ("image", Rule::Text(GOOGLE_IMAGE))],
+    ),
+    (
+        "google.cloud.compute.v1.GetFromFamilyImageRequest",
+        &[("project", Rule::Text(ID)), ("family", Rule::Text(FAMILY))],
+    ),
+    (
+        "google.cloud.compute.v1.ListImagesRequest",
+        &[
+            ("project", Rule::Text(ID)),
+            ("filter", Rule::Text(Text::free(0, 2048).of_format("filter"))),
+            ("max_results", Rule::Number { min: 0, max: 500, or_zero: false }),
+            ("order_by", Rule::Text(Text::free(0, 100).of_format("order"))),
+            ("page_token", PAGE_TOKEN),
+        ],
+    ),
+    (
+        "google.cloud.compute.v1.GetGlobalOperationRequest",
+        &[("project", Rule::Text(ID)), ("operation", Rule::Text(ID))],
+    ),
+    (
+        "google.cloud.compute.v1.WaitGlobalOperationRequest",
+        &[("project", Rule::Text(ID)), ("operation", Rule::Text(ID))],
+    ),
 ];
 
 /// Choices that must be made.
 pub(super) const NEEDED: &[&str] = &[
     "yandex.cloud.compute.v1.CreateImageRequest.source",
     "yandex.cloud.iam.v1.CreateIamTokenRequest.identity",
+    "google.cloud.compute.v1.NewImage.source",
 ];
 
 static BY_FIELD: LazyLock<HashMap<String, Rule>> = LazyLock::new(|| {

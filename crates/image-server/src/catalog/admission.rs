@@ -1,6 +1,6 @@
 //! How operations come into the catalog: names, keys and the length of the queue are checked in the same commit.
 
-use image_api::{Image, compute::image, to_json};
+use image_api::{Image, compute::image, google, to_json};
 use image_ingest::SourceUri;
 use sqlx::{AnyConnection, Row};
 
@@ -25,6 +25,8 @@ pub(crate) struct IdempotencyKey {
 pub(crate) struct NewImage {
     /// What the caller said; identifier, time, status and sizes are the catalog's.
     pub(crate) image: Image,
+    /// What Compute Engine's API keeps of it besides.
+    pub(crate) google: google::Image,
     pub(crate) source: SourceUri,
     /// 0 means what the content needs.
     pub(crate) wanted_disk_size: i64,
@@ -52,7 +54,7 @@ impl Catalog {
         let Some(key) = key else { return Ok(None) };
         let mut on = self.connection().await?;
         Ok(match look_up(&mut on, key).await? {
-            Some(Stands::For(record)) => Some(record),
+            Some(Stands::For(record)) => Some(*record),
             Some(Stands::ForNothing { .. }) | None => None,
         })
     }
@@ -66,13 +68,12 @@ impl Catalog {
         quota::check(&mut tx, &new).await?;
         check_name(&mut tx, &new.image).await?;
         let (image_id, created_at) = (ids::new_id(), now());
-        let attributes = to_json(&rows::attributes_of(&new.image)).map_err(|source| CatalogError::Json {
-            table: "images",
-            id: image_id.clone(),
-            source,
-        })?;
+        let unwritable = |source| CatalogError::Json { table: "images", id: image_id.clone(), source };
+        let attributes = to_json(&rows::attributes_of(&new.image)).map_err(unwritable)?;
+        let has_more = new.google != google::Image::default();
+        let google = has_more.then(|| to_json(&new.google)).transpose().map_err(unwritable)?;
         let sql = "INSERT INTO images (id, folder_id, name, family, created_at, status, storage_size, min_disk_size, \
-                   attributes) VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8)";
+                   attributes, google) VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9)";
         sqlx::query(sql)
             .bind(&image_id)
             .bind(&new.image.folder_id)
@@ -82,6 +83,7 @@ impl Catalog {
             .bind(i64::from(i32::from(image::Status::Creating)))
             .bind(new.wanted_disk_size)
             .bind(attributes)
+            .bind(google)
             .execute(&mut *tx)
             .await
             .map_err(CatalogError::database("add an image"))?;
@@ -135,7 +137,8 @@ struct NewOperation<'a> {
 async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationRecord, CatalogError> {
     let (id, created_at) = (ids::new_id(), now());
     let sql = "INSERT INTO operations (id, kind, state, image_id, created_by, created_at, modified_at, source_uri, \
-               wanted_disk_size, idempotency_key, request_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+               wanted_disk_size, idempotency_key, request_digest, folder_id, image_name) \
+               SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, folder_id, name FROM images WHERE images.id = $4";
     sqlx::query(sql)
         .bind(&id)
         .bind(new.kind.word())
@@ -156,7 +159,7 @@ async fn add_operation(tx: &mut Tx, new: &NewOperation<'_>) -> Result<OperationR
 
 /// What a key of an operation stands for.
 enum Stands {
-    For(OperationRecord),
+    For(Box<OperationRecord>),
     /// Its operation ended in an error: the caller who tries again wants a new attempt, not the old error.
     ForNothing {
         operation: String,
@@ -170,7 +173,7 @@ async fn known_or_freed(
 ) -> Result<Option<OperationRecord>, CatalogError> {
     let Some(key) = key else { return Ok(None) };
     match look_up(tx, key).await? {
-        Some(Stands::For(record)) => Ok(Some(record)),
+        Some(Stands::For(record)) => Ok(Some(*record)),
         Some(Stands::ForNothing { operation }) => {
             sqlx::query("UPDATE operations SET idempotency_key = NULL WHERE id = $1")
                 .bind(&operation)
@@ -200,7 +203,7 @@ async fn look_up(on: &mut AnyConnection, asked: &IdempotencyKey) -> Result<Optio
     if row.get::<Option<String>, _>("request_digest").as_ref() != Some(&asked.request_digest) {
         return Err(CatalogError::KeyReused);
     }
-    Ok(Some(Stands::For(record)))
+    Ok(Some(Stands::For(Box::new(record))))
 }
 
 async fn check_name(tx: &mut Tx, image: &Image) -> Result<(), CatalogError> {

@@ -10,13 +10,17 @@ use image_api::{
     operation::operation, to_json,
 };
 
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
-    Catalog, CatalogError, IdempotencyKey, Tx, commit, fetch_image, fetch_operation, now, read_image,
-    rows::{attributes_of, timestamp},
+    Attempt, Catalog, CatalogError, IdempotencyKey, Shown, Tx, commit, fetch_operation, now, read_image,
+    rows::{About, attributes_of, shown_of, timestamp},
+    size_to_sql,
 };
-use crate::ids;
+use crate::{
+    ids,
+    operation::{Kind, State},
+};
 
 /// Who asks for a change, and by which key.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,9 @@ pub(crate) struct ImageEdit {
     pub(crate) description: Option<String>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) min_disk_size: Option<i64>,
+    pub(crate) family: Option<String>,
+    /// What the labels must be for the change to happen.
+    pub(crate) labels_were: Option<BTreeMap<String, String>>,
 }
 
 /// An operation, and what decides who may see it.
@@ -39,6 +46,8 @@ pub(crate) struct ImageEdit {
 pub(crate) struct SeenOperation {
     pub(crate) image_id: String,
     pub(crate) created_at: i64,
+    pub(crate) state: State,
+    pub(crate) about: About,
     pub(crate) message: Operation,
 }
 
@@ -50,10 +59,8 @@ pub(super) struct NewChange<'a> {
     pub(super) response: Any,
 }
 
-type ChangeRow = (String, String, String, String, i64, String, String);
-
-const CHANGE: &str = "SELECT id, image_id, description, created_by, created_at, metadata, response FROM changes \
-                      WHERE id = $1";
+const CHANGE: &str = "SELECT id, image_id, description, created_by, created_at, metadata, response, folder_id, \
+                      image_name, idempotency_key FROM changes WHERE id = $1";
 
 impl Catalog {
     /// The change that a key stands for already: for a call that gets no further. A change looks for itself.
@@ -84,21 +91,28 @@ impl Catalog {
             let status = image.status().as_str_name();
             return Err(CatalogError::NotChangeable { id: image_id.to_owned(), status });
         }
+        if edit.labels_were.is_some_and(|labels| labels != image.labels) {
+            return Err(CatalogError::Changed { id: image_id.to_owned() });
+        }
         image.name = edit.name.unwrap_or(image.name);
+        image.family = edit.family.unwrap_or(image.family);
         image.description = edit.description.unwrap_or(image.description);
         image.labels = edit.labels.unwrap_or(image.labels);
         image.min_disk_size = edit.min_disk_size.unwrap_or(image.min_disk_size);
         check_name_of(&mut tx, &image).await?;
         let unwritable = |source| CatalogError::Json { table: "images", id: image_id.to_owned(), source };
         let attributes = to_json(&attributes_of(&image)).map_err(unwritable)?;
-        sqlx::query("UPDATE images SET name = $1, min_disk_size = $2, attributes = $3 WHERE id = $4")
-            .bind(image.name.as_str())
-            .bind(image.min_disk_size)
-            .bind(attributes)
-            .bind(image_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(CatalogError::database("change an image"))?;
+        sqlx::query(
+            "UPDATE images SET name = $1, min_disk_size = $2, attributes = $3, family = $5 WHERE id = $4",
+        )
+        .bind(image.name.as_str())
+        .bind(image.min_disk_size)
+        .bind(attributes)
+        .bind(image_id)
+        .bind(image.family.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(CatalogError::database("change an image"))?;
         let change = NewChange {
             image_id,
             description: "Update image",
@@ -157,21 +171,51 @@ impl Catalog {
         &self,
         folder_id: &str,
         family: &str,
-    ) -> Result<Option<Image>, CatalogError> {
-        let mut on = self.connection().await?;
-        let sql = "SELECT id FROM images WHERE folder_id = $1 AND family = $2 AND family <> '' AND status = $3 \
+    ) -> Result<Option<Shown>, CatalogError> {
+        let sql = "SELECT * FROM images WHERE folder_id = $1 AND family = $2 AND family <> '' AND status = $3 \
                    ORDER BY created_at DESC, id DESC LIMIT 1";
-        let newest: Option<(String,)> = sqlx::query_as(sql)
+        let newest = sqlx::query(sql)
             .bind(folder_id)
             .bind(family)
             .bind(i64::from(i32::from(image::Status::Ready)))
-            .fetch_optional(&mut *on)
+            .fetch_optional(&self.pool)
             .await
             .map_err(CatalogError::database("find the latest image"))?;
-        match newest {
-            Some((id,)) => fetch_image(&mut on, &id, "").await.map(Some),
-            None => Ok(None),
+        newest.as_ref().map(shown_of).transpose()
+    }
+
+    /// How far an operation is, of 100: by the last part that its ingest has come to.
+    pub(crate) async fn progress(&self, seen: &SeenOperation) -> Result<i32, CatalogError> {
+        match seen.state {
+            State::Queued => return Ok(0),
+            State::Running | State::Cancelling => {}
+            State::Succeeded | State::Failed | State::Cancelled => return Ok(100),
         }
+        let sql = "SELECT o.parts, CAST((SELECT COALESCE(MAX(b.part), -1) FROM ingest_blocks b \
+                   WHERE b.image_id = o.image_id) AS BIGINT) FROM operations o WHERE o.id = $1";
+        let row: Option<(i64, i64)> = sqlx::query_as(sql)
+            .bind(&seen.message.id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(CatalogError::database("read how far an operation is"))?;
+        // A copy of an image has no parts, and is over soon.
+        let (parts, last) = row.unwrap_or_default();
+        let percent = if parts > 0 { (last + 1).saturating_mul(100) / parts } else { 0 };
+        // What is not done has something to do.
+        Ok(i32::try_from(percent.clamp(0, 99)).unwrap_or_default())
+    }
+
+    /// Notes of how many parts the source of a creation consists, for [`Catalog::progress`].
+    pub(crate) async fn note_parts(&self, attempt: &Attempt, parts: u64) -> Result<(), CatalogError> {
+        let noted =
+            sqlx::query("UPDATE operations SET parts = $1 WHERE image_id = $2 AND kind = $3 AND epoch = $4")
+                .bind(size_to_sql(parts))
+                .bind(&attempt.image_id)
+                .bind(Kind::Create.word())
+                .bind(attempt.epoch)
+                .execute(&self.pool)
+                .await;
+        noted.map(drop).map_err(CatalogError::database("note the parts of a source"))
     }
 }
 
@@ -180,6 +224,8 @@ impl From<super::OperationRecord> for SeenOperation {
         Self {
             image_id: record.image_id.clone(),
             created_at: record.created_at,
+            state: record.state,
+            about: record.about.clone(),
             message: record.into_message(),
         }
     }
@@ -218,7 +264,8 @@ pub(super) async fn add_change(
     let metadata = to_json(&change.metadata).map_err(unwritable)?;
     let response = to_json(&change.response).map_err(unwritable)?;
     let sql = "INSERT INTO changes (id, image_id, description, created_by, created_at, idempotency_key, \
-               request_digest, metadata, response) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+               request_digest, metadata, response, folder_id, image_name) \
+               SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, folder_id, name FROM images WHERE images.id = $2";
     sqlx::query(sql)
         .bind(id.as_str())
         .bind(change.image_id)
@@ -256,31 +303,33 @@ pub(super) async fn key_of_change(
 }
 
 async fn read_change(on: &mut AnyConnection, id: &str) -> Result<Option<SeenOperation>, CatalogError> {
-    let row: Option<ChangeRow> = sqlx::query_as(CHANGE)
+    let row = sqlx::query(CHANGE)
         .bind(id)
         .fetch_optional(on)
         .await
         .map_err(CatalogError::database("read an operation"))?;
-    row.map(change_of).transpose()
+    row.as_ref().map(change_of).transpose()
 }
 
-fn change_of(row: ChangeRow) -> Result<SeenOperation, CatalogError> {
-    let (id, image_id, description, created_by, created_at, metadata, response) = row;
+fn change_of(row: &AnyRow) -> Result<SeenOperation, CatalogError> {
+    let (id, created_at): (String, i64) = (row.get("id"), row.get("created_at"));
     let damaged = |source| CatalogError::Json { table: "changes", id: id.clone(), source };
-    let metadata: Any = from_json(metadata.as_bytes()).map_err(damaged)?;
-    let response: Any = from_json(response.as_bytes()).map_err(damaged)?;
+    let metadata: Any = from_json(row.get::<String, _>("metadata").as_bytes()).map_err(damaged)?;
+    let response: Any = from_json(row.get::<String, _>("response").as_bytes()).map_err(damaged)?;
     let at = Some(timestamp(created_at));
     let message = Operation {
         id,
-        description,
+        description: row.get("description"),
         created_at: at,
-        created_by,
+        created_by: row.get("created_by"),
         modified_at: at,
         done: true,
         metadata: Some(metadata),
         result: Some(operation::Result::Response(response)),
     };
-    Ok(SeenOperation { image_id, created_at, message })
+    let (image_id, about) = (row.get("image_id"), About::of(row));
+    // It was over when it was accepted.
+    Ok(SeenOperation { image_id, created_at, state: State::Succeeded, about, message })
 }
 
 /// One name in a folder, among the images that exist or will.

@@ -49,6 +49,9 @@ pub(crate) enum CatalogError {
     /// The image is not in a state that can be changed.
     #[error("image {id} is {status}, expected READY")]
     NotChangeable { id: String, status: &'static str },
+    /// The labels are not those that the caller saw.
+    #[error("the labels of image {id} were changed meanwhile")]
+    Changed { id: String },
     /// Too many bindings on one image.
     #[error("found {found} access bindings, expected at most {limit}")]
     TooManyBindings { found: usize, limit: usize },

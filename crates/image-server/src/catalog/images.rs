@@ -2,9 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::{Catalog, CatalogError, fetch_image, rows::image_of, sql::Sql};
+use super::{
+    Catalog, CatalogError, Shown, fetch_image,
+    rows::{image_of, shown_of},
+    sql::Sql,
+};
 use image_api::{Image, compute::image};
-use sqlx::Row;
+use sqlx::{Row, any::AnyRow};
 
 /// A column that a listing can be ordered by or filtered on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,36 @@ impl Catalog {
 
     /// Images of a folder, at most `limit`, in a total order.
     pub(crate) async fn images(&self, list: &ListQuery) -> Result<Vec<Image>, CatalogError> {
+        self.rows(list).await?.iter().map(image_of).collect()
+    }
+
+    /// As [`Catalog::images`], with what Compute Engine's API keeps of them.
+    pub(crate) async fn images_shown(&self, list: &ListQuery) -> Result<Vec<Shown>, CatalogError> {
+        self.rows(list).await?.iter().map(shown_of).collect()
+    }
+
+    /// The image of a name in a folder; one without a name by its id. Of several the one that is there or being made, which is
+    /// one; else the newest of those that are going.
+    pub(crate) async fn image_named(
+        &self,
+        folder_id: &str,
+        name: &str,
+    ) -> Result<Option<Shown>, CatalogError> {
+        let failed = CatalogError::database("look up a name");
+        // Each by an index of its own: one statement for both would read all of the folder.
+        let by_name = "SELECT * FROM images WHERE folder_id = $1 AND name = $2 AND name <> '' \
+                       ORDER BY CASE WHEN status IN (1, 2) THEN 0 ELSE 1 END, created_at DESC, id LIMIT 1";
+        let by_id = "SELECT * FROM images WHERE id = $2 AND folder_id = $1 AND name = ''";
+        for sql in [by_name, by_id] {
+            let row = sqlx::query(sql).bind(folder_id).bind(name).fetch_optional(&self.pool).await;
+            if let Some(row) = row.map_err(&failed)? {
+                return shown_of(&row).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn rows(&self, list: &ListQuery) -> Result<Vec<AnyRow>, CatalogError> {
         let mut query = Sql::new("SELECT * FROM images WHERE folder_id = ");
         query.push_bind(list.folder_id.clone());
         for Condition { column, negated, values } in &list.conditions {
@@ -110,7 +144,6 @@ impl Catalog {
         }
         query.push(" ORDER BY ").push(order).push(direction).push(", id").push(direction);
         query.push(" LIMIT ").push_bind(list.limit);
-        let rows = query.fetch_all(&self.pool).await.map_err(CatalogError::database("list images"))?;
-        rows.iter().map(image_of).collect()
+        query.fetch_all(&self.pool).await.map_err(CatalogError::database("list images"))
     }
 }

@@ -1,7 +1,7 @@
 //! Between rows and messages.
 
 use image_api::{
-    Any, Image, Operation, Timestamp, any_of, compute, from_json, operation::operation, rpc::Status,
+    Any, Image, Operation, Timestamp, any_of, compute, from_json, google, operation::operation, rpc::Status,
 };
 use sqlx::{Row, any::AnyRow};
 
@@ -9,8 +9,8 @@ use super::CatalogError;
 use crate::operation::{Kind, State};
 
 /// All columns of `operations` that callers may see: never the source.
-pub(super) const OPERATION_COLUMNS: &str =
-    "id, kind, state, image_id, created_by, created_at, modified_at, error, response";
+pub(super) const OPERATION_COLUMNS: &str = "id, kind, state, image_id, created_by, created_at, modified_at, error, response, folder_id, image_name, \
+     idempotency_key";
 
 /// An operation as callers see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,33 @@ pub(crate) struct OperationRecord {
     pub(crate) modified_at: i64,
     pub(crate) error: Option<Status>,
     pub(crate) response: Option<Any>,
+    pub(crate) about: About,
+}
+
+/// What an operation is about, also when it is gone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct About {
+    pub(crate) folder_id: String,
+    /// Empty where the image had none.
+    pub(crate) image_name: String,
+    /// The key that the operation was asked for with, as the caller wrote it.
+    pub(crate) key: Option<String>,
+}
+
+impl About {
+    pub(super) fn of(row: &AnyRow) -> Self {
+        let (by, key): (String, Option<String>) = (row.get("created_by"), row.get("idempotency_key"));
+        let key = key.and_then(|key| Some(key.strip_prefix(&by)?.strip_prefix('/')?.to_owned()));
+        Self { folder_id: row.get("folder_id"), image_name: row.get("image_name"), key }
+    }
+}
+
+/// An image with what Compute Engine's API keeps of it besides.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Shown {
+    pub(crate) image: Image,
+    /// Only the fields that our Image has no place for.
+    pub(crate) google: google::Image,
 }
 
 impl OperationRecord {
@@ -60,6 +87,7 @@ pub(super) fn operation_of(row: &AnyRow) -> Result<OperationRecord, CatalogError
         created_by: row.get("created_by"),
         created_at: row.get("created_at"),
         modified_at: row.get("modified_at"),
+        about: About::of(row),
         error: error.transpose().map_err(damaged)?,
         response: response.transpose().map_err(damaged)?,
         id,
@@ -89,6 +117,14 @@ pub(super) fn image_of(row: &AnyRow) -> Result<Image, CatalogError> {
         id,
         ..attributes
     })
+}
+
+pub(super) fn shown_of(row: &AnyRow) -> Result<Shown, CatalogError> {
+    let image = image_of(row)?;
+    let google = row.get::<Option<String>, _>("google").map(|text| from_json(text.as_bytes()));
+    let damaged = |source| CatalogError::Json { table: "images", id: image.id.clone(), source };
+    let google = google.transpose().map_err(damaged)?.unwrap_or_default();
+    Ok(Shown { image, google })
 }
 
 /// The part of an image that stands in its `attributes`.

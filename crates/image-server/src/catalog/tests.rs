@@ -71,6 +71,7 @@ pub(crate) use on_both;
 
 mod api;
 mod blocks;
+mod google;
 mod leases;
 mod quota;
 
@@ -127,6 +128,7 @@ pub(crate) fn new_image(name: &str, key: Option<(&str, &str)>) -> NewImage {
             product_ids: vec!["p".to_owned()],
             ..Image::default()
         },
+        google: image_api::google::Image::default(),
         source: SourceUri::trusted("https://s/b/k?signature".to_owned()),
         wanted_disk_size: 0,
         created_by: "anonymous".to_owned(),

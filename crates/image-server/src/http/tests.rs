@@ -4,6 +4,7 @@ mod access;
 mod changes;
 mod content;
 mod faces;
+mod google;
 mod images;
 mod operations;
 mod outage;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     Limits,
+    buckets::SourceBuckets,
     catalog::Catalog,
     content::{Form, Readable},
     ingest::{IngestError, Ingested},
@@ -176,6 +178,13 @@ impl Harness {
             content: Arc::clone(&fake) as Arc<dyn Content>,
             readers: Arc::new(Semaphore::new(2)),
             uris: UriPolicy { hosts, ..UriPolicy::default() },
+            buckets: SourceBuckets {
+                listed: vec!["uploads@folder".parse().unwrap()],
+                own: "s3://images/.blocks".parse().unwrap(),
+            },
+            place: "here".to_owned(),
+            scan: 3,
+            waiters: Semaphore::new(1),
             volumes: VolumeSources::default(),
             has_pool: false,
             queue: Limits::default().queue(),

@@ -31,6 +31,14 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
+    /// Scheme and address, as the caller has them.
+    pub(super) fn base(&self, authority: Option<&str>) -> String {
+        // The default port is that of the scheme.
+        let scheme = if self.default_port == 443 { "https" } else { "http" };
+        let address = self.advertised.as_deref().or(authority).unwrap_or(&self.listen);
+        format!("{scheme}://{address}")
+    }
+
     fn endpoints(&self, authority: Option<&str>) -> Vec<ApiEndpoint> {
         let address = self.advertised.as_deref().or(authority).unwrap_or(&self.listen);
         let address = self.with_port(address);

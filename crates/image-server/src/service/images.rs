@@ -9,6 +9,7 @@ use image_api::{
         ListImageOperationsResponse, ListImagesRequest, ListImagesResponse, Os, UpdateImageRequest,
         create_image_request::Source, image, os,
     },
+    google,
     rpc::Status,
 };
 use image_ingest::min_disk_size;
@@ -17,7 +18,9 @@ use url::Url;
 
 use super::{Call, Caller, Refusal, Service, listing, paging, rights::Right};
 use crate::{
-    catalog::{Admission, Asked, CatalogError, ImageEdit, NewImage, OperationRecord, SeenOperation},
+    catalog::{
+        Admission, Asked, CatalogError, IdempotencyKey, ImageEdit, NewImage, OperationRecord, SeenOperation,
+    },
     content::Form,
 };
 
@@ -38,10 +41,10 @@ impl Service {
     ) -> Result<Image, Refusal> {
         request.validate()?;
         let GetImageLatestByFamilyRequest { folder_id, family } = &request;
-        if let Some(image) = self.catalog.latest_of_family(folder_id, family).await?
-            && self.may_read(&call.caller, &image).await?
+        if let Some(shown) = self.catalog.latest_of_family(folder_id, family).await?
+            && self.may_read(&call.caller, &shown.image).await?
         {
-            return Ok(image);
+            return Ok(shown.image);
         }
         let message = format!("no image of family {family:?} is READY in folder {folder_id:?}");
         Err(Status::new(Code::NotFound, message).into())
@@ -64,22 +67,32 @@ impl Service {
         call: Call,
         request: CreateImageRequest,
     ) -> Result<Operation, Refusal> {
-        request.validate()?;
-        self.check_folder(&call.caller, &request.folder_id, Right::Write)?;
         let key = call.key_for(&without_signature_of(&request));
-        let accepted = match self.accept_source(&call.caller, &request).await {
+        let record = self.create(&call.caller, request, google::Image::default(), key).await?;
+        Ok(record.into_message())
+    }
+
+    /// Accepts an image, and what Compute Engine's API keeps of it besides.
+    pub(super) async fn create(
+        self: Arc<Self>,
+        caller: &Caller,
+        request: CreateImageRequest,
+        google: google::Image,
+        key: Option<IdempotencyKey>,
+    ) -> Result<OperationRecord, Refusal> {
+        request.validate()?;
+        self.check_folder(caller, &request.folder_id, Right::Write)?;
+        let accepted = match self.accept_source(caller, &request).await {
             Ok(accepted) => accepted,
             // What it was made of may be gone since the operation that the key stands for was accepted.
-            Err(refusal) => {
-                let known = self.catalog.known(key.as_ref()).await?;
-                return known.map(OperationRecord::into_message).ok_or(refusal);
-            }
+            Err(refusal) => return self.catalog.known(key.as_ref()).await?.ok_or(refusal),
         };
         let new = NewImage {
             wanted_disk_size: request.min_disk_size,
             image: image_of(accepted.fill(request)),
+            google,
             source: accepted.source,
-            created_by: call.caller.name(),
+            created_by: caller.name(),
             key,
             limits: self.queue,
         };
@@ -129,14 +142,25 @@ impl Service {
     ) -> Result<Operation, Refusal> {
         request.validate()?;
         let key = call.key_for(&request);
-        match self.catalog.image(&request.image_id).await {
-            Ok(image) => self.check_image(&call.caller, &image, Right::Write).await?,
+        let record = self.delete(&call.caller, &request.image_id, key).await?;
+        Ok(record.into_message())
+    }
+
+    /// Accepts the removal of an image.
+    pub(super) async fn delete(
+        self: Arc<Self>,
+        caller: &Caller,
+        image_id: &str,
+        key: Option<IdempotencyKey>,
+    ) -> Result<OperationRecord, Refusal> {
+        match self.catalog.image(image_id).await {
+            Ok(image) => self.check_image(caller, &image, Right::Write).await?,
             // It may be gone by the very operation that the key stands for: the catalog looks at the key first.
             Err(CatalogError::NoImage { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let (catalog, by) = (self.catalog.clone(), call.caller.name());
-        self.accept(async move { catalog.admit_delete(&request.image_id, &by, key.as_ref()).await }).await
+        let (catalog, by, id) = (self.catalog.clone(), caller.name(), image_id.to_owned());
+        self.accept(async move { catalog.admit_delete(&id, &by, key.as_ref()).await }).await
     }
 
     pub(super) async fn list_image_operations(
@@ -175,7 +199,7 @@ impl Service {
     async fn accept(
         self: Arc<Self>,
         admit: impl Future<Output = Result<Admission, CatalogError>> + Send + 'static,
-    ) -> Result<Operation, Refusal> {
+    ) -> Result<OperationRecord, Refusal> {
         let task = tokio::spawn(async move {
             Ok(match admit.await? {
                 Admission::New(record) => {
@@ -186,7 +210,7 @@ impl Service {
             })
         });
         let done: Result<_, CatalogError> = task.await.map_err(|_| Refusal::internal())?;
-        Ok(done?.into_message())
+        Ok(done?)
     }
 }
 
@@ -199,6 +223,7 @@ fn edit_of(request: UpdateImageRequest) -> ImageEdit {
         description: changes("description").then_some(request.description),
         labels: changes("labels").then_some(request.labels),
         min_disk_size: changes("min_disk_size").then_some(request.min_disk_size),
+        ..ImageEdit::default()
     }
 }
 

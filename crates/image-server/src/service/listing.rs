@@ -21,11 +21,7 @@ use crate::{
 pub(super) fn plan(request: &ListImagesRequest) -> Result<ListQuery, Violations> {
     let (order, direction) = read_order(&request.order_by)
         .ok_or_else(|| Violations::one("order_by", "expected id, name or createdAt, then asc or desc"))?;
-    let after = match request.page_token.split_once(':') {
-        Some((id, value)) => Some((value.to_owned(), id.to_owned())),
-        None if request.page_token.is_empty() => None,
-        None => return Err(Violations::one("page_token", "not a token of this server")),
-    };
+    let after = read_token(&request.page_token)?;
     let page_size = if request.page_size == 0 { limits::PAGE_SIZE } else { request.page_size };
     Ok(ListQuery {
         folder_id: request.folder_id.clone(),
@@ -43,19 +39,31 @@ pub(super) fn page(mut images: Vec<Image>, query: &ListQuery) -> ListImagesRespo
     let page_size = usize::try_from(query.limit - 1).unwrap_or_default();
     let more = images.len() > page_size;
     images.truncate(page_size);
-    let token = |image: &Image| {
-        let value = match query.order {
-            Column::Name => image.name.clone(),
-            Column::CreatedAt => {
-                let at = image.created_at.unwrap_or_default();
-                (at.seconds * 1_000_000 + i64::from(at.nanos / 1000)).to_string()
-            }
-            _ => image.id.clone(),
-        };
-        format!("{}:{value}", image.id)
-    };
-    let next_page_token = images.last().filter(|_| more).map(token).unwrap_or_default();
+    let last = images.last().filter(|_| more);
+    let next_page_token = last.map(|image| token(image, query.order)).unwrap_or_default();
     ListImagesResponse { images, next_page_token }
+}
+
+/// The token of the page after an image.
+pub(super) fn token(image: &Image, order: Column) -> String {
+    let value = match order {
+        Column::Name => image.name.clone(),
+        Column::CreatedAt => {
+            let at = image.created_at.unwrap_or_default();
+            (at.seconds * 1_000_000 + i64::from(at.nanos / 1000)).to_string()
+        }
+        _ => image.id.clone(),
+    };
+    format!("{}:{value}", image.id)
+}
+
+/// The place in a listing after which a token goes on; `None` for the empty one.
+pub(super) fn read_token(token: &str) -> Result<Option<(String, String)>, Violations> {
+    match token.split_once(':') {
+        Some((id, value)) => Ok(Some((value.to_owned(), id.to_owned()))),
+        None if token.is_empty() => Ok(None),
+        None => Err(Violations::one("page_token", "not a token of this server")),
+    }
 }
 
 fn read_order(text: &str) -> Option<(Column, Direction)> {

@@ -100,6 +100,7 @@ impl From<CatalogError> for Refusal {
             | CatalogError::NoOperation { .. }
             | CatalogError::ContentGone { .. } => Code::NotFound,
             CatalogError::NameTaken { .. } | CatalogError::KeyReused => Code::AlreadyExists,
+            CatalogError::Changed { .. } => Code::Aborted,
             CatalogError::QueueFull { .. } | CatalogError::TooFast { .. } => Code::ResourceExhausted,
             CatalogError::NotDeletable { .. }
             | CatalogError::NotChangeable { .. }

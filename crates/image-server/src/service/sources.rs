@@ -7,9 +7,10 @@ use image_api::{
 };
 
 use image_ingest::SourceUri;
+use url::Url;
 
 use super::{Caller, Refusal, Service, rights::Right};
-use crate::{origin::Origin, pool::PoolError, volumes::Volumes};
+use crate::{buckets::Object, origin::Origin, pool::PoolError, volumes::Volumes};
 
 /// A source that may be used.
 pub(super) struct Accepted {
@@ -52,9 +53,12 @@ impl Service {
             return Err(Status::new(Code::ResourceExhausted, PoolError::None.to_string()).into());
         }
         match &request.source {
-            Some(Source::Uri(uri)) => match self.uris.check(uri) {
-                Ok(uri) => Ok(Accepted::of(Origin::Uri(&uri))),
-                Err(refusal) => Err(Violations::one("uri", refusal.to_string()).into()),
+            Some(Source::Uri(uri)) => match uri.strip_prefix("gs://") {
+                Some(object) => self.accept_object(&request.folder_id, object),
+                None => match self.uris.check(uri) {
+                    Ok(uri) => Ok(Accepted::of(Origin::Uri(&uri))),
+                    Err(refusal) => Err(Violations::one("uri", refusal.to_string()).into()),
+                },
             },
             Some(Source::ImageId(id)) => {
                 let found = self.image_for(caller, id, Right::Use).await?;
@@ -77,6 +81,31 @@ impl Service {
             None => Err(Violations::one("source", "required, found nothing").into()),
         }
     }
+
+    /// An object by its name: of a bucket that the operator has listed, read with the server's rights; else as anybody may read it
+    /// at Google's store, where URIs of that host are let in.
+    fn accept_object(&self, folder_id: &str, text: &str) -> Result<Accepted, Refusal> {
+        let Some(object) = Object::parse(text) else {
+            return Err(Violations::one("uri", "expected gs://BUCKET/OBJECT").into());
+        };
+        if self.buckets.allow(Some(folder_id), object) {
+            return Ok(Accepted::of(Origin::Object(text)));
+        }
+        let refused = |reason: &dyn std::fmt::Display| {
+            let bucket = object.bucket;
+            let words = format!("images of this folder are not made from bucket {bucket} by name; {reason}");
+            Violations::one("uri", words)
+        };
+        let mut url = Url::parse("https://storage.googleapis.com").map_err(|error| refused(&error))?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().push(object.bucket).extend(object.key.split('/'));
+        }
+        match self.uris.check(url.as_str()) {
+            Ok(uri) => Ok(Accepted::of(Origin::Uri(&uri))),
+            Err(refusal) => Err(refused(&refusal).into()),
+        }
+    }
+
     /// Fails unless there is such a volume, and the caller may use it. Volumes belong to no folder: they are for those who may use
     /// the images of all.
     async fn check_volume(

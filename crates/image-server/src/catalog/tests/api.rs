@@ -121,7 +121,7 @@ async fn the_latest(db: Db) {
     let mut creating = new_image("creating", None);
     creating.image.family = "linux".to_owned();
     catalog.admit_create(creating).await.unwrap();
-    assert_eq!(catalog.latest_of_family("folder", "linux").await.unwrap().unwrap().name, "new");
+    assert_eq!(catalog.latest_of_family("folder", "linux").await.unwrap().unwrap().image.name, "new");
     assert_eq!(catalog.latest_of_family("folder", "").await.unwrap(), None);
 }
 

@@ -30,7 +30,7 @@ over_both!(
 const AUDIENCE: &str = "https://iam.example/iam/v1/tokens";
 
 /// A server with the static token `admin` and the service account of `tests/iam`.
-async fn start(transport: Transport, grants: &[&str]) -> Harness {
+pub(super) async fn start(transport: Transport, grants: &[&str]) -> Harness {
     let mut accounts = Accounts::new(vec![AUDIENCE.to_owned()]);
     accounts
         .register(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/iam/key.json")))
@@ -52,11 +52,15 @@ fn proof(jwt: String) -> CreateIamTokenRequest {
     CreateIamTokenRequest { identity: Some(Proof::Jwt(jwt)) }
 }
 
+/// A token of the service account.
+pub(super) async fn token(transport: Transport, server: &Harness) -> String {
+    let stranger = client(transport, server.address, None);
+    stranger.create_iam_token(&proof(jwt(AUDIENCE)), &server.cancel).await.unwrap().iam_token
+}
+
 /// A client of the service account.
 async fn account(transport: Transport, server: &Harness) -> Client {
-    let stranger = client(transport, server.address, None);
-    let answer = stranger.create_iam_token(&proof(jwt(AUDIENCE)), &server.cancel).await.unwrap();
-    client(transport, server.address, Some(&answer.iam_token))
+    client(transport, server.address, Some(&token(transport, server).await))
 }
 
 async fn ready(server: &Harness, name: &str) -> String {

@@ -51,7 +51,9 @@ async fn every_route_of_the_document_answers() {
             answered += 1;
         }
     }
-    assert_eq!(answered, Method::all().iter().map(|method| method.bindings().len()).sum::<usize>());
+    // Google has a document of its own methods.
+    let described = Method::all().iter().filter(|method| !method.service().starts_with("google."));
+    assert_eq!(answered, described.map(|method| method.bindings().len()).sum::<usize>());
     server.stop().await;
 }
 
