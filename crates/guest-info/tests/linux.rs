@@ -102,8 +102,9 @@ fn little_is_read_of_a_large_disk() {
     for name in ["d.raw", "d.qcow2"] {
         let (guest, read) = lab.look(name);
         check(&guest, 1);
-        assert!(guest.bytes_read < 64 * MIB, "{name}: {} bytes of the guest", guest.bytes_read);
-        assert!(read < 64 * MIB && read > 0, "{name}: {read} bytes of the file");
+        // Twice what it takes: 1408 KiB of the guest.
+        assert!(guest.bytes_read < 3 * MIB, "{name}: {} bytes of the guest", guest.bytes_read);
+        assert!(read < 3 * MIB && read > 0, "{name}: {read} bytes of the file");
         eprintln!("{name}: {} KiB of the guest, {} KiB of the file", guest.bytes_read >> 10, read >> 10);
     }
 }
