@@ -13,6 +13,10 @@
     allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)
 )]
 
+// The tests of parts speak of the crate by its name, as the others do.
+#[cfg(test)]
+extern crate self as guest_info;
+
 mod boot;
 mod disk;
 mod ext4;
@@ -25,6 +29,7 @@ mod source;
 mod suggest;
 mod system;
 mod tree;
+mod unread;
 
 pub use boot::{Boot, Loader};
 pub use disk::{InspectError, inspect_disk};
@@ -39,8 +44,9 @@ pub use tree::Evidence;
 use serde::Serialize;
 
 use crate::ext4::Ext4;
-use crate::source::{Trouble, View};
+use crate::source::{Budget, Trouble, View};
 use crate::tree::{Mounted, Tree};
+use crate::unread::{Unread, keep};
 
 /// What is inside a disk.
 #[derive(Debug, Clone, Serialize)]
@@ -71,7 +77,11 @@ pub struct Guest {
 ///
 /// What the source reports. Nothing that a disk says is an error.
 pub fn inspect(source: Box<dyn GuestBytes>) -> Result<Guest, Cause> {
-    let view = View::new(source);
+    inspect_within(source, Budget::default())
+}
+
+fn inspect_within(source: Box<dyn GuestBytes>, budget: Budget) -> Result<Guest, Cause> {
+    let view = View::new(source, budget);
     let guest = look(&view);
     match view.into_failure() {
         None => Ok(guest),
@@ -80,13 +90,21 @@ pub fn inspect(source: Box<dyn GuestBytes>) -> Result<Guest, Cause> {
 }
 
 fn look(view: &View) -> Guest {
-    let mut notes = Vec::new();
-    let (table, mut partitions) = partition::read(view.disk(), &mut notes);
+    let (mut notes, mut unread) = (Vec::new(), Unread::default());
+    let (table, mut partitions) = partition::read(view.disk(), &mut notes, &mut unread);
     for partition in &mut partitions {
-        partition.file_system = filesystem::probe(view.volume(partition.start, partition.size));
+        let volume = view.volume(partition.start, partition.size);
+        partition.file_system = filesystem::probe(volume).unwrap_or_else(|why| {
+            let what = format!("what partition {} holds is not known", partition.number);
+            keep(&mut unread.partitions, &what, &why);
+            None
+        });
     }
     if table.kind == TableKind::None
-        && let Some(found) = filesystem::probe(view.disk())
+        && let Some(found) = filesystem::probe(view.disk()).unwrap_or_else(|why| {
+            keep(&mut unread.partitions, "what the disk holds is not known", &why);
+            None
+        })
     {
         partitions.push(Partition {
             number: 0,
@@ -99,10 +117,10 @@ fn look(view: &View) -> Guest {
             file_system: Some(found),
         });
     }
-    let boot = boot::find(view, &table, &partitions, &mut notes);
-    let tree = installed(view, &partitions, &mut notes);
+    let boot = boot::find(view, &table, &partitions, &mut notes, &mut unread);
+    let tree = installed(view, &partitions, &mut notes, &mut unread);
     let system = match &tree {
-        Some(tree) => Some(system::linux(tree, &mut notes)),
+        Some(tree) => Some(system::linux(tree, &mut unread)),
         None => system::by_looks(&partitions, &boot),
     };
     if let Some(tree) = &tree {
@@ -118,9 +136,11 @@ fn look(view: &View) -> Guest {
         boot: &boot,
         system: system.as_ref(),
         tree: tree.as_ref(),
+        unread: &unread,
     };
     let readiness = ready::check(&parts);
     let suggestions = suggest::suggest(&parts, view.len());
+    notes.extend([&unread.partitions, &unread.loaders, &unread.system].into_iter().flatten().cloned());
     Guest {
         readiness,
         suggestions,
@@ -134,7 +154,12 @@ fn look(view: &View) -> Guest {
 }
 
 /// The root file system, and the one that is mounted at `/boot`, of those that are read here.
-fn installed<'v>(view: &'v View, partitions: &[Partition], notes: &mut Vec<String>) -> Option<Tree<'v>> {
+fn installed<'v>(
+    view: &'v View,
+    partitions: &[Partition],
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> Option<Tree<'v>> {
     let (mut root, mut boot) = (None, None);
     for partition in partitions {
         if !partition.file_system.as_ref().is_some_and(|found| found.kind.is_ext()) {
@@ -151,7 +176,9 @@ fn installed<'v>(view: &'v View, partitions: &[Partition], notes: &mut Vec<Strin
             }
             Ok(_) => {}
             Err(why) => {
-                notes.push(format!("the file system in partition {} is not read: {why}", partition.number))
+                let what = format!("the file system in partition {} is not read", partition.number);
+                notes.push(format!("{what}: {why}"));
+                keep(&mut unread.files, &what, &why);
             }
         }
     }

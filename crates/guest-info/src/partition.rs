@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::filesystem::FileSystem;
 use crate::limits::MAX_PARTITIONS;
 use crate::source::{Volume, byte, slice};
+use crate::unread::{Unread, keep};
 
 /// How a disk is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,8 +84,12 @@ pub(crate) const BIOS_BOOT: &str = "BIOS boot";
 /// What Windows keeps for itself on every GPT.
 pub(crate) const MSR: &str = "Microsoft reserved";
 
-/// Reads the table. What is odd about it is added to `notes`.
-pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Partition>) {
+/// Reads the table. What is odd about it is added to `notes`, what is left out of it to `unread`.
+pub(crate) fn read(
+    disk: Volume<'_>,
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> (Table, Vec<Partition>) {
     let mut table = Table {
         kind: TableKind::None,
         id: None,
@@ -94,9 +99,16 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
         boot_code: false,
         boot_loader: None,
     };
-    let Ok(first) = disk.bytes(0, 512) else {
-        notes.push("the disk has less than a sector".to_owned());
-        return (table, Vec::new());
+    let first = match disk.bytes(0, 512) {
+        Ok(first) => first,
+        Err(why) if why.is_limit() => {
+            keep(&mut unread.partitions, "the partition table is not read", &why);
+            return (table, Vec::new());
+        }
+        Err(_) => {
+            notes.push("the disk has less than a sector".to_owned());
+            return (table, Vec::new());
+        }
     };
     table.boot_code = slice(&first, 0, mbr::CODE).iter().any(|byte| *byte != 0);
     table.boot_loader = boot_loader(&first);
@@ -104,7 +116,7 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
     let mut partitions = Vec::new();
     if let Some(record) = &record {
         if record.is_protective() {
-            match gpt::read(disk, notes) {
+            match gpt::read(disk, notes, unread) {
                 Some(found) => {
                     table.kind = TableKind::Gpt;
                     table.id = Some(found.id);
@@ -113,16 +125,18 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
                     table.hybrid = record.has_others();
                     partitions = found.partitions;
                 }
+                None if unread.partitions.is_some() => {}
                 None => notes.push("there is a protective MBR, and no sound GPT beside it".to_owned()),
             }
         } else {
             table.kind = TableKind::Mbr;
             table.id = record.id();
-            partitions = record.partitions(disk, notes);
+            partitions = record.partitions(disk, notes, unread);
         }
     }
     if partitions.len() > MAX_PARTITIONS {
-        notes.push(format!("of {} partitions the first {MAX_PARTITIONS} are looked at", partitions.len()));
+        let why = format!("of {} the first {MAX_PARTITIONS} are looked at", partitions.len());
+        keep(&mut unread.partitions, "there are many partitions", &why);
         partitions.truncate(MAX_PARTITIONS);
     }
     for partition in &partitions {

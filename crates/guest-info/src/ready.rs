@@ -5,6 +5,7 @@
 mod boot;
 mod cloud_init;
 mod console;
+mod kernel;
 mod mounts;
 mod network;
 mod ssh;
@@ -19,6 +20,7 @@ use crate::partition::{Partition, Table};
 use crate::source::Trouble;
 use crate::system::{Family, System};
 use crate::tree::{Evidence, Tree};
+use crate::unread::Unread;
 
 /// What is asked of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +120,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) boot: &'a Boot,
     pub(crate) system: Option<&'a System>,
     pub(crate) tree: Option<&'a Tree<'a>>,
+    pub(crate) unread: &'a Unread,
 }
 
 type Check = fn(&Parts<'_>, &Tree<'_>) -> Result<Finding, Trouble>;
@@ -135,22 +138,56 @@ const OF_FILES: [(Point, Check); 6] = [
 /// Judges every point.
 pub(crate) fn check(parts: &Parts<'_>) -> Vec<Finding> {
     let of_files = OF_FILES.iter().map(|(point, check)| match parts.tree {
-        Some(tree) => check(parts, tree).unwrap_or_else(|why| Finding::unknown(*point, why.to_string())),
+        Some(tree) => of_tree(parts, tree, *point, *check)
+            .unwrap_or_else(|why| Finding::unknown(*point, why.to_string())),
         None => Finding::unknown(*point, unseen(parts)),
     });
     of_files.chain([boot::encryption(parts), boot::check(parts)]).collect()
 }
 
+/// A point that files tell of, as far as they are seen: what rests on a file not being there is unknown where it may lie in a file
+/// system that is not read.
+fn of_tree(parts: &Parts<'_>, tree: &Tree<'_>, point: Point, check: Check) -> Result<Finding, Trouble> {
+    // Which console it has, and whose metadata it takes, depends on the system.
+    if let (Point::Console | Point::CloudInit, Some(why)) = (point, &parts.unread.system) {
+        return Ok(Finding::unknown(point, why.clone()));
+    }
+    let found = check(parts, tree)?;
+    // The kernel, its initramfs and what its loader says lie in /boot; for mounts a line there would be what is wrong.
+    let rests_on_boot = match point {
+        Point::Virtio | Point::Console => found.verdict == Verdict::Warn,
+        Point::Mounts => found.verdict == Verdict::Pass,
+        _ => false,
+    };
+    let is_elsewhere = |folder| Ok(tree.mounts(folder)?.unwrap_or(parts.unread.file().is_some()));
+    let missing = if found.verdict == Verdict::Warn && is_elsewhere("/usr")? {
+        Some("/usr")
+    } else if rests_on_boot && tree.boot.is_none() && is_elsewhere("/boot")? {
+        Some("/boot")
+    } else {
+        None
+    };
+    let Some(folder) = missing else { return Ok(found) };
+    let why = parts.unread.file().map(|why| format!(": {why}")).unwrap_or_default();
+    Ok(Finding::unknown(point, format!("what may lie in {folder} is not read{why}")))
+}
+
 /// Why no file of a system was read.
 fn unseen(parts: &Parts<'_>) -> String {
-    let Some(system) = parts.system else { return "no operating system was found".to_owned() };
+    let Some(system) = parts.system else {
+        let why = parts.unread.file().map(|why| format!(", but {why}")).unwrap_or_default();
+        return format!("no operating system was found{why}");
+    };
     if system.family == Family::Windows {
         return "settings of Windows are not read here".to_owned();
     }
     let volume = parts.partitions.iter().find(|partition| partition.number == system.partition);
     match volume.and_then(|partition| partition.file_system.as_ref()) {
         Some(found) if found.kind.is_encrypted() => "the file system is encrypted".to_owned(),
-        Some(found) => format!("no installed system was found on {}, or it is not read here", found.kind),
+        Some(found) => match &parts.unread.files {
+            Some(why) => why.clone(),
+            None => format!("no installed system was found on {}, or it is not read here", found.kind),
+        },
         None => "no operating system was found".to_owned(),
     }
 }

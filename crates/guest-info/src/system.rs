@@ -10,6 +10,7 @@ use crate::filesystem::Kind;
 use crate::partition::{MSR, Partition};
 use crate::source::{Trouble, byte, le16, printable, slice};
 use crate::tree::Tree;
+use crate::unread::{Unread, keep};
 
 /// A family of operating systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,7 +52,7 @@ const PROGRAMS: [&str; 5] =
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh", "/bin/busybox", "/bin/bash"];
 
 /// The system whose files can be read.
-pub(crate) fn linux(tree: &Tree<'_>, notes: &mut Vec<String>) -> System {
+pub(crate) fn linux(tree: &Tree<'_>, unread: &mut Unread) -> System {
     let mut system = System {
         family: Family::Linux,
         id: None,
@@ -72,11 +73,11 @@ pub(crate) fn linux(tree: &Tree<'_>, notes: &mut Vec<String>) -> System {
                 }
             }
         }
-        Err(why) => notes.push(format!("os-release is not known: {why}")),
+        Err(why) => keep(&mut unread.system, "os-release is not read", &why),
     }
     match architecture(tree) {
         Ok(found) => system.architecture = found,
-        Err(why) => notes.push(format!("the processor is not known: {why}")),
+        Err(why) => keep(&mut unread.system, "the processor is not known", &why),
     }
     system
 }

@@ -72,6 +72,12 @@ impl Text {
 }
 
 impl<'v> Tree<'v> {
+    /// Whether a file system of its own is mounted at a folder; `None` if there is no table of mounts.
+    pub(crate) fn mounts(&self, folder: &str) -> Result<Option<bool>, Trouble> {
+        let is_there = |line: &str| line.split_whitespace().nth(1) == Some(folder);
+        Ok(self.text("/etc/fstab")?.map(|table| table.find(is_there).is_some()))
+    }
+
     /// The file systems in which a path may lie, with the path there.
     fn places<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Mounted<'v>, &'a str)> {
         let boot = self.boot.as_ref().zip(path.strip_prefix("/boot").filter(|rest| rest.starts_with('/')));
@@ -115,8 +121,13 @@ impl<'v> Tree<'v> {
     pub(crate) fn parts(&self, folders: &[&str], ends: &str) -> Result<Vec<Text>, Trouble> {
         let mut found = Vec::new();
         for folder in folders {
-            let names = self.names(folder)?;
-            for name in names.iter().filter(|name| name.ends_with(ends)).take(MAX_SETTINGS) {
+            let mut names = self.names(folder)?;
+            names.retain(|name| name.ends_with(ends));
+            // What is left out may be what decides.
+            if names.len() > MAX_SETTINGS {
+                return Err(Trouble::TooLong("a folder of settings"));
+            }
+            for name in &names {
                 found.extend(self.text_to(&format!("{folder}/{name}"), MAX_SETTING)?);
             }
         }

@@ -13,6 +13,10 @@ pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
             None,
             "install without encryption; the cloud encrypts disks by itself",
         ),
+        None if parts.unread.partitions.is_some() => {
+            let why = parts.unread.partitions.clone().unwrap_or_default();
+            Finding::unknown(Point::Encryption, format!("nothing encrypted was found, but {why}"))
+        }
         None if kinds.count() == 0 => Finding::unknown(Point::Encryption, "no file system was recognised"),
         None => Finding::pass(Point::Encryption, "no partition is encrypted", None),
     }
@@ -35,6 +39,10 @@ pub(super) fn check(parts: &Parts<'_>) -> Finding {
     match (bios, uefi) {
         (Some(bios), Some(uefi)) => Finding::pass(Point::Boot, format!("{bios}; {uefi}"), None),
         (Some(way), None) | (None, Some(way)) => Finding::pass(Point::Boot, way, None),
+        (None, None) if parts.unread.loader().is_some() => {
+            let why = parts.unread.loader().unwrap_or_default();
+            Finding::unknown(Point::Boot, format!("nothing to start was found, but {why}"))
+        }
         (None, None) if table.kind == TableKind::None => {
             Finding::warn(Point::Boot, "the disk has no partition table", None, NO_BIOS)
         }

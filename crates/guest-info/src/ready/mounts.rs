@@ -1,5 +1,6 @@
 //! What file systems are mounted by: names of devices are others in the cloud.
 
+use super::kernel::commands;
 use super::{Finding, Parts, Point};
 use crate::source::Trouble;
 use crate::tree::{Evidence, Tree};
@@ -10,21 +11,10 @@ const BY_PLACE: [&str; 6] = ["/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/
 const MEND: &str = "name file systems by UUID= or LABEL=, as blkid shows them";
 
 pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Trouble> {
-    let kernel = tree.texts(&[
-        "/boot/grub/grub.cfg",
-        "/boot/grub2/grub.cfg",
-        "/boot/extlinux/extlinux.conf",
-        "/etc/kernel/cmdline",
-    ])?;
     let is_root = |word: &str| word.strip_prefix("root=").is_some_and(is_by_place);
-    if let Some(line) = kernel.iter().find_map(|text| text.find(|line| line.split_whitespace().any(is_root)))
-    {
-        return Ok(Finding::warn(
-            Point::Mounts,
-            "the kernel is told a device's name for its root",
-            [line],
-            MEND,
-        ));
+    if let Some(command) = commands(tree)?.into_iter().find(|command| command.words().any(is_root)) {
+        let found = "the kernel is told a device's name for its root";
+        return Ok(Finding::warn(Point::Mounts, found, [command.place], MEND));
     }
     let Some(table) = tree.text("/etc/fstab")? else {
         return Ok(Finding::unknown(Point::Mounts, "there is no /etc/fstab"));
@@ -38,6 +28,10 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         ));
     }
     if let Some(line) = table.find(|line| is_missing(parts, line)) {
+        if let Some(why) = &parts.unread.partitions {
+            let found = format!("whether a file system is on this disk is not known: {why}");
+            return Ok(Finding { evidence: vec![line], ..Finding::unknown(Point::Mounts, found) });
+        }
         let found =
             "a file system is to be mounted that is not on this disk, and the system will wait for it";
         return Ok(Finding::warn(
