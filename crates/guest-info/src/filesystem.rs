@@ -59,6 +59,11 @@ impl Kind {
         matches!(self, Self::Luks1 | Self::Luks2 | Self::Bitlocker)
     }
 
+    /// True if other volumes lie in it.
+    pub fn is_container(self) -> bool {
+        matches!(self, Self::LvmPv | Self::MdRaid)
+    }
+
     /// True for the three that are read alike.
     pub fn is_ext(self) -> bool {
         matches!(self, Self::Ext2 | Self::Ext3 | Self::Ext4)

@@ -115,20 +115,27 @@ fn architecture(tree: &Tree<'_>) -> Result<Option<&'static str>, Trouble> {
 }
 
 /// A system whose files are not read here, by its partitions and by what starts it.
+///
+/// It lies in the largest volume that could hold it: what Windows and Linux start from lies in small ones beside it.
 pub(crate) fn by_looks(partitions: &[Partition], boot: &Boot) -> Option<System> {
-    let holds = |kinds: &[Kind]| {
-        partitions.iter().find(|p| p.file_system.as_ref().is_some_and(|found| kinds.contains(&found.kind)))
+    let largest = |kinds: &[Kind]| {
+        let is_one = |p: &&Partition| p.file_system.as_ref().is_some_and(|found| kinds.contains(&found.kind));
+        // The first of several that are as large.
+        partitions.iter().filter(is_one).rev().max_by_key(|partition| partition.size)
     };
-    let ntfs = holds(&[Kind::Ntfs, Kind::Bitlocker]);
+    let ntfs = largest(&[Kind::Ntfs, Kind::Bitlocker]);
     let reserved = partitions.iter().any(|partition| partition.type_name == Some(MSR));
     let starts = boot.loaders.iter().any(|loader| loader.windows) || boot.boot_volume_of_windows;
     let (family, partition) = match ntfs {
         Some(volume) if reserved || starts => (Family::Windows, volume),
-        _ => (
-            Family::Linux,
-            holds(&[Kind::Xfs, Kind::Btrfs, Kind::Ext4, Kind::LvmPv, Kind::Ext3, Kind::Luks2, Kind::Luks1])?,
-        ),
+        _ => (Family::Linux, largest(&OF_LINUX).or_else(|| largest(&OF_EXT))?),
     };
     let architecture = boot.loaders.iter().find_map(|loader| loader.architecture);
     Some(System { family, id: None, version: None, name: None, architecture, partition: partition.number })
 }
+
+/// What Linux may be installed on and is not read here.
+const OF_LINUX: [Kind; 5] = [Kind::Xfs, Kind::Btrfs, Kind::LvmPv, Kind::Luks2, Kind::Luks1];
+
+/// What is read, and has no system if this is asked for; or it is damaged.
+const OF_EXT: [Kind; 2] = [Kind::Ext4, Kind::Ext3];

@@ -169,6 +169,42 @@ fn what_cannot_be_read_is_unknown() {
     assert_eq!(finding(&guest, Point::Ssh).found, "the file system is encrypted");
 }
 
+/// The installer's layout: what starts lies in small volumes before the one that counts.
+#[test]
+fn a_system_lies_in_the_largest_volume() {
+    if !has("sfdisk") || !has("mkfs.ext4") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.empty("d", 64 * MIB);
+    lab.run_with("sfdisk -q d", "label: dos\nsize=20M, type=83, bootable\nsize=1M, type=83\ntype=8e\n");
+    let boot = Tree::empty();
+    boot.text("grub/grub.cfg", "linux /vmlinuz root=/dev/mapper/vg-root console=ttyS0\n");
+    lab.ext4("boot.ext4", &boot, 20 * MIB, "");
+    lab.put("boot.ext4", "d", MIB);
+    lab.poke("d", 21 * MIB, b"XFSB");
+    lab.poke("d", 22 * MIB + 512, b"LABELONE");
+    lab.poke("d", 22 * MIB + 536, b"LVM2 001");
+    let (guest, _) = lab.look("d");
+    assert_eq!(
+        guest.system.as_ref().map(|system| (system.family, system.partition)),
+        Some((Family::Linux, 3))
+    );
+    assert!(finding(&guest, Point::Ssh).found.contains("lvm-pv"), "{guest:#?}");
+    let encryption = finding(&guest, Point::Encryption);
+    assert_eq!(encryption.verdict, Verdict::Unknown);
+    assert!(encryption.found.contains("partition 3 is not read"), "{encryption:?}");
+
+    for (start, text) in [(MIB, "BOOTMGR"), (21 * MIB, ""), (22 * MIB, "")] {
+        lab.poke("d", start, &[0; 8192]);
+        lab.poke("d", start, b"\xeb\x52\x90NTFS    ");
+        lab.poke("d", start + 100, text.as_bytes());
+        lab.poke("d", start + 510, b"\x55\xaa");
+    }
+    let (guest, _) = lab.look("d");
+    assert_eq!(guest.system.map(|system| (system.family, system.partition)), Some((Family::Windows, 3)));
+}
+
 #[test]
 fn windows_is_known_by_its_volumes() {
     if !has("sfdisk") {

@@ -17,8 +17,18 @@ pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
             let why = parts.unread.partitions.clone().unwrap_or_default();
             Finding::unknown(Point::Encryption, format!("nothing encrypted was found, but {why}"))
         }
-        None if kinds.count() == 0 => Finding::unknown(Point::Encryption, "no file system was recognised"),
-        None => Finding::pass(Point::Encryption, "no partition is encrypted", None),
+        None if kinds.clone().count() == 0 => {
+            Finding::unknown(Point::Encryption, "no file system was recognised")
+        }
+        None => match kinds.clone().find(|(_, kind)| kind.is_container()) {
+            Some((number, kind)) => Finding::unknown(
+                Point::Encryption,
+                format!(
+                    "nothing encrypted was found, but what lies in partition {number} is not read ({kind})"
+                ),
+            ),
+            None => Finding::pass(Point::Encryption, "no partition is encrypted", None),
+        },
     }
 }
 

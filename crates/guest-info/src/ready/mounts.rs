@@ -2,6 +2,7 @@
 
 use super::kernel::commands;
 use super::{Finding, Parts, Point};
+use crate::filesystem::Kind;
 use crate::source::Trouble;
 use crate::tree::{Evidence, Tree};
 
@@ -63,8 +64,7 @@ fn is_missing(parts: &Parts<'_>, line: &str) -> bool {
     let options = fields.nth(2).unwrap_or_default();
     // What lies in a volume of LVM or behind a key is not seen here.
     let is_seen = parts.partitions.iter().filter_map(|partition| partition.file_system.as_ref());
-    let hides =
-        |kind: crate::Kind| kind.is_encrypted() || matches!(kind, crate::Kind::LvmPv | crate::Kind::MdRaid);
+    let hides = |kind: Kind| kind.is_encrypted() || kind.is_container();
     let mut known = is_seen.clone().filter_map(|found| found.uuid.as_deref());
     wanted.is_some_and(|wanted| !known.any(|uuid| uuid.eq_ignore_ascii_case(wanted)))
         && !is_seen.into_iter().any(|found| hides(found.kind))
