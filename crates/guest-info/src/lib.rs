@@ -119,23 +119,21 @@ fn look(view: &View) -> Guest {
     }
     let boot = boot::find(view, &table, &partitions, &mut notes, &mut unread);
     let tree = installed(view, &partitions, &mut notes, &mut unread);
-    let system = match &tree {
-        Some(tree) => Some(system::linux(tree, &mut unread)),
+    let system = match &tree.root {
+        Some(root) => Some(system::linux(&tree, root.partition, &mut unread)),
         None => system::by_looks(&partitions, &boot),
     };
-    if let Some(tree) = &tree {
-        for partition in tree.unclean() {
-            notes.push(format!(
-                "the file system in partition {partition} was not unmounted: what only its journal holds is not seen"
-            ));
-        }
+    for partition in tree.unclean() {
+        notes.push(format!(
+            "the file system in partition {partition} was not unmounted: what only its journal holds is not seen"
+        ));
     }
     let parts = ready::Parts {
         table: &table,
         partitions: &partitions,
         boot: &boot,
         system: system.as_ref(),
-        tree: tree.as_ref(),
+        tree: &tree,
         unread: &unread,
     };
     let readiness = ready::check(&parts);
@@ -159,7 +157,7 @@ fn installed<'v>(
     partitions: &[Partition],
     notes: &mut Vec<String>,
     unread: &mut Unread,
-) -> Option<Tree<'v>> {
+) -> Tree<'v> {
     let (mut root, mut boot) = (None, None);
     for partition in partitions {
         if !partition.file_system.as_ref().is_some_and(|found| found.kind.is_ext()) {
@@ -182,7 +180,7 @@ fn installed<'v>(
             }
         }
     }
-    root.map(|root| Tree { root, boot })
+    Tree { root, boot }
 }
 
 /// What a file system is for.

@@ -119,7 +119,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) partitions: &'a [Partition],
     pub(crate) boot: &'a Boot,
     pub(crate) system: Option<&'a System>,
-    pub(crate) tree: Option<&'a Tree<'a>>,
+    pub(crate) tree: &'a Tree<'a>,
     pub(crate) unread: &'a Unread,
 }
 
@@ -137,10 +137,12 @@ const OF_FILES: [(Point, Check); 6] = [
 
 /// Judges every point.
 pub(crate) fn check(parts: &Parts<'_>) -> Vec<Finding> {
-    let of_files = OF_FILES.iter().map(|(point, check)| match parts.tree {
-        Some(tree) => of_tree(parts, tree, *point, *check)
-            .unwrap_or_else(|why| Finding::unknown(*point, why.to_string())),
-        None => Finding::unknown(*point, unseen(parts)),
+    let of_files = OF_FILES.iter().map(|(point, check)| {
+        let found = match parts.tree.root {
+            Some(_) => of_tree(parts, parts.tree, *point, *check),
+            None => of_boot(parts, parts.tree, *point, *check),
+        };
+        found.unwrap_or_else(|why| Finding::unknown(*point, why.to_string()))
     });
     of_files.chain([boot::encryption(parts), boot::check(parts)]).collect()
 }
@@ -170,6 +172,19 @@ fn of_tree(parts: &Parts<'_>, tree: &Tree<'_>, point: Point, check: Check) -> Re
     let Some(folder) = missing else { return Ok(found) };
     let why = parts.unread.file().map(|why| format!(": {why}")).unwrap_or_default();
     Ok(Finding::unknown(point, format!("what may lie in {folder} is not read{why}")))
+}
+
+/// A point of a system of which at most `/boot` is read: what its loader says is what counts, the rest is unknown.
+fn of_boot(parts: &Parts<'_>, tree: &Tree<'_>, point: Point, check: Check) -> Result<Finding, Trouble> {
+    let is_all = tree.boot.is_some() && parts.unread.file().is_none();
+    if is_all && matches!(point, Point::Console | Point::Mounts) {
+        let found = check(parts, tree)?;
+        // That no mount was found wrong rests on a table that is not read.
+        if found.verdict == Verdict::Warn || point == Point::Console && found.verdict == Verdict::Pass {
+            return Ok(found);
+        }
+    }
+    Ok(Finding::unknown(point, unseen(parts)))
 }
 
 /// Why no file of a system was read.

@@ -52,15 +52,9 @@ const PROGRAMS: [&str; 5] =
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh", "/bin/busybox", "/bin/bash"];
 
 /// The system whose files can be read.
-pub(crate) fn linux(tree: &Tree<'_>, unread: &mut Unread) -> System {
-    let mut system = System {
-        family: Family::Linux,
-        id: None,
-        version: None,
-        name: None,
-        architecture: None,
-        partition: tree.root.partition,
-    };
+pub(crate) fn linux(tree: &Tree<'_>, partition: u32, unread: &mut Unread) -> System {
+    let mut system =
+        System { family: Family::Linux, id: None, version: None, name: None, architecture: None, partition };
     match tree.texts(&OS_RELEASE) {
         Ok(found) => {
             let values = found.first().map(|text| text.settings().filter_map(|(_, line)| value(line)));

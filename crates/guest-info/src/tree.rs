@@ -27,9 +27,10 @@ pub(crate) struct Mounted<'v> {
     pub(crate) files: Ext4<'v>,
 }
 
-/// An installed system.
+/// An installed system, or what is read of it.
 pub(crate) struct Tree<'v> {
-    pub(crate) root: Mounted<'v>,
+    /// None where only `/boot` is read: beside a root file system that wants a key, or is of another kind.
+    pub(crate) root: Option<Mounted<'v>>,
     /// What is mounted at `/boot`.
     pub(crate) boot: Option<Mounted<'v>>,
 }
@@ -82,7 +83,7 @@ impl<'v> Tree<'v> {
     fn places<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Mounted<'v>, &'a str)> {
         let boot = self.boot.as_ref().zip(path.strip_prefix("/boot").filter(|rest| rest.starts_with('/')));
         // Where nothing is mounted in a test of a part of the system, what lies beneath counts.
-        boot.into_iter().chain(std::iter::once((&self.root, path)))
+        boot.into_iter().chain(self.root.as_ref().map(|root| (root, path)))
     }
 
     fn first<T>(
@@ -168,7 +169,7 @@ impl<'v> Tree<'v> {
 
     /// The partitions of which a journal holds what the file system does not.
     pub(crate) fn unclean(&self) -> Vec<u32> {
-        let mounted = std::iter::once(&self.root).chain(&self.boot);
+        let mounted = self.root.iter().chain(&self.boot);
         mounted.filter(|mounted| !mounted.files.is_clean()).map(|mounted| mounted.partition).collect()
     }
 }

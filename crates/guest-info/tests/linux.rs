@@ -194,6 +194,20 @@ fn a_system_lies_in_the_largest_volume() {
     let encryption = finding(&guest, Point::Encryption);
     assert_eq!(encryption.verdict, Verdict::Unknown);
     assert!(encryption.found.contains("partition 3 is not read"), "{encryption:?}");
+    // What the loader says lies in /boot, which is read.
+    let console = finding(&guest, Point::Console);
+    assert_eq!((console.verdict, console.evidence[0].file.as_str()), (Verdict::Pass, "/boot/grub/grub.cfg"));
+    assert_eq!(finding(&guest, Point::Mounts).verdict, Verdict::Unknown);
+    boot.text("grub/grub.cfg", "linux /vmlinuz root=/dev/sda3 quiet\n");
+    lab.ext4("boot.ext4", &boot, 20 * MIB, "");
+    lab.put("boot.ext4", "d", MIB);
+    let (guest, _) = lab.look("d");
+    for point in [Point::Console, Point::Mounts] {
+        assert_eq!(finding(&guest, point).verdict, Verdict::Warn, "{guest:#?}");
+    }
+    for point in [Point::Virtio, Point::CloudInit, Point::Dhcp, Point::Ssh] {
+        assert_eq!(finding(&guest, point).verdict, Verdict::Unknown, "{guest:#?}");
+    }
 
     for (start, text) in [(MIB, "BOOTMGR"), (21 * MIB, ""), (22 * MIB, "")] {
         lab.poke("d", start, &[0; 8192]);
