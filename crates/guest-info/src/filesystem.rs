@@ -9,8 +9,8 @@ use std::fmt;
 use disk_image::Guid;
 use serde::{Serialize, Serializer};
 
-use crate::ext4;
 use crate::source::{Trouble, Volume, be16, byte, label, le16, le32, le64, slice};
+use crate::{ext4, lvm};
 
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,13 +162,9 @@ fn locked(head: &[u8]) -> Option<FileSystem> {
 
 /// What is only a part of something larger.
 fn member(head: &[u8]) -> Option<FileSystem> {
-    // The label of LVM lies in one of the first four sectors.
-    for at in [0_usize, 512, 1024, 1536] {
-        if slice(head, at, 8) == b"LABELONE" && slice(head, at.saturating_add(24), 8) == b"LVM2 001" {
-            let id =
-                label(slice(head, at.saturating_add(32), 32)).filter(|id| id.len() == 32 && id.is_ascii());
-            return Some(FileSystem::new(Kind::LvmPv, None, id.as_deref().map(lvm_id)));
-        }
+    if let Some(at) = lvm::label_at(head) {
+        let id = label(slice(head, at.saturating_add(32), 32)).filter(|id| id.len() == 32 && id.is_ascii());
+        return Some(FileSystem::new(Kind::LvmPv, None, id.as_deref().map(lvm_id)));
     }
     // RAID superblocks of version 1.1 and 1.2; the others lie at the end, over a file system that is seen as such.
     for at in [0_usize, 4096] {
@@ -283,7 +279,7 @@ fn uuid(bytes: &[u8]) -> Option<String> {
 }
 
 /// An id of LVM's, which has letters and groups of its own.
-fn lvm_id(text: &str) -> String {
+pub(crate) fn lvm_id(text: &str) -> String {
     let mut rest = text;
     let mut parts = Vec::new();
     for len in [6, 4, 4, 4, 4, 4, 6] {

@@ -23,6 +23,7 @@ mod ext4;
 mod fat;
 mod filesystem;
 pub mod limits;
+mod lvm;
 mod partition;
 mod ready;
 mod source;
@@ -34,7 +35,7 @@ mod unread;
 pub use boot::{Boot, Loader};
 pub use disk::{InspectError, inspect_disk};
 pub use filesystem::{FileSystem, Kind};
-pub use partition::{Partition, Table, TableKind};
+pub use partition::{LogicalVolume, Partition, Table, TableKind};
 pub use ready::{Finding, Point, Verdict};
 pub use source::{Cause, GuestBytes};
 pub use suggest::{Generation, Suggestions};
@@ -115,8 +116,15 @@ fn look(view: &View) -> Guest {
             name: None,
             active: false,
             file_system: Some(found),
+            volumes: Vec::new(),
         });
     }
+    for partition in &mut partitions {
+        if partition.file_system.as_ref().is_some_and(|found| found.kind == Kind::LvmPv) {
+            partition.volumes = logical(view, partition, &mut notes, &mut unread);
+        }
+    }
+    partition::list_once(&mut partitions);
     let boot = boot::find(view, &table, &partitions, &mut notes, &mut unread);
     let tree = installed(view, &partitions, &mut notes, &mut unread);
     let system = match &tree.root {
@@ -151,6 +159,38 @@ fn look(view: &View) -> Guest {
     }
 }
 
+/// The logical volumes of LVM in a partition, and what they hold.
+fn logical(
+    view: &View,
+    partition: &Partition,
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> Vec<LogicalVolume> {
+    let what = format!("the volumes of LVM in partition {} are not known", partition.number);
+    let physical = view.volume(partition.start, partition.size);
+    let volumes = lvm::volumes(physical).unwrap_or_else(|why| {
+        match why.is_limit() {
+            true => keep(&mut unread.partitions, &what, &why),
+            false => notes.push(format!("{what}: {why}")),
+        }
+        Vec::new()
+    });
+    let look = |volume: lvm::Logical| {
+        let found =
+            volume.start.map_or(Ok(None), |start| filesystem::probe(physical.run(start, volume.size)));
+        LogicalVolume {
+            start: volume.start.map(|start| start.saturating_add(partition.start)),
+            size: volume.size,
+            file_system: found.unwrap_or_else(|why| {
+                keep(&mut unread.partitions, &format!("what {} holds is not known", volume.name), &why);
+                None
+            }),
+            name: volume.name,
+        }
+    };
+    volumes.into_iter().map(look).collect()
+}
+
 /// The root file system, and the one that is mounted at `/boot`, of those that are read here.
 fn installed<'v>(
     view: &'v View,
@@ -159,22 +199,20 @@ fn installed<'v>(
     unread: &mut Unread,
 ) -> Tree<'v> {
     let (mut root, mut boot) = (None, None);
-    for partition in partitions {
-        if !partition.file_system.as_ref().is_some_and(|found| found.kind.is_ext()) {
-            continue;
-        }
-        let volume = view.volume(partition.start, partition.size);
+    for held in partition::held(partitions).filter(|held| held.found.kind.is_ext()) {
+        let partition = held.partition;
+        let volume = view.volume(held.start, held.size);
         let role = Ext4::open(volume).and_then(|files| Ok((role(&files)?, files)));
         match role {
             Ok((Role::Root, files)) if root.is_none() => {
-                root = Some(Mounted { partition: partition.number, files });
+                root = Some(Mounted { partition, files });
             }
             Ok((Role::Boot, files)) if boot.is_none() => {
-                boot = Some(Mounted { partition: partition.number, files });
+                boot = Some(Mounted { partition, files });
             }
             Ok(_) => {}
             Err(why) => {
-                let what = format!("the file system in partition {} is not read", partition.number);
+                let what = format!("the file system in partition {partition} is not read");
                 notes.push(format!("{what}: {why}"));
                 keep(&mut unread.files, &what, &why);
             }

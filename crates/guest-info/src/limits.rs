@@ -32,6 +32,15 @@ pub const MAX_LOGICAL: u32 = 60;
 /// Most partitions that are looked into: as many as a GUID partition table usually has room for.
 pub const MAX_PARTITIONS: usize = 128;
 
+/// Longest text in which LVM describes a group of volumes, bytes. A volume takes some 500 of them.
+pub const MAX_LVM_TEXT: u64 = 128 << 10;
+
+/// Most logical volumes of a physical one: as many as there may be partitions.
+pub const MAX_LVM_VOLUMES: usize = MAX_PARTITIONS;
+
+/// Deepest section of such a text. LVM's own have four.
+pub const MAX_LVM_DEPTH: usize = 8;
+
 /// Largest directory, bytes: 100,000 names of 32 characters. What is looked for lies in small ones.
 pub const MAX_DIRECTORY: u64 = 4 << 20;
 

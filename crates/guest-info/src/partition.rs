@@ -7,6 +7,8 @@
 mod gpt;
 mod mbr;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::filesystem::FileSystem;
@@ -73,6 +75,50 @@ pub struct Partition {
     /// What it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_system: Option<FileSystem>,
+    /// The logical volumes of LVM in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<LogicalVolume>,
+}
+
+/// A logical volume of LVM.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogicalVolume {
+    /// Names of its group and of itself, with a slash between them.
+    pub name: String,
+    /// First byte; none if it is not one run of this partition, and not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
+    /// Length, bytes.
+    pub size: u64,
+    /// What it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<FileSystem>,
+}
+
+/// A volume with a file system, or what else was recognised in it: a partition, or a part of one.
+#[derive(Clone, Copy)]
+pub(crate) struct Held<'a> {
+    /// Number of the partition.
+    pub(crate) partition: u32,
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+    pub(crate) found: &'a FileSystem,
+}
+
+/// What all volumes hold, those of LVM behind the partition in which they lie.
+pub(crate) fn held(partitions: &[Partition]) -> impl Iterator<Item = Held<'_>> + Clone {
+    partitions.iter().flat_map(|partition| {
+        let number = partition.number;
+        let of = move |start, size, found| Held { partition: number, start, size, found };
+        let itself =
+            partition.file_system.iter().map(move |found| of(partition.start, partition.size, found));
+        let inside = partition
+            .volumes
+            .iter()
+            .filter_map(move |volume| Some(of(volume.start?, volume.size, volume.file_system.as_ref()?)));
+        itself.chain(inside)
+    })
 }
 
 /// What firmware of the UEFI kind boots from.
@@ -83,6 +129,16 @@ pub(crate) const BIOS_BOOT: &str = "BIOS boot";
 
 /// What Windows keeps for itself on every GPT.
 pub(crate) const MSR: &str = "Microsoft reserved";
+
+/// Each part of a group describes all of its volumes: they are listed where they lie.
+pub(crate) fn list_once(partitions: &mut [Partition]) {
+    let volumes = partitions.iter().flat_map(|partition| &partition.volumes);
+    let placed: BTreeSet<String> =
+        volumes.filter(|volume| volume.start.is_some()).map(|volume| volume.name.clone()).collect();
+    for partition in partitions {
+        partition.volumes.retain(|volume| volume.start.is_some() || !placed.contains(&volume.name));
+    }
+}
 
 /// Reads the table. What is odd about it is added to `notes`, what is left out of it to `unread`.
 pub(crate) fn read(

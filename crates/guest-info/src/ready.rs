@@ -16,7 +16,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::boot::Boot;
-use crate::partition::{Partition, Table};
+use crate::partition::{Partition, Table, held};
 use crate::source::Trouble;
 use crate::system::{Family, System};
 use crate::tree::{Evidence, Tree};
@@ -196,8 +196,10 @@ fn unseen(parts: &Parts<'_>) -> String {
     if system.family == Family::Windows {
         return "settings of Windows are not read here".to_owned();
     }
-    let volume = parts.partitions.iter().find(|partition| partition.number == system.partition);
-    match volume.and_then(|partition| partition.file_system.as_ref()) {
+    // The largest of what lies in LVM, if that is known.
+    let of_system = held(parts.partitions).filter(|held| held.partition == system.partition);
+    let inside = of_system.clone().skip(1).max_by_key(|held| held.size);
+    match inside.or(of_system.clone().next()).map(|held| held.found) {
         Some(found) if found.kind.is_encrypted() => "the file system is encrypted".to_owned(),
         Some(found) => match &parts.unread.files {
             Some(why) => why.clone(),

@@ -209,6 +209,16 @@ impl Volume<'_> {
         self.len
     }
 
+    /// A run of it, cut off where the volume ends.
+    pub(crate) fn run(&self, start: u64, len: u64) -> Self {
+        let start = start.min(self.len);
+        Self {
+            view: self.view,
+            start: self.start.saturating_add(start),
+            len: len.min(self.len.saturating_sub(start)),
+        }
+    }
+
     /// `len` bytes from `offset` of the volume on.
     pub(crate) fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
         let end = offset.checked_add(len as u64).ok_or(Trouble::Beyond("a structure"))?;

@@ -160,6 +160,7 @@ fn partitions(entries: &[u8], entry_len: usize, sector: u64) -> Vec<Partition> {
             // Attribute bit 2: legacy BIOS bootable.
             active: le64(entry, 48) & 4 != 0,
             file_system: None,
+            volumes: Vec::new(),
         });
     }
     found

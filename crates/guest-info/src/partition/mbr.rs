@@ -108,6 +108,7 @@ fn partition(number: u32, entry: &Entry, base: u64) -> Partition {
         name: None,
         active: entry.active,
         file_system: None,
+        volumes: Vec::new(),
     }
 }
 

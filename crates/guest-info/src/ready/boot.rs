@@ -1,11 +1,16 @@
 //! Whether firmware finds something to start, and nobody has to type a passphrase for it.
 
 use super::{Finding, Parts, Point};
-use crate::partition::TableKind;
+use crate::partition::{TableKind, held};
 
 /// An encrypted file system asks for its key where there is no keyboard.
 pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
-    let kinds = parts.partitions.iter().filter_map(|p| Some((p.number, p.file_system.as_ref()?.kind)));
+    let kinds = held(parts.partitions).map(|held| (held.partition, held.found.kind));
+    // Volumes of LVM that are read hide nothing.
+    let hides = |number: u32| {
+        let volumes = parts.partitions.iter().filter(|p| p.number == number).flat_map(|p| &p.volumes);
+        volumes.clone().count() == 0 || volumes.into_iter().any(|volume| volume.start.is_none())
+    };
     match kinds.clone().find(|(_, kind)| kind.is_encrypted()) {
         Some((number, kind)) => Finding::warn(
             Point::Encryption,
@@ -20,7 +25,7 @@ pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
         None if kinds.clone().count() == 0 => {
             Finding::unknown(Point::Encryption, "no file system was recognised")
         }
-        None => match kinds.clone().find(|(_, kind)| kind.is_container()) {
+        None => match kinds.clone().find(|(number, kind)| kind.is_container() && hides(*number)) {
             Some((number, kind)) => Finding::unknown(
                 Point::Encryption,
                 format!(

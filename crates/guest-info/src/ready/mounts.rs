@@ -3,6 +3,7 @@
 use super::kernel::commands;
 use super::{Finding, Parts, Point};
 use crate::filesystem::Kind;
+use crate::partition::held;
 use crate::source::Trouble;
 use crate::tree::{Evidence, Tree};
 
@@ -43,10 +44,11 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         ));
     }
     let first = |prefix: &str| table.find(|line| line.starts_with(prefix));
-    let named: Vec<Evidence> = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/disk/by-"]
-        .iter()
-        .filter_map(|p| first(p))
-        .collect();
+    let named: Vec<Evidence> =
+        ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/disk/by-", "/dev/mapper/"]
+            .iter()
+            .filter_map(|p| first(p))
+            .collect();
     Ok(match named.is_empty() {
         true => Finding::pass(Point::Mounts, "/etc/fstab names no device", None),
         false => Finding::pass(Point::Mounts, "file systems are mounted by what they are called", named),
@@ -63,7 +65,7 @@ fn is_missing(parts: &Parts<'_>, line: &str) -> bool {
     let wanted = fields.next().and_then(|device| device.strip_prefix("UUID=")).map(|id| id.trim_matches('"'));
     let options = fields.nth(2).unwrap_or_default();
     // What lies in a volume of LVM or behind a key is not seen here.
-    let is_seen = parts.partitions.iter().filter_map(|partition| partition.file_system.as_ref());
+    let is_seen = held(parts.partitions).map(|held| held.found);
     let hides = |kind: Kind| kind.is_encrypted() || kind.is_container();
     let mut known = is_seen.clone().filter_map(|found| found.uuid.as_deref());
     wanted.is_some_and(|wanted| !known.any(|uuid| uuid.eq_ignore_ascii_case(wanted)))

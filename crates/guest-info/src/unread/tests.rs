@@ -67,6 +67,20 @@ fn no_budget_makes_a_verdict_of_what_was_not_seen() {
     lab.uefi("uefi", &Tree::debian(), 70 * MIB);
     holds(&lab, "uefi");
 
+    let lvm = Tree::debian();
+    lvm.text("etc/fstab", "/dev/mapper/vg-root / ext4 errors=remount-ro 0 1\n");
+    lab.empty("lvm", 50 * MIB);
+    lab.run_with("sfdisk -q lvm", "label: dos\nsize=45M, type=8e, bootable\ntype=83\n");
+    lab.grub("lvm");
+    lab.poke("lvm", MIB, &support::lvm::with_volumes(&[("root", 8), ("data", 2)]));
+    lab.ext4("root.ext4", &lvm, 32 * MIB, "");
+    lab.put("root.ext4", "lvm", 2 * MIB);
+    let full = holds(&lab, "lvm");
+    assert!(full.readiness.iter().all(|found| found.verdict == Verdict::Pass), "{full:#?}");
+    lab.poke("lvm", 34 * MIB, b"LUKS\xba\xbe\0\x02");
+    let full = holds(&lab, "lvm");
+    assert_eq!(finding(&full, Point::Encryption).verdict, Verdict::Warn);
+
     // The last partitions say what is wrong: a key, a file system that is mounted, and /boot behind the root.
     let (root, boot) = (Tree::debian(), Tree::empty());
     let data = "99999999-2222-4333-8444-555555555555";

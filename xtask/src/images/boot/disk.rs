@@ -55,7 +55,10 @@ pub(super) enum Volume<'a> {
         starts: bool,
     },
     Luks,
-    Lvm,
+    /// With an ext4 of these files in its one logical volume.
+    Lvm {
+        tree: &'a Path,
+    },
 }
 
 /// A partition; the last one without a length is as long as the rest of the disk.
@@ -122,14 +125,7 @@ impl Lab {
         let disk = self.disk();
         match volume {
             Volume::Nothing => return Ok(()),
-            Volume::Ext4 { id, label, tree } => {
-                let mut make = tool("mke2fs");
-                make.args(["-q", "-F", "-t", "ext4", "-U", id, "-L", label]);
-                make.args(["-E", &format!("offset={at},nodiscard,lazy_itable_init=1")]);
-                make.arg("-d").arg(tree).arg(&disk).arg(format!("{}k", len / 1024));
-                output(&mut make)?;
-                return Ok(());
-            }
+            Volume::Ext4 { id, label, tree } => return ext4(&disk, at, len, (id, label), tree),
             _ => {}
         }
         let file = self.path("volume");
@@ -171,7 +167,12 @@ impl Lab {
                 format.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]).arg(&file).arg("-");
                 said_to(&mut format, b"passphrase")?
             }
-            _ => lvm::make(&file, len)?,
+            Volume::Lvm { tree } => {
+                let said = lvm::make(&file, len)?;
+                ext4(&file, MIB, lvm::size(len), (ROOT_ID, "root"), tree)?;
+                said
+            }
+            Volume::Nothing | Volume::Ext4 { .. } => String::new(),
         };
         output(
             tool("dd")
@@ -215,6 +216,15 @@ impl Lab {
         disk.write_all_at(&rest, at)?;
         Ok(())
     }
+}
+
+/// An ext4 within a file, with an id, a label and files.
+fn ext4(file: &Path, at: u64, len: u64, (id, label): (&str, &str), tree: &Path) -> Result<()> {
+    let mut make = tool("mke2fs");
+    make.args(["-q", "-F", "-t", "ext4", "-U", id, "-L", label]);
+    make.args(["-E", &format!("offset={at},nodiscard,lazy_itable_init=1")]);
+    output(make.arg("-d").arg(tree).arg(file).arg(format!("{}k", len / 1024)))?;
+    Ok(())
 }
 
 /// Puts files into a FAT, with the folders that they lie in.

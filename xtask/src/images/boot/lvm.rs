@@ -20,9 +20,14 @@ const LV: &str = "2JrXdR-k2Ol-f4Hn-sH7M-eUiV-z7Tm-w3McXg";
 /// Bytes of an extent: lvm's default.
 const EXTENT: u64 = 4 * MIB;
 
+/// Length of the logical volume in one of this length; it begins at 1 MiB.
+pub(super) fn size(len: u64) -> u64 {
+    (len - MIB) / EXTENT * EXTENT
+}
+
 /// Makes one of a file of this length.
 pub(super) fn make(file: &Path, len: u64) -> Result<String> {
-    let extents = (len - MIB) / EXTENT;
+    let extents = size(len) / EXTENT;
     let metadata = format!(
         "contents = \"Text Format Volume Group\"\nversion = 1\nvg {{\nid = \"{VG}\"\nseqno = 2\nformat = \"lvm2\"\nstatus = \
          [\"RESIZEABLE\", \"READ\", \"WRITE\"]\nflags = []\nextent_size = {}\nmax_lv = 0\nmax_pv = 0\nphysical_volumes {{\npv0 \
