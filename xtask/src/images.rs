@@ -3,8 +3,9 @@
 //! A partitioned disk with a real file tree in ext4, in every format and cluster size that is read; made once under
 //! `target/images/` and kept. For each form: `convert` to raw, qcow2, vmdk and gce, `map`, `create --local`, and the stored Image read
 //! back, each against what qemu-img or a plain computation over qemu-img's raw file says. The peak memory of `convert` is held
-//! against its budget.
+//! against its budget. With `--boot`, disks with installed systems instead, and what `info` finds in them.
 
+mod boot;
 mod check;
 mod create;
 mod make;
@@ -27,6 +28,12 @@ pub(crate) use table::Table;
 /// Arguments of `images`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
+    /// Make disks with installed systems instead, and check what `info` says of them in every format and over HTTP
+    ///
+    /// Debian's packages come from its archive the first time. Wants tools that other checks do not, and for LVM root; whatever
+    /// is missing is named.
+    #[arg(long, conflicts_with_all = ["size", "make_only"])]
+    boot: bool,
     /// How large the disks are
     #[arg(long, value_enum, default_value_t = Size::Full)]
     size: Size,
@@ -36,7 +43,7 @@ pub(crate) struct ImagesArgs {
     /// Check the build for development: it is there sooner, and runs slower
     #[arg(long)]
     dev: bool,
-    /// Only the forms whose names contain this; may be repeated
+    /// Only the forms or disks whose names contain this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
@@ -52,11 +59,14 @@ pub(crate) enum Size {
 
 /// Makes what is missing, then checks every form.
 pub(crate) fn run(repo: &Repo, args: &ImagesArgs) -> Result<ExitCode> {
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
+    if args.boot {
+        return boot::run(repo, profile, &args.only);
+    }
     let (folder, forms) = prepare(repo, args.size, &args.only)?;
     if args.make_only {
         return Ok(ExitCode::SUCCESS);
     }
-    let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let tools = check::Tools {
         image_prep: repo.build("image-prep", profile)?,
         read_back: repo.build("read-back", profile)?,

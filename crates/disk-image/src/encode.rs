@@ -11,8 +11,7 @@ use zstd::zstd_safe::{CCtx, CParameter};
 /// a quarter of the time; level 1 is a third faster and 3 % shorter than QEMU's, with less in reserve for other data.
 const DEFLATE_LEVEL: i32 = 3;
 
-/// The level of libdeflate for gzip, whose peers are gzip and pigz at their level 6: members are no longer than theirs, at a third of
-/// the time.
+/// The level of libdeflate for gzip: the one at which its peers, gzip and pigz, work where nothing is said.
 const GZIP_LEVEL: i32 = 6;
 
 /// The level of Zstandard: QEMU's, so frames are as long as QEMU's. Level 2 is a sixth faster and 2 % longer. From level 5 on a context

@@ -7,6 +7,7 @@ use crate::fat::Fat;
 use crate::filesystem::Kind;
 use crate::partition::{BIOS_BOOT, ESP, Partition, Table, TableKind, boot_loader};
 use crate::source::View;
+use crate::unread::{Unread, keep};
 
 /// How the disk starts.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -52,7 +53,13 @@ const LOADERS: [(&str, Option<&str>, bool); 4] = [
 ];
 
 /// Finds out, from the table and what the partitions hold.
-pub(crate) fn find(view: &View, table: &Table, partitions: &[Partition], notes: &mut Vec<String>) -> Boot {
+pub(crate) fn find(
+    view: &View,
+    table: &Table,
+    partitions: &[Partition],
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> Boot {
     let mut boot = Boot::default();
     let of_type = |name| partitions.iter().find(|partition| partition.type_name == Some(name));
     boot.bios_boot = of_type(BIOS_BOOT).map(|partition| partition.number);
@@ -66,18 +73,21 @@ pub(crate) fn find(view: &View, table: &Table, partitions: &[Partition], notes: 
                     Ok(true) => boot.loaders.push(Loader { path, architecture, windows }),
                     Ok(false) => {}
                     Err(why) => {
-                        notes.push(format!("the EFI system partition is not known: {why}"));
+                        keep(&mut unread.loaders, "the EFI system partition is not read", &why);
                         break;
                     }
                 }
             }
-        } else {
+        } else if partition.file_system.is_some() || unread.partitions.is_none() {
             notes.push("the EFI system partition holds no FAT".to_owned());
         }
     }
     boot.uefi = !boot.loaders.is_empty();
     for partition in partitions.iter().filter(|partition| partition.active || table.kind == TableKind::None) {
-        let first = view.volume(partition.start, partition.size).head(8192).unwrap_or_default();
+        let first = view.volume(partition.start, partition.size).head(8192).unwrap_or_else(|why| {
+            keep(&mut unread.loaders, "the volume that starts is not read", &why);
+            Vec::new()
+        });
         let is_ntfs = partition.file_system.as_ref().is_some_and(|found| found.kind == Kind::Ntfs);
         if is_ntfs && boot_loader(&first) == Some("Windows") {
             boot.boot_volume_of_windows = true;

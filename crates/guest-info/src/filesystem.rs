@@ -6,11 +6,12 @@
 
 use std::fmt;
 
+use disk_image::Guid;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use crate::ext4;
-use crate::source::{Volume, be16, byte, label, le16, le32, le64, slice};
+use crate::source::{Trouble, Volume, be16, byte, label, le16, le32, le64, slice};
+use crate::{ext4, lvm};
 
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
@@ -58,6 +59,11 @@ impl Kind {
     /// True if the content can be read with a key only.
     pub fn is_encrypted(self) -> bool {
         matches!(self, Self::Luks1 | Self::Luks2 | Self::Bitlocker)
+    }
+
+    /// True if other volumes lie in it.
+    pub fn is_container(self) -> bool {
+        matches!(self, Self::LvmPv | Self::MdRaid)
     }
 
     /// True for the three that are read alike.
@@ -125,12 +131,22 @@ impl FileSystem {
 /// Bytes from the start in which most signatures lie.
 const HEAD: usize = 0x1100;
 
-/// What a volume holds; `None` if that is nothing that is known here, or cannot be read.
-pub(crate) fn probe(volume: Volume<'_>) -> Option<FileSystem> {
-    let head = volume.head(HEAD).ok()?;
-    let found =
+/// What a volume holds; `None` if that is nothing that is known here.
+///
+/// # Errors
+///
+/// If it cannot be read as far as it has to be.
+pub(crate) fn probe(volume: Volume<'_>) -> Result<Option<FileSystem>, Trouble> {
+    let head = volume.head(HEAD)?;
+    let mut found =
         locked(&head).or_else(|| member(&head)).or_else(|| linux(&head)).or_else(|| microsoft(volume, &head));
-    found.or_else(|| swap(volume)).or_else(|| btrfs(volume)).or_else(|| iso9660(volume))
+    for look in [swap, btrfs, iso9660] {
+        if found.is_some() {
+            break;
+        }
+        found = look(volume)?;
+    }
+    Ok(found)
 }
 
 /// What wants a key.
@@ -148,14 +164,9 @@ fn locked(head: &[u8]) -> Option<FileSystem> {
 
 /// What is only a part of something larger.
 fn member(head: &[u8]) -> Option<FileSystem> {
-    // The label of LVM lies in one of the first four sectors.
-    for at in [0_usize, 512, 1024, 1536] {
-        if slice(head, at, 8) == b"LABELONE" && slice(head, at.saturating_add(24), 8) == b"LVM2 001" {
-            let id =
-                label(slice(head, at.saturating_add(32), 32)).filter(|id| id.len() == 32 && id.is_ascii());
-            let dashed = id.map(|id| dashed(&id, &[6, 4, 4, 4, 4, 4, 6]));
-            return Some(FileSystem::new(Kind::LvmPv, None, dashed));
-        }
+    if let Some(at) = lvm::label_at(head) {
+        let id = label(slice(head, at.saturating_add(32), 32)).filter(|id| id.len() == 32 && id.is_ascii());
+        return Some(FileSystem::new(Kind::LvmPv, None, id.as_deref().map(lvm_id)));
     }
     // RAID superblocks of version 1.1 and 1.2; the others lie at the end, over a file system that is seen as such.
     for at in [0_usize, 4096] {
@@ -238,43 +249,43 @@ fn ntfs_label(volume: Volume<'_>, head: &[u8]) -> Option<String> {
 }
 
 /// Swap has its signature at the end of a page, as long as the machine's that made it.
-fn swap(volume: Volume<'_>) -> Option<FileSystem> {
+fn swap(volume: Volume<'_>) -> Result<Option<FileSystem>, Trouble> {
     for page in [4096_u64, 8192, 16384, 65536] {
-        let found = volume.bytes(page.saturating_sub(10), 10).ok()?;
-        if matches!(found.as_slice(), b"SWAPSPACE2" | b"SWAP-SPACE") {
-            let head = volume.head(HEAD).ok()?;
+        let found = volume.within(page.saturating_sub(10), 10)?;
+        if matches!(found.as_deref(), Some(b"SWAPSPACE2" | b"SWAP-SPACE")) {
+            let head = volume.head(HEAD)?;
             let name = label(slice(&head, 1052, 16));
-            return Some(FileSystem::new(Kind::Swap, name, uuid(slice(&head, 1036, 16))));
+            return Ok(Some(FileSystem::new(Kind::Swap, name, uuid(slice(&head, 1036, 16)))));
         }
     }
-    None
+    Ok(None)
 }
 
-fn btrfs(volume: Volume<'_>) -> Option<FileSystem> {
-    let block = volume.bytes(0x10000, 0x1000).ok()?;
-    (slice(&block, 0x40, 8) == b"_BHRfS_M").then(|| {
+fn btrfs(volume: Volume<'_>) -> Result<Option<FileSystem>, Trouble> {
+    let block = volume.within(0x10000, 0x1000)?.filter(|block| slice(block, 0x40, 8) == b"_BHRfS_M");
+    Ok(block.map(|block| {
         FileSystem::new(Kind::Btrfs, label(slice(&block, 0x12b, 256)), uuid(slice(&block, 0x20, 16)))
-    })
+    }))
 }
 
-fn iso9660(volume: Volume<'_>) -> Option<FileSystem> {
-    let block = volume.bytes(0x8000, 0x800).ok()?;
-    (slice(&block, 1, 5) == b"CD001" && byte(&block, 0) == 1)
-        .then(|| FileSystem::new(Kind::Iso9660, label(slice(&block, 40, 32)), None))
+fn iso9660(volume: Volume<'_>) -> Result<Option<FileSystem>, Trouble> {
+    let is_it = |block: &Vec<u8>| slice(block, 1, 5) == b"CD001" && byte(block, 0) == 1;
+    let block = volume.within(0x8000, 0x800)?.filter(is_it);
+    Ok(block.map(|block| FileSystem::new(Kind::Iso9660, label(slice(&block, 40, 32)), None)))
 }
 
 /// Sixteen bytes as text; `None` if all of them are zero.
 fn uuid(bytes: &[u8]) -> Option<String> {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.iter().any(|byte| *byte != 0).then(|| dashed(&digits, &[8, 4, 4, 4, 12]))
+    let id = bytes.first_chunk().filter(|id| **id != [0; 16])?;
+    Some(Guid(*id).to_string())
 }
 
-/// Text in groups with dashes between them.
-fn dashed(text: &str, groups: &[usize]) -> String {
+/// An id of LVM's, which has letters and groups of its own.
+pub(crate) fn lvm_id(text: &str) -> String {
     let mut rest = text;
     let mut parts = Vec::new();
-    for len in groups {
-        let (part, after) = rest.split_at_checked(*len).unwrap_or((rest, ""));
+    for len in [6, 4, 4, 4, 4, 4, 6] {
+        let (part, after) = rest.split_at_checked(len).unwrap_or((rest, ""));
         parts.push(part);
         rest = after;
     }

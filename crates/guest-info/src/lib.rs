@@ -13,23 +13,29 @@
     allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)
 )]
 
+// The tests of parts speak of the crate by its name, as the others do.
+#[cfg(test)]
+extern crate self as guest_info;
+
 mod boot;
 mod disk;
 mod ext4;
 mod fat;
 mod filesystem;
 pub mod limits;
+mod lvm;
 mod partition;
 mod ready;
 mod source;
 mod suggest;
 mod system;
 mod tree;
+mod unread;
 
 pub use boot::{Boot, Loader};
 pub use disk::{InspectError, inspect_disk};
 pub use filesystem::{FileSystem, Kind};
-pub use partition::{Partition, Table, TableKind};
+pub use partition::{LogicalVolume, Partition, Table, TableKind};
 pub use ready::{Finding, Point, Verdict};
 pub use source::{Cause, GuestBytes};
 pub use suggest::{Generation, Suggestions, image_name};
@@ -40,8 +46,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ext4::Ext4;
-use crate::source::{Trouble, View};
+use crate::source::{Budget, Trouble, View};
 use crate::tree::{Mounted, Tree};
+use crate::unread::{Unread, keep};
 
 /// What is inside a disk.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -72,7 +79,11 @@ pub struct Guest {
 ///
 /// What the source reports. Nothing that a disk says is an error.
 pub fn inspect(source: Box<dyn GuestBytes>) -> Result<Guest, Cause> {
-    let view = View::new(source);
+    inspect_within(source, Budget::default())
+}
+
+fn inspect_within(source: Box<dyn GuestBytes>, budget: Budget) -> Result<Guest, Cause> {
+    let view = View::new(source, budget);
     let guest = look(&view);
     match view.into_failure() {
         None => Ok(guest),
@@ -81,13 +92,21 @@ pub fn inspect(source: Box<dyn GuestBytes>) -> Result<Guest, Cause> {
 }
 
 fn look(view: &View) -> Guest {
-    let mut notes = Vec::new();
-    let (table, mut partitions) = partition::read(view.disk(), &mut notes);
+    let (mut notes, mut unread) = (Vec::new(), Unread::default());
+    let (table, mut partitions) = partition::read(view.disk(), &mut notes, &mut unread);
     for partition in &mut partitions {
-        partition.file_system = filesystem::probe(view.volume(partition.start, partition.size));
+        let volume = view.volume(partition.start, partition.size);
+        partition.file_system = filesystem::probe(volume).unwrap_or_else(|why| {
+            let what = format!("what partition {} holds is not known", partition.number);
+            keep(&mut unread.partitions, &what, &why);
+            None
+        });
     }
     if table.kind == TableKind::None
-        && let Some(found) = filesystem::probe(view.disk())
+        && let Some(found) = filesystem::probe(view.disk()).unwrap_or_else(|why| {
+            keep(&mut unread.partitions, "what the disk holds is not known", &why);
+            None
+        })
     {
         partitions.push(Partition {
             number: 0,
@@ -98,30 +117,37 @@ fn look(view: &View) -> Guest {
             name: None,
             active: false,
             file_system: Some(found),
+            volumes: Vec::new(),
         });
     }
-    let boot = boot::find(view, &table, &partitions, &mut notes);
-    let tree = installed(view, &partitions, &mut notes);
-    let system = match &tree {
-        Some(tree) => Some(system::linux(tree, &mut notes)),
+    for partition in &mut partitions {
+        if partition.file_system.as_ref().is_some_and(|found| found.kind == Kind::LvmPv) {
+            partition.volumes = logical(view, partition, &mut notes, &mut unread);
+        }
+    }
+    partition::list_once(&mut partitions);
+    let boot = boot::find(view, &table, &partitions, &mut notes, &mut unread);
+    let tree = installed(view, &partitions, &mut notes, &mut unread);
+    let system = match &tree.root {
+        Some(root) => Some(system::linux(&tree, root.partition, &mut unread)),
         None => system::by_looks(&partitions, &boot),
     };
-    if let Some(tree) = &tree {
-        for partition in tree.unclean() {
-            notes.push(format!(
-                "the file system in partition {partition} was not unmounted: what only its journal holds is not seen"
-            ));
-        }
+    for partition in tree.unclean() {
+        notes.push(format!(
+            "the file system in partition {partition} was not unmounted: what only its journal holds is not seen"
+        ));
     }
     let parts = ready::Parts {
         table: &table,
         partitions: &partitions,
         boot: &boot,
         system: system.as_ref(),
-        tree: tree.as_ref(),
+        tree: &tree,
+        unread: &unread,
     };
     let readiness = ready::check(&parts);
     let suggestions = suggest::suggest(&parts, view.len());
+    notes.extend([&unread.partitions, &unread.loaders, &unread.system].into_iter().flatten().cloned());
     Guest {
         readiness,
         suggestions,
@@ -134,29 +160,66 @@ fn look(view: &View) -> Guest {
     }
 }
 
-/// The root file system, and the one that is mounted at `/boot`, of those that are read here.
-fn installed<'v>(view: &'v View, partitions: &[Partition], notes: &mut Vec<String>) -> Option<Tree<'v>> {
-    let (mut root, mut boot) = (None, None);
-    for partition in partitions {
-        if !partition.file_system.as_ref().is_some_and(|found| found.kind.is_ext()) {
-            continue;
+/// The logical volumes of LVM in a partition, and what they hold.
+fn logical(
+    view: &View,
+    partition: &Partition,
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> Vec<LogicalVolume> {
+    let what = format!("the volumes of LVM in partition {} are not known", partition.number);
+    let physical = view.volume(partition.start, partition.size);
+    let volumes = lvm::volumes(physical).unwrap_or_else(|why| {
+        match why.is_limit() {
+            true => keep(&mut unread.partitions, &what, &why),
+            false => notes.push(format!("{what}: {why}")),
         }
-        let volume = view.volume(partition.start, partition.size);
+        Vec::new()
+    });
+    let look = |volume: lvm::Logical| {
+        let found =
+            volume.start.map_or(Ok(None), |start| filesystem::probe(physical.run(start, volume.size)));
+        LogicalVolume {
+            start: volume.start.map(|start| start.saturating_add(partition.start)),
+            size: volume.size,
+            file_system: found.unwrap_or_else(|why| {
+                keep(&mut unread.partitions, &format!("what {} holds is not known", volume.name), &why);
+                None
+            }),
+            name: volume.name,
+        }
+    };
+    volumes.into_iter().map(look).collect()
+}
+
+/// The root file system, and the one that is mounted at `/boot`, of those that are read here.
+fn installed<'v>(
+    view: &'v View,
+    partitions: &[Partition],
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> Tree<'v> {
+    let (mut root, mut boot) = (None, None);
+    for held in partition::held(partitions).filter(|held| held.found.kind.is_ext()) {
+        let partition = held.partition;
+        let volume = view.volume(held.start, held.size);
         let role = Ext4::open(volume).and_then(|files| Ok((role(&files)?, files)));
         match role {
             Ok((Role::Root, files)) if root.is_none() => {
-                root = Some(Mounted { partition: partition.number, files });
+                root = Some(Mounted { partition, files });
             }
             Ok((Role::Boot, files)) if boot.is_none() => {
-                boot = Some(Mounted { partition: partition.number, files });
+                boot = Some(Mounted { partition, files });
             }
             Ok(_) => {}
             Err(why) => {
-                notes.push(format!("the file system in partition {} is not read: {why}", partition.number))
+                let what = format!("the file system in partition {partition} is not read");
+                notes.push(format!("{what}: {why}"));
+                keep(&mut unread.files, &what, &why);
             }
         }
     }
-    root.map(|root| Tree { root, boot })
+    Tree { root, boot }
 }
 
 /// What a file system is for.

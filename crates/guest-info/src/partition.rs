@@ -7,12 +7,15 @@
 mod gpt;
 mod mbr;
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::filesystem::FileSystem;
 use crate::limits::MAX_PARTITIONS;
 use crate::source::{Volume, byte, slice};
+use crate::unread::{Unread, keep};
 
 /// How a disk is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -73,6 +76,50 @@ pub struct Partition {
     /// What it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_system: Option<FileSystem>,
+    /// The logical volumes of LVM in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<LogicalVolume>,
+}
+
+/// A logical volume of LVM.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogicalVolume {
+    /// Names of its group and of itself, with a slash between them.
+    pub name: String,
+    /// First byte; none if it is not one run of this partition, and not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
+    /// Length, bytes.
+    pub size: u64,
+    /// What it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<FileSystem>,
+}
+
+/// A volume with a file system, or what else was recognised in it: a partition, or a part of one.
+#[derive(Clone, Copy)]
+pub(crate) struct Held<'a> {
+    /// Number of the partition.
+    pub(crate) partition: u32,
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+    pub(crate) found: &'a FileSystem,
+}
+
+/// What all volumes hold, those of LVM behind the partition in which they lie.
+pub(crate) fn held(partitions: &[Partition]) -> impl Iterator<Item = Held<'_>> + Clone {
+    partitions.iter().flat_map(|partition| {
+        let number = partition.number;
+        let of = move |start, size, found| Held { partition: number, start, size, found };
+        let itself =
+            partition.file_system.iter().map(move |found| of(partition.start, partition.size, found));
+        let inside = partition
+            .volumes
+            .iter()
+            .filter_map(move |volume| Some(of(volume.start?, volume.size, volume.file_system.as_ref()?)));
+        itself.chain(inside)
+    })
 }
 
 /// What firmware of the UEFI kind boots from.
@@ -84,8 +131,22 @@ pub(crate) const BIOS_BOOT: &str = "BIOS boot";
 /// What Windows keeps for itself on every GPT.
 pub(crate) const MSR: &str = "Microsoft reserved";
 
-/// Reads the table. What is odd about it is added to `notes`.
-pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Partition>) {
+/// Each part of a group describes all of its volumes: they are listed where they lie.
+pub(crate) fn list_once(partitions: &mut [Partition]) {
+    let volumes = partitions.iter().flat_map(|partition| &partition.volumes);
+    let placed: BTreeSet<String> =
+        volumes.filter(|volume| volume.start.is_some()).map(|volume| volume.name.clone()).collect();
+    for partition in partitions {
+        partition.volumes.retain(|volume| volume.start.is_some() || !placed.contains(&volume.name));
+    }
+}
+
+/// Reads the table. What is odd about it is added to `notes`, what is left out of it to `unread`.
+pub(crate) fn read(
+    disk: Volume<'_>,
+    notes: &mut Vec<String>,
+    unread: &mut Unread,
+) -> (Table, Vec<Partition>) {
     let mut table = Table {
         kind: TableKind::None,
         id: None,
@@ -95,9 +156,16 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
         boot_code: false,
         boot_loader: None,
     };
-    let Ok(first) = disk.bytes(0, 512) else {
-        notes.push("the disk has less than a sector".to_owned());
-        return (table, Vec::new());
+    let first = match disk.bytes(0, 512) {
+        Ok(first) => first,
+        Err(why) if why.is_limit() => {
+            keep(&mut unread.partitions, "the partition table is not read", &why);
+            return (table, Vec::new());
+        }
+        Err(_) => {
+            notes.push("the disk has less than a sector".to_owned());
+            return (table, Vec::new());
+        }
     };
     table.boot_code = slice(&first, 0, mbr::CODE).iter().any(|byte| *byte != 0);
     table.boot_loader = boot_loader(&first);
@@ -105,7 +173,7 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
     let mut partitions = Vec::new();
     if let Some(record) = &record {
         if record.is_protective() {
-            match gpt::read(disk, notes) {
+            match gpt::read(disk, notes, unread) {
                 Some(found) => {
                     table.kind = TableKind::Gpt;
                     table.id = Some(found.id);
@@ -114,16 +182,18 @@ pub(crate) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> (Table, Vec<Par
                     table.hybrid = record.has_others();
                     partitions = found.partitions;
                 }
+                None if unread.partitions.is_some() => {}
                 None => notes.push("there is a protective MBR, and no sound GPT beside it".to_owned()),
             }
         } else {
             table.kind = TableKind::Mbr;
             table.id = record.id();
-            partitions = record.partitions(disk, notes);
+            partitions = record.partitions(disk, notes, unread);
         }
     }
     if partitions.len() > MAX_PARTITIONS {
-        notes.push(format!("of {} partitions the first {MAX_PARTITIONS} are looked at", partitions.len()));
+        let why = format!("of {} the first {MAX_PARTITIONS} are looked at", partitions.len());
+        keep(&mut unread.partitions, "there are many partitions", &why);
         partitions.truncate(MAX_PARTITIONS);
     }
     for partition in &partitions {

@@ -5,6 +5,7 @@
 mod boot;
 mod cloud_init;
 mod console;
+mod kernel;
 mod mounts;
 mod network;
 mod ssh;
@@ -16,10 +17,11 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::boot::Boot;
-use crate::partition::{Partition, Table};
+use crate::partition::{Partition, Table, held};
 use crate::source::Trouble;
 use crate::system::{Family, System};
 use crate::tree::{Evidence, Tree};
+use crate::unread::Unread;
 
 /// What is asked of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
@@ -119,7 +121,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) partitions: &'a [Partition],
     pub(crate) boot: &'a Boot,
     pub(crate) system: Option<&'a System>,
-    pub(crate) tree: Option<&'a Tree<'a>>,
+    pub(crate) tree: &'a Tree<'a>,
+    pub(crate) unread: &'a Unread,
 }
 
 type Check = fn(&Parts<'_>, &Tree<'_>) -> Result<Finding, Trouble>;
@@ -136,23 +139,74 @@ const OF_FILES: [(Point, Check); 6] = [
 
 /// Judges every point.
 pub(crate) fn check(parts: &Parts<'_>) -> Vec<Finding> {
-    let of_files = OF_FILES.iter().map(|(point, check)| match parts.tree {
-        Some(tree) => check(parts, tree).unwrap_or_else(|why| Finding::unknown(*point, why.to_string())),
-        None => Finding::unknown(*point, unseen(parts)),
+    let of_files = OF_FILES.iter().map(|(point, check)| {
+        let found = match parts.tree.root {
+            Some(_) => of_tree(parts, parts.tree, *point, *check),
+            None => of_boot(parts, parts.tree, *point, *check),
+        };
+        found.unwrap_or_else(|why| Finding::unknown(*point, why.to_string()))
     });
     of_files.chain([boot::encryption(parts), boot::check(parts)]).collect()
 }
 
+/// A point that files tell of, as far as they are seen: what rests on a file not being there is unknown where it may lie in a file
+/// system that is not read.
+fn of_tree(parts: &Parts<'_>, tree: &Tree<'_>, point: Point, check: Check) -> Result<Finding, Trouble> {
+    // Which console it has, and whose metadata it takes, depends on the system.
+    if let (Point::Console | Point::CloudInit, Some(why)) = (point, &parts.unread.system) {
+        return Ok(Finding::unknown(point, why.clone()));
+    }
+    let found = check(parts, tree)?;
+    // The kernel, its initramfs and what its loader says lie in /boot; for mounts a line there would be what is wrong.
+    let rests_on_boot = match point {
+        Point::Virtio | Point::Console => found.verdict == Verdict::Warn,
+        Point::Mounts => found.verdict == Verdict::Pass,
+        _ => false,
+    };
+    let is_elsewhere = |folder| Ok(tree.mounts(folder)?.unwrap_or(parts.unread.file().is_some()));
+    let missing = if found.verdict == Verdict::Warn && is_elsewhere("/usr")? {
+        Some("/usr")
+    } else if rests_on_boot && tree.boot.is_none() && is_elsewhere("/boot")? {
+        Some("/boot")
+    } else {
+        None
+    };
+    let Some(folder) = missing else { return Ok(found) };
+    let why = parts.unread.file().map(|why| format!(": {why}")).unwrap_or_default();
+    Ok(Finding::unknown(point, format!("what may lie in {folder} is not read{why}")))
+}
+
+/// A point of a system of which at most `/boot` is read: what its loader says is what counts, the rest is unknown.
+fn of_boot(parts: &Parts<'_>, tree: &Tree<'_>, point: Point, check: Check) -> Result<Finding, Trouble> {
+    let is_all = tree.boot.is_some() && parts.unread.file().is_none();
+    if is_all && matches!(point, Point::Console | Point::Mounts) {
+        let found = check(parts, tree)?;
+        // That no mount was found wrong rests on a table that is not read.
+        if found.verdict == Verdict::Warn || point == Point::Console && found.verdict == Verdict::Pass {
+            return Ok(found);
+        }
+    }
+    Ok(Finding::unknown(point, unseen(parts)))
+}
+
 /// Why no file of a system was read.
 fn unseen(parts: &Parts<'_>) -> String {
-    let Some(system) = parts.system else { return "no operating system was found".to_owned() };
+    let Some(system) = parts.system else {
+        let why = parts.unread.file().map(|why| format!(", but {why}")).unwrap_or_default();
+        return format!("no operating system was found{why}");
+    };
     if system.family == Family::Windows {
         return "settings of Windows are not read here".to_owned();
     }
-    let volume = parts.partitions.iter().find(|partition| partition.number == system.partition);
-    match volume.and_then(|partition| partition.file_system.as_ref()) {
+    // The largest of what lies in LVM, if that is known.
+    let of_system = held(parts.partitions).filter(|held| held.partition == system.partition);
+    let inside = of_system.clone().skip(1).max_by_key(|held| held.size);
+    match inside.or(of_system.clone().next()).map(|held| held.found) {
         Some(found) if found.kind.is_encrypted() => "the file system is encrypted".to_owned(),
-        Some(found) => format!("no installed system was found on {}, or it is not read here", found.kind),
+        Some(found) => match &parts.unread.files {
+            Some(why) => why.clone(),
+            None => format!("no installed system was found on {}, or it is not read here", found.kind),
+        },
         None => "no operating system was found".to_owned(),
     }
 }

@@ -66,10 +66,26 @@ pub(crate) enum Trouble {
     TooLong(&'static str),
 }
 
+/// What may be asked of a disk in all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Guest bytes.
+    pub(crate) read: u64,
+    /// Questions.
+    pub(crate) questions: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { read: MAX_READ, questions: MAX_QUESTIONS }
+    }
+}
+
 /// A disk, and what was read of it.
 pub(crate) struct View {
     len: u64,
     page: u64,
+    budget: Budget,
     inner: RefCell<Inner>,
 }
 
@@ -82,11 +98,12 @@ struct Inner {
 }
 
 impl View {
-    pub(crate) fn new(source: Box<dyn GuestBytes>) -> Self {
+    pub(crate) fn new(source: Box<dyn GuestBytes>, budget: Budget) -> Self {
         let page = source.unit().checked_next_power_of_two().unwrap_or(limits::MAX_PAGE);
         Self {
             len: source.len(),
             page: page.clamp(limits::PAGE, limits::MAX_PAGE),
+            budget,
             inner: RefCell::new(Inner {
                 source,
                 pages: BTreeMap::new(),
@@ -127,7 +144,7 @@ impl View {
     fn ask(&self, len: usize) -> Result<(), Trouble> {
         let mut inner = self.inner.borrow_mut();
         inner.questions = inner.questions.saturating_add((len as u64 / QUESTION).saturating_add(1));
-        match inner.questions > MAX_QUESTIONS {
+        match inner.questions > self.budget.questions {
             true => Err(Trouble::WorkLimit),
             false => Ok(()),
         }
@@ -140,7 +157,7 @@ impl View {
         while bytes.len() < len {
             let at = offset.saturating_add(bytes.len() as u64);
             let number = at.checked_div(self.page).unwrap_or(0);
-            let page = inner.page(number, self.page, self.len)?;
+            let page = inner.page(number, self)?;
             let skip = at.checked_rem(self.page).and_then(|skip| usize::try_from(skip).ok()).unwrap_or(0);
             let rest = page.get(skip..).unwrap_or_default();
             let wanted = len.saturating_sub(bytes.len()).min(rest.len());
@@ -154,16 +171,16 @@ impl View {
 }
 
 impl Inner {
-    fn page(&mut self, number: u64, page: u64, disk: u64) -> Result<&[u8], Trouble> {
+    fn page(&mut self, number: u64, view: &View) -> Result<&[u8], Trouble> {
         if !self.pages.contains_key(&number) {
             if self.failed.is_some() {
                 return Err(Trouble::Source);
             }
-            let start = number.saturating_mul(page);
-            let len = page.min(disk.saturating_sub(start));
+            let start = number.saturating_mul(view.page);
+            let len = view.page.min(view.len.saturating_sub(start));
             // To read anything of a unit is to decode all of it.
             let read = self.read.saturating_add(len.max(self.source.unit()));
-            if read > MAX_READ {
+            if read > view.budget.read {
                 return Err(Trouble::ReadLimit);
             }
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
@@ -192,6 +209,16 @@ impl Volume<'_> {
         self.len
     }
 
+    /// A run of it, cut off where the volume ends.
+    pub(crate) fn run(&self, start: u64, len: u64) -> Self {
+        let start = start.min(self.len);
+        Self {
+            view: self.view,
+            start: self.start.saturating_add(start),
+            len: len.min(self.len.saturating_sub(start)),
+        }
+    }
+
     /// `len` bytes from `offset` of the volume on.
     pub(crate) fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, Trouble> {
         let end = offset.checked_add(len as u64).ok_or(Trouble::Beyond("a structure"))?;
@@ -202,6 +229,14 @@ impl Volume<'_> {
             return Err(Trouble::TooLong("a structure"));
         }
         self.view.bytes(self.start.saturating_add(offset), len)
+    }
+
+    /// The same; `None` if the volume ends before.
+    pub(crate) fn within(&self, offset: u64, len: usize) -> Result<Option<Vec<u8>>, Trouble> {
+        match offset.checked_add(len as u64).is_some_and(|end| end <= self.len) {
+            true => self.bytes(offset, len).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Counts bytes that are made without reading any.
@@ -285,7 +320,7 @@ mod tests {
 
     #[test]
     fn pages_are_read_once_and_not_without_end() {
-        let view = View::new(Box::new(Endless));
+        let view = View::new(Box::new(Endless), Budget::default());
         for _ in 0..2 {
             assert_eq!(view.disk().bytes(limits::PAGE - 1, 2).unwrap(), [1, 1]);
         }
@@ -302,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_source_that_failed_is_left_alone() {
-        let view = View::new(Box::new(Endless));
+        let view = View::new(Box::new(Endless), Budget::default());
         let volume = view.volume(7 << 30, 10);
         assert_eq!(volume.bytes(0, 1), Err(Trouble::Source));
         assert_eq!(view.disk().bytes(0, 1), Err(Trouble::Source));

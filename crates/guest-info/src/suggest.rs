@@ -62,6 +62,8 @@ pub(crate) fn suggest(parts: &Parts<'_>, disk: u64) -> Suggestions {
     let boot = parts.boot;
     let hardware_generation = match (boot.uefi, boot.bios, boot.bios_boot) {
         (true, ..) => Some(Generation::Gen2),
+        // There may be a loader for UEFI that was not seen.
+        _ if parts.unread.loader().is_some() => None,
         (false, true, Some(_)) => Some(Generation::LegacyV2),
         (false, true, None) => Some(Generation::LegacyV1),
         (false, false, _) => None,

@@ -11,6 +11,7 @@ use crate::filesystem::Kind;
 use crate::partition::{MSR, Partition};
 use crate::source::{Trouble, byte, le16, printable, slice};
 use crate::tree::Tree;
+use crate::unread::{Unread, keep};
 
 /// A family of operating systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -52,15 +53,9 @@ const PROGRAMS: [&str; 5] =
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh", "/bin/busybox", "/bin/bash"];
 
 /// The system whose files can be read.
-pub(crate) fn linux(tree: &Tree<'_>, notes: &mut Vec<String>) -> System {
-    let mut system = System {
-        family: Family::Linux,
-        id: None,
-        version: None,
-        name: None,
-        architecture: None,
-        partition: tree.root.partition,
-    };
+pub(crate) fn linux(tree: &Tree<'_>, partition: u32, unread: &mut Unread) -> System {
+    let mut system =
+        System { family: Family::Linux, id: None, version: None, name: None, architecture: None, partition };
     match tree.texts(&OS_RELEASE) {
         Ok(found) => {
             let values = found.first().map(|text| text.settings().filter_map(|(_, line)| value(line)));
@@ -73,11 +68,11 @@ pub(crate) fn linux(tree: &Tree<'_>, notes: &mut Vec<String>) -> System {
                 }
             }
         }
-        Err(why) => notes.push(format!("os-release is not known: {why}")),
+        Err(why) => keep(&mut unread.system, "os-release is not read", &why),
     }
     match architecture(tree) {
         Ok(found) => system.architecture = found,
-        Err(why) => notes.push(format!("the processor is not known: {why}")),
+        Err(why) => keep(&mut unread.system, "the processor is not known", &why),
     }
     system
 }
@@ -115,20 +110,27 @@ fn architecture(tree: &Tree<'_>) -> Result<Option<&'static str>, Trouble> {
 }
 
 /// A system whose files are not read here, by its partitions and by what starts it.
+///
+/// It lies in the largest volume that could hold it: what Windows and Linux start from lies in small ones beside it.
 pub(crate) fn by_looks(partitions: &[Partition], boot: &Boot) -> Option<System> {
-    let holds = |kinds: &[Kind]| {
-        partitions.iter().find(|p| p.file_system.as_ref().is_some_and(|found| kinds.contains(&found.kind)))
+    let largest = |kinds: &[Kind]| {
+        let is_one = |p: &&Partition| p.file_system.as_ref().is_some_and(|found| kinds.contains(&found.kind));
+        // The first of several that are as large.
+        partitions.iter().filter(is_one).rev().max_by_key(|partition| partition.size)
     };
-    let ntfs = holds(&[Kind::Ntfs, Kind::Bitlocker]);
+    let ntfs = largest(&[Kind::Ntfs, Kind::Bitlocker]);
     let reserved = partitions.iter().any(|partition| partition.type_name == Some(MSR));
     let starts = boot.loaders.iter().any(|loader| loader.windows) || boot.boot_volume_of_windows;
     let (family, partition) = match ntfs {
         Some(volume) if reserved || starts => (Family::Windows, volume),
-        _ => (
-            Family::Linux,
-            holds(&[Kind::Xfs, Kind::Btrfs, Kind::Ext4, Kind::LvmPv, Kind::Ext3, Kind::Luks2, Kind::Luks1])?,
-        ),
+        _ => (Family::Linux, largest(&OF_LINUX).or_else(|| largest(&OF_EXT))?),
     };
     let architecture = boot.loaders.iter().find_map(|loader| loader.architecture);
     Some(System { family, id: None, version: None, name: None, architecture, partition: partition.number })
 }
+
+/// What Linux may be installed on and is not read here.
+const OF_LINUX: [Kind; 5] = [Kind::Xfs, Kind::Btrfs, Kind::LvmPv, Kind::Luks2, Kind::Luks1];
+
+/// What is read, and has no system if this is asked for; or it is damaged.
+const OF_EXT: [Kind; 2] = [Kind::Ext4, Kind::Ext3];

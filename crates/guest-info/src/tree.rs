@@ -28,9 +28,10 @@ pub(crate) struct Mounted<'v> {
     pub(crate) files: Ext4<'v>,
 }
 
-/// An installed system.
+/// An installed system, or what is read of it.
 pub(crate) struct Tree<'v> {
-    pub(crate) root: Mounted<'v>,
+    /// None where only `/boot` is read: beside a root file system that wants a key, or is of another kind.
+    pub(crate) root: Option<Mounted<'v>>,
     /// What is mounted at `/boot`.
     pub(crate) boot: Option<Mounted<'v>>,
 }
@@ -73,11 +74,17 @@ impl Text {
 }
 
 impl<'v> Tree<'v> {
+    /// Whether a file system of its own is mounted at a folder; `None` if there is no table of mounts.
+    pub(crate) fn mounts(&self, folder: &str) -> Result<Option<bool>, Trouble> {
+        let is_there = |line: &str| line.split_whitespace().nth(1) == Some(folder);
+        Ok(self.text("/etc/fstab")?.map(|table| table.find(is_there).is_some()))
+    }
+
     /// The file systems in which a path may lie, with the path there.
     fn places<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Mounted<'v>, &'a str)> {
         let boot = self.boot.as_ref().zip(path.strip_prefix("/boot").filter(|rest| rest.starts_with('/')));
         // Where nothing is mounted in a test of a part of the system, what lies beneath counts.
-        boot.into_iter().chain(std::iter::once((&self.root, path)))
+        boot.into_iter().chain(self.root.as_ref().map(|root| (root, path)))
     }
 
     fn first<T>(
@@ -116,8 +123,13 @@ impl<'v> Tree<'v> {
     pub(crate) fn parts(&self, folders: &[&str], ends: &str) -> Result<Vec<Text>, Trouble> {
         let mut found = Vec::new();
         for folder in folders {
-            let names = self.names(folder)?;
-            for name in names.iter().filter(|name| name.ends_with(ends)).take(MAX_SETTINGS) {
+            let mut names = self.names(folder)?;
+            names.retain(|name| name.ends_with(ends));
+            // What is left out may be what decides.
+            if names.len() > MAX_SETTINGS {
+                return Err(Trouble::TooLong("a folder of settings"));
+            }
+            for name in &names {
                 found.extend(self.text_to(&format!("{folder}/{name}"), MAX_SETTING)?);
             }
         }
@@ -158,7 +170,7 @@ impl<'v> Tree<'v> {
 
     /// The partitions of which a journal holds what the file system does not.
     pub(crate) fn unclean(&self) -> Vec<u32> {
-        let mounted = std::iter::once(&self.root).chain(&self.boot);
+        let mounted = self.root.iter().chain(&self.boot);
         mounted.filter(|mounted| !mounted.files.is_clean()).map(|mounted| mounted.partition).collect()
     }
 }

@@ -210,6 +210,18 @@ fn mounts() {
                 Some(("/boot/grub/grub.cfg", 1)),
                 text("boot/grub/grub.cfg", "linux /vmlinuz root=/dev/vda1 console=ttyS0\n"),
             ),
+            (
+                Warn,
+                "for its root",
+                Some(("/boot/loader/entries/one.conf", 2)),
+                text("boot/loader/entries/one.conf", "title One\noptions root=/dev/sda1 console=ttyS0\n"),
+            ),
+            (
+                Warn,
+                "for its root",
+                Some(("/boot/grub2/grubenv", 2)),
+                text("boot/grub2/grubenv", "# GRUB\nkernelopts=root=/dev/nvme0n1p1 ro\n"),
+            ),
             (Unknown, "no /etc/fstab", None, remove(&["etc/fstab"])),
         ],
     );
@@ -340,6 +352,18 @@ fn boot() {
     let found = finding(&guest, Point::Boot);
     assert_eq!((found.verdict, found.found.as_str()), (Warn, "the disk has no partition table"));
     assert_eq!(guest.system.unwrap().id.as_deref(), Some("debian"));
+}
+
+/// The file that decides may be one of those that are left out.
+#[test]
+fn a_folder_with_too_many_settings_is_unknown() {
+    let fill: Box<dyn Fn(&Tree)> = Box::new(|tree| {
+        for number in 0..64 {
+            tree.text(&format!("etc/cloud/cloud.cfg.d/{number:02}.cfg"), "x: 1\n");
+        }
+        tree.text("etc/cloud/cloud.cfg.d/99.cfg", "datasource_list: [ Azure ]\n");
+    });
+    run(Point::CloudInit, vec![(Unknown, "a folder of settings is too long", None, fill)]);
 }
 
 /// The name of a file that is shown is as hostile as what is in it.

@@ -3,9 +3,9 @@
 
 mod support;
 
-use guest_info::{Guest, TableKind, inspect};
+use guest_info::{Guest, Point, TableKind, Verdict, inspect};
 use serde_json::Value;
-use support::{Lab, MIB, has};
+use support::{Lab, MIB, finding, has};
 
 /// Compares what is found with what sfdisk says of the same disk.
 fn compare(lab: &Lab, name: &str) -> Guest {
@@ -166,6 +166,50 @@ fn no_table_is_no_table() {
     assert_eq!(guest.partitions[0].number, 0);
 }
 
+/// What is not looked into may be encrypted, be what is mounted, or have the loader in it.
+#[test]
+fn of_partitions_beyond_the_limit_nothing_is_said() {
+    if !has("sfdisk") {
+        return;
+    }
+    let lab = Lab::new();
+    for (count, verdicts) in [(128, [Verdict::Pass, Verdict::Warn]), (129, [Verdict::Unknown; 2])] {
+        lab.empty("d", 140 * MIB);
+        let script = format!("label: gpt\ntable-length: 132\n{}", "size=1M, type=L\n".repeat(count));
+        lab.run_with("sfdisk -q d", &script);
+        lab.poke("d", MIB, b"XFSB");
+        let (guest, _) = lab.look("d");
+        assert_eq!(guest.partitions.len(), 128);
+        let found = [Point::Encryption, Point::Boot].map(|point| finding(&guest, point).clone());
+        assert_eq!(found.each_ref().map(|found| found.verdict), verdicts, "{found:#?}");
+        assert_eq!(found[0].found.contains("of 129 the first 128"), count > 128, "{found:#?}");
+        assert_eq!(guest.notes.len(), usize::from(count > 128), "{:?}", guest.notes);
+        std::fs::remove_file(lab.path("d")).unwrap();
+    }
+
+    // Logical partitions by hand: sfdisk makes no more of them than Linux has names for.
+    let record = |disk: &mut Vec<u8>, at: usize, entries: [(u8, u32, u32); 2]| {
+        for (place, (kind, start, sectors)) in [446, 462].into_iter().zip(entries) {
+            disk[at * 512 + place + 4] = kind;
+            disk[at * 512 + place + 8..][..4].copy_from_slice(&start.to_le_bytes());
+            disk[at * 512 + place + 12..][..4].copy_from_slice(&sectors.to_le_bytes());
+        }
+        disk[at * 512 + 510..][..2].copy_from_slice(b"\x55\xaa");
+    };
+    for (count, verdict) in [(60, Verdict::Pass), (61, Verdict::Unknown)] {
+        let mut disk = vec![0; 1 << 20];
+        record(&mut disk, 0, [(0x83, 1, 7), (5, 8, 2000)]);
+        disk[512..516].copy_from_slice(b"XFSB");
+        for number in 0..count {
+            let next = if number + 1 < count { (5, (number + 1) * 4, 4) } else { (0, 0, 0) };
+            record(&mut disk, 8 + number as usize * 4, [(0x83, 1, 3), next]);
+        }
+        let guest = inspect(Box::new(disk)).unwrap();
+        assert_eq!(guest.partitions.len(), 62);
+        assert_eq!(finding(&guest, Point::Encryption).verdict, verdict, "{:?}", guest.notes);
+    }
+}
+
 /// What takes memory or time from those who believe it.
 #[test]
 fn a_gpt_that_asks_for_much_is_not_believed() {
@@ -173,7 +217,7 @@ fn a_gpt_that_asks_for_much_is_not_believed() {
     disk[446..462].copy_from_slice(b"\0\0\x02\0\xee\xff\xff\xff\x01\0\0\0\xff\x07\0\0");
     disk[510..512].copy_from_slice(b"\x55\xaa");
     for (count, len, why) in [
-        (u32::MAX, 128_u32, "too many entries"),
+        (u32::MAX, 128_u32, "its list of partitions is too long"),
         (1, 1 << 30, "no sensible length"),
         (128, 100, "no sensible length"),
     ] {
@@ -181,5 +225,8 @@ fn a_gpt_that_asks_for_much_is_not_believed() {
         let guest = inspect(Box::new(disk.clone())).unwrap();
         assert_eq!(guest.partition_table.kind, TableKind::None);
         assert!(guest.notes.iter().any(|note| note.contains(why)), "{why}: {:?}", guest.notes);
+        let is_cut = why.contains("too long");
+        let boot = finding(&guest, Point::Boot);
+        assert_eq!(boot.verdict == Verdict::Unknown, is_cut, "{boot:?}");
     }
 }

@@ -2,7 +2,10 @@
 //! so, and where it cannot be had the command goes on.
 
 use disk_convert::Disk;
-use guest_info::{Family, Finding, Guest, InspectError, Kind, Partition, TableKind, Verdict, inspect_disk};
+use guest_info::{
+    Family, FileSystem, Finding, Guest, InspectError, Kind, LogicalVolume, Partition, TableKind, Verdict,
+    inspect_disk,
+};
 
 use crate::args::CreateArgs;
 use crate::args::values::Size;
@@ -24,7 +27,10 @@ pub(crate) async fn look(context: &Context, disk: &Disk) -> Result<Option<Guest>
 /// For people: names and values.
 pub(crate) fn fields(guest: &Guest) -> Vec<(&'static str, String)> {
     let mut fields = vec![("partitions", table(guest))];
-    fields.extend(guest.partitions.iter().map(|partition| ("partition", partition_line(partition))));
+    for partition in &guest.partitions {
+        fields.push(("partition", partition_line(partition)));
+        fields.extend(partition.volumes.iter().map(|volume| ("  volume", volume_line(volume))));
+    }
     fields.push(("boot", boot(guest)));
     fields.extend(guest.system.as_ref().map(|system| {
         let name = system.name.as_deref().or(system.id.as_deref()).unwrap_or(family(system.family));
@@ -97,10 +103,23 @@ pub(crate) fn partition_line(partition: &Partition) -> String {
         line = format!("{line}, {kind}");
     }
     if let Some(found) = &partition.file_system {
-        let label = found.label.as_ref().map(|label| format!(" `{label}`")).unwrap_or_default();
-        line = format!("{line}, {}{label}", kind_name(found.kind));
+        line = format!("{line}, {}", holds(found));
     }
     if partition.active { format!("{line}, active") } else { line }
+}
+
+fn volume_line(volume: &LogicalVolume) -> String {
+    let line = format!("{}: {}", volume.name, Size(volume.size));
+    match (&volume.file_system, volume.start) {
+        (Some(found), _) => format!("{line}, {}", holds(found)),
+        (None, None) => format!("{line}, in several pieces or elsewhere, not read"),
+        (None, Some(_)) => line,
+    }
+}
+
+fn holds(found: &FileSystem) -> String {
+    let label = found.label.as_ref().map(|label| format!(" `{label}`")).unwrap_or_default();
+    format!("{}{label}", kind_name(found.kind))
 }
 
 fn kind_name(kind: Kind) -> String {

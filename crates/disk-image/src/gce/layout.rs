@@ -26,8 +26,8 @@ use crate::archive::tar::BLOCK;
 use crate::limits::{MAX_ARCHIVE_RUNS, MAX_VIRTUAL_SIZE};
 use crate::{Codec, Encoder, ExtentMap, Frame, PackedLayout, Placed, Span, Unsettled};
 
-/// Guest bytes of a unit, if the map of the archive does not become too long. Twice as long makes members half a percent shorter, and
-/// what is sparse less so.
+/// Guest bytes of a unit, if the map of the archive does not become too long. Longer ones compress better, and leave out less of what
+/// is sparse.
 const UNIT: u64 = 256 << 10;
 
 /// Why there is no archive for a disk.

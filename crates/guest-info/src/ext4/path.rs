@@ -51,12 +51,15 @@ impl Ext4<'_> {
             return Ok(Vec::new());
         };
         let mut names = Vec::new();
-        self.entries(&folder, |name, _| {
-            if !matches!(name, b"." | b"..") && names.len() < MAX_NAMES {
+        let full = self.entries(&folder, |name, _| {
+            if !matches!(name, b"." | b"..") {
                 names.push(String::from_utf8_lossy(name).into_owned());
             }
-            None::<()>
+            (names.len() > MAX_NAMES).then_some(())
         })?;
+        if full.is_some() {
+            return Err(Trouble::TooLong("a directory"));
+        }
         names.sort_unstable();
         Ok(names)
     }

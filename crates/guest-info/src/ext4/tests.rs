@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::limits::MAX_FILE;
-use crate::source::View;
+use crate::source::{Budget, View};
 
 /// Makes a file system of a folder; `None`, said aloud, where that cannot be done.
 fn make(folder: &Path, how: &str) -> Option<Vec<u8>> {
@@ -90,7 +90,7 @@ fn files_are_what_another_reader_finds() {
     for how in HOW {
         let Some(bytes) = make(sample.path(), how) else { return };
         let other = ext4_view::Ext4::load(Box::new(bytes.clone())).unwrap();
-        let view = View::new(Box::new(bytes));
+        let view = View::new(Box::new(bytes), Budget::default());
         let ours = Ext4::open(view.disk()).unwrap();
         for path in PATHS {
             let found = ours.file(path, MAX_FILE).unwrap();
@@ -122,7 +122,7 @@ fn files_are_what_another_reader_finds() {
 
 /// Where `/short` has its inode, bytes from the start.
 fn inode_at(bytes: &[u8], path: &str) -> usize {
-    let view = View::new(Box::new(bytes.to_vec()));
+    let view = View::new(Box::new(bytes.to_vec()), Budget::default());
     let files = Ext4::open(view.disk()).unwrap();
     let content = files.file(path, MAX_FILE).unwrap().unwrap();
     let block = bytes.chunks(4096).position(|block| block.starts_with(&content)).unwrap();
@@ -163,7 +163,7 @@ fn trees_that_lie_take_no_time() {
     // As long as a file may be.
     bytes[inode + 4..inode + 8].fill(0xff);
     bytes[inode + 0x6c..inode + 0x70].copy_from_slice(&[0xff, 0x0f, 0, 0]);
-    let view = View::new(Box::new(bytes.clone()));
+    let view = View::new(Box::new(bytes.clone()), Budget::default());
     let files = Ext4::open(view.disk()).unwrap();
     assert_eq!(files.file("/short", MAX_FILE), Err(Trouble::TooLong("a file")));
     assert_eq!(
@@ -176,13 +176,13 @@ fn trees_that_lie_take_no_time() {
 
     // A link that is longer than memory.
     bytes[inode..inode + 2].copy_from_slice(&0xa1ff_u16.to_le_bytes());
-    let view = View::new(Box::new(bytes.clone()));
+    let view = View::new(Box::new(bytes.clone()), Budget::default());
     let files = Ext4::open(view.disk()).unwrap();
     assert_eq!(files.file("/short", MAX_FILE), Err(Trouble::TooLong("a symbolic link")));
 
     // A directory that is longer than the disk.
     bytes[inode..inode + 2].copy_from_slice(&0x41ff_u16.to_le_bytes());
-    let view = View::new(Box::new(bytes));
+    let view = View::new(Box::new(bytes), Budget::default());
     let files = Ext4::open(view.disk()).unwrap();
     assert_eq!(files.names("/short"), Err(Trouble::TooLong("a directory")));
 }
@@ -201,7 +201,7 @@ fn any_byte_may_be_wrong() {
             let at = 1024 + (seed >> 8) as usize % 300_000;
             bytes[at] = (seed >> 3).to_le_bytes()[0];
         }
-        let view = View::new(Box::new(bytes));
+        let view = View::new(Box::new(bytes), Budget::default());
         match Ext4::open(view.disk()) {
             Ok(files) => refused += PATHS.iter().filter(|path| files.file(path, MAX_FILE).is_err()).count(),
             Err(_) => refused += PATHS.len(),
@@ -230,7 +230,7 @@ fn what_is_not_read_is_said() {
         if at == 0x60 {
             bytes[1024 + 0x61] = 2;
         }
-        let view = View::new(Box::new(bytes));
+        let view = View::new(Box::new(bytes), Budget::default());
         assert_eq!(Ext4::open(view.disk()).err(), Some(why), "{at:#x}");
     }
 }

@@ -6,7 +6,8 @@ use disk_image::Guid;
 
 use super::{BIOS_BOOT, ESP, MSR, Partition};
 use crate::limits::{MAX_GPT_ENTRIES, MAX_GPT_ENTRY};
-use crate::source::{Volume, le32, le64, printable, slice};
+use crate::source::{Trouble, Volume, le32, le64, printable, slice};
+use crate::unread::{Unread, keep};
 
 const SIGNATURE: &[u8] = b"EFI PART";
 
@@ -22,7 +23,7 @@ pub(super) struct Found {
 }
 
 /// The table, or its backup where the table itself is damaged; `None` if neither is sound.
-pub(super) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> Option<Found> {
+pub(super) fn read(disk: Volume<'_>, notes: &mut Vec<String>, unread: &mut Unread) -> Option<Found> {
     for sector in [512_u64, 4096] {
         let primary = Header::read(disk, sector, 1);
         let last = disk.len().checked_div(sector)?.checked_sub(1)?;
@@ -40,16 +41,18 @@ pub(super) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> Option<Found> {
                 primary
             }
             (Ok(primary), Err(why)) => {
-                notes.push(format!("the backup GPT is not sound: {why}"));
+                notes.push(format!("the backup GPT is {why}"));
                 primary
             }
             (Err(why), Ok((_, backup))) => {
-                notes.push(format!("the GPT is not sound: {why}; its backup is, and is used"));
+                notes.push(format!("the GPT is {why}; its backup is sound, and is used"));
                 backup.clone()
             }
-            (Err(why), Err(_)) => {
-                if why != MISSING {
-                    notes.push(format!("the GPT is not sound: {why}"));
+            (Err(why), Err(other)) => {
+                if let Some(limit) = [why, *other].into_iter().find(|why| matches!(why, Unfit::Unread(_))) {
+                    keep(&mut unread.partitions, "partitions are not known", &format!("the GPT is {limit}"));
+                } else if why != Unfit::Missing {
+                    notes.push(format!("the GPT is {why}"));
                 }
                 continue;
             }
@@ -64,7 +67,23 @@ pub(super) fn read(disk: Volume<'_>, notes: &mut Vec<String>) -> Option<Found> {
     None
 }
 
-const MISSING: &str = "it has no signature";
+/// Why a table is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Unfit {
+    #[error("not sound: it has no signature")]
+    Missing,
+    #[error("not sound: {0}")]
+    Unsound(&'static str),
+    #[error("not read: {0}")]
+    Unread(Trouble),
+}
+
+impl Unfit {
+    /// What was asked for and not given: by a limit, or because the disk ends before.
+    fn of(trouble: Trouble, what: &'static str) -> Self {
+        if trouble.is_limit() { Self::Unread(trouble) } else { Self::Unsound(what) }
+    }
+}
 
 #[derive(Clone)]
 struct Header {
@@ -75,39 +94,40 @@ struct Header {
 
 impl Header {
     /// The header at a sector with its entries, if every field and both checksums are right.
-    fn read(disk: Volume<'_>, sector: u64, at: u64) -> Result<(Self, Vec<u8>), &'static str> {
-        let offset = at.checked_mul(sector).ok_or("it lies past the end")?;
-        let bytes = disk.bytes(offset, 512).map_err(|_| "it cannot be read")?;
+    fn read(disk: Volume<'_>, sector: u64, at: u64) -> Result<(Self, Vec<u8>), Unfit> {
+        let past = Unfit::Unsound("it lies past the end");
+        let offset = at.checked_mul(sector).ok_or(past)?;
+        let bytes = disk.bytes(offset, 512).map_err(|why| Unfit::of(why, "it lies past the end"))?;
         if slice(&bytes, 0, 8) != SIGNATURE {
-            return Err(MISSING);
+            return Err(Unfit::Missing);
         }
         let header_len = le32(&bytes, 12);
         if !(HEADER..=512).contains(&header_len) {
-            return Err("its header has no sensible length");
+            return Err(Unfit::Unsound("its header has no sensible length"));
         }
         let mut summed = slice(&bytes, 0, usize::try_from(header_len).unwrap_or(0)).to_vec();
         if let Some(own) = summed.get_mut(16..20) {
             own.fill(0);
         }
         if crc32fast::hash(&summed) != le32(&bytes, 16) {
-            return Err("the checksum of its header is wrong");
+            return Err(Unfit::Unsound("the checksum of its header is wrong"));
         }
         if le64(&bytes, 24) != at {
-            return Err("its header was made for another place");
+            return Err(Unfit::Unsound("its header was made for another place"));
         }
         let (count, entry_len) = (le32(&bytes, 80), le32(&bytes, 84));
         if !(128..=MAX_GPT_ENTRY).contains(&entry_len) || !entry_len.is_multiple_of(128) {
-            return Err("its entries have no sensible length");
+            return Err(Unfit::Unsound("its entries have no sensible length"));
         }
         if count > MAX_GPT_ENTRIES {
-            return Err("it has too many entries");
+            return Err(Unfit::Unread(Trouble::TooLong("its list of partitions")));
         }
         let entry_len = usize::try_from(entry_len).unwrap_or(0);
         let len = usize::try_from(count).unwrap_or(0).saturating_mul(entry_len);
-        let start = le64(&bytes, 72).checked_mul(sector).ok_or("its entries lie past the end")?;
-        let entries = disk.bytes(start, len).map_err(|_| "its entries cannot be read")?;
+        let start = le64(&bytes, 72).checked_mul(sector).ok_or(past)?;
+        let entries = disk.bytes(start, len).map_err(|why| Unfit::of(why, "its entries lie past the end"))?;
         if crc32fast::hash(&entries) != le32(&bytes, 88) {
-            return Err("the checksum of its entries is wrong");
+            return Err(Unfit::Unsound("the checksum of its entries is wrong"));
         }
         Ok((Self { disk: guid(&bytes, 56), alternate: le64(&bytes, 32), entry_len }, entries))
     }
@@ -140,6 +160,7 @@ fn partitions(entries: &[u8], entry_len: usize, sector: u64) -> Vec<Partition> {
             // Attribute bit 2: legacy BIOS bootable.
             active: le64(entry, 48) & 4 != 0,
             file_system: None,
+            volumes: Vec::new(),
         });
     }
     found

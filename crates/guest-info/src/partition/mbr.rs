@@ -3,6 +3,7 @@
 use super::Partition;
 use crate::limits::MAX_LOGICAL;
 use crate::source::{Volume, byte, le16, le32, slice};
+use crate::unread::{Unread, keep};
 
 /// Bytes of the first sector that are code.
 pub(super) const CODE: usize = 440;
@@ -75,11 +76,16 @@ impl Record {
     }
 
     /// The primary partitions, then the logical ones, which count from 5.
-    pub(super) fn partitions(&self, disk: Volume<'_>, notes: &mut Vec<String>) -> Vec<Partition> {
+    pub(super) fn partitions(
+        &self,
+        disk: Volume<'_>,
+        notes: &mut Vec<String>,
+        unread: &mut Unread,
+    ) -> Vec<Partition> {
         let numbered = (1_u32..).zip(&self.entries).filter(|(_, entry)| entry.is_used());
         let mut found: Vec<_> = numbered.map(|(number, entry)| partition(number, entry, 0)).collect();
         if let Some(extended) = self.entries.iter().find(|entry| entry.is_extended()) {
-            found.extend(logical(disk, u64::from(extended.start), notes));
+            found.extend(logical(disk, u64::from(extended.start), notes, unread));
         }
         found
     }
@@ -102,18 +108,26 @@ fn partition(number: u32, entry: &Entry, base: u64) -> Partition {
         name: None,
         active: entry.active,
         file_system: None,
+        volumes: Vec::new(),
     }
 }
 
 /// Each record of the chain describes one partition, from itself on, and the next record, from the extended partition on. A
 /// chain that does not go forward has no end.
-fn logical(disk: Volume<'_>, extended: u64, notes: &mut Vec<String>) -> Vec<Partition> {
+fn logical(disk: Volume<'_>, extended: u64, notes: &mut Vec<String>, unread: &mut Unread) -> Vec<Partition> {
     let mut found = Vec::new();
     let mut at = extended;
     for number in 5..MAX_LOGICAL.saturating_add(5) {
-        let Ok(sector) = disk.bytes(at.saturating_mul(SECTOR), 512) else {
-            notes.push("the chain of logical partitions leaves the disk".to_owned());
-            return found;
+        let sector = match disk.bytes(at.saturating_mul(SECTOR), 512) {
+            Ok(sector) => sector,
+            Err(why) if why.is_limit() => {
+                keep(&mut unread.partitions, "logical partitions are not read", &why);
+                return found;
+            }
+            Err(_) => {
+                notes.push("the chain of logical partitions leaves the disk".to_owned());
+                return found;
+            }
         };
         let entries = ENTRIES.map(|at| Entry::parse(&sector, at));
         let (true, [Some(here), Some(next), ..]) = (le16(&sector, 510) == 0xaa55, entries) else {
@@ -135,7 +149,8 @@ fn logical(disk: Volume<'_>, extended: u64, notes: &mut Vec<String>) -> Vec<Part
         }
         at = following;
     }
-    notes.push(format!("of the logical partitions the first {MAX_LOGICAL} are looked at"));
+    let why = format!("of them the first {MAX_LOGICAL} are looked at");
+    keep(&mut unread.partitions, "there are more logical partitions", &why);
     found
 }
 

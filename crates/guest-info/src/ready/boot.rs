@@ -1,11 +1,16 @@
 //! Whether firmware finds something to start, and nobody has to type a passphrase for it.
 
 use super::{Finding, Parts, Point};
-use crate::partition::TableKind;
+use crate::partition::{TableKind, held};
 
 /// An encrypted file system asks for its key where there is no keyboard.
 pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
-    let kinds = parts.partitions.iter().filter_map(|p| Some((p.number, p.file_system.as_ref()?.kind)));
+    let kinds = held(parts.partitions).map(|held| (held.partition, held.found.kind));
+    // Volumes of LVM that are read hide nothing.
+    let hides = |number: u32| {
+        let volumes = parts.partitions.iter().filter(|p| p.number == number).flat_map(|p| &p.volumes);
+        volumes.clone().count() == 0 || volumes.into_iter().any(|volume| volume.start.is_none())
+    };
     match kinds.clone().find(|(_, kind)| kind.is_encrypted()) {
         Some((number, kind)) => Finding::warn(
             Point::Encryption,
@@ -13,8 +18,22 @@ pub(super) fn encryption(parts: &Parts<'_>) -> Finding {
             None,
             "install without encryption; the cloud encrypts disks by itself",
         ),
-        None if kinds.count() == 0 => Finding::unknown(Point::Encryption, "no file system was recognised"),
-        None => Finding::pass(Point::Encryption, "no partition is encrypted", None),
+        None if parts.unread.partitions.is_some() => {
+            let why = parts.unread.partitions.clone().unwrap_or_default();
+            Finding::unknown(Point::Encryption, format!("nothing encrypted was found, but {why}"))
+        }
+        None if kinds.clone().count() == 0 => {
+            Finding::unknown(Point::Encryption, "no file system was recognised")
+        }
+        None => match kinds.clone().find(|(number, kind)| kind.is_container() && hides(*number)) {
+            Some((number, kind)) => Finding::unknown(
+                Point::Encryption,
+                format!(
+                    "nothing encrypted was found, but what lies in partition {number} is not read ({kind})"
+                ),
+            ),
+            None => Finding::pass(Point::Encryption, "no partition is encrypted", None),
+        },
     }
 }
 
@@ -35,6 +54,10 @@ pub(super) fn check(parts: &Parts<'_>) -> Finding {
     match (bios, uefi) {
         (Some(bios), Some(uefi)) => Finding::pass(Point::Boot, format!("{bios}; {uefi}"), None),
         (Some(way), None) | (None, Some(way)) => Finding::pass(Point::Boot, way, None),
+        (None, None) if parts.unread.loader().is_some() => {
+            let why = parts.unread.loader().unwrap_or_default();
+            Finding::unknown(Point::Boot, format!("nothing to start was found, but {why}"))
+        }
         (None, None) if table.kind == TableKind::None => {
             Finding::warn(Point::Boot, "the disk has no partition table", None, NO_BIOS)
         }

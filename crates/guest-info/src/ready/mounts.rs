@@ -1,6 +1,9 @@
 //! What file systems are mounted by: names of devices are others in the cloud.
 
+use super::kernel::commands;
 use super::{Finding, Parts, Point};
+use crate::filesystem::Kind;
+use crate::partition::held;
 use crate::source::Trouble;
 use crate::tree::{Evidence, Tree};
 
@@ -10,21 +13,10 @@ const BY_PLACE: [&str; 6] = ["/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/
 const MEND: &str = "name file systems by UUID= or LABEL=, as blkid shows them";
 
 pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Trouble> {
-    let kernel = tree.texts(&[
-        "/boot/grub/grub.cfg",
-        "/boot/grub2/grub.cfg",
-        "/boot/extlinux/extlinux.conf",
-        "/etc/kernel/cmdline",
-    ])?;
     let is_root = |word: &str| word.strip_prefix("root=").is_some_and(is_by_place);
-    if let Some(line) = kernel.iter().find_map(|text| text.find(|line| line.split_whitespace().any(is_root)))
-    {
-        return Ok(Finding::warn(
-            Point::Mounts,
-            "the kernel is told a device's name for its root",
-            [line],
-            MEND,
-        ));
+    if let Some(command) = commands(tree)?.into_iter().find(|command| command.words().any(is_root)) {
+        let found = "the kernel is told a device's name for its root";
+        return Ok(Finding::warn(Point::Mounts, found, [command.place], MEND));
     }
     let Some(table) = tree.text("/etc/fstab")? else {
         return Ok(Finding::unknown(Point::Mounts, "there is no /etc/fstab"));
@@ -38,6 +30,10 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         ));
     }
     if let Some(line) = table.find(|line| is_missing(parts, line)) {
+        if let Some(why) = &parts.unread.partitions {
+            let found = format!("whether a file system is on this disk is not known: {why}");
+            return Ok(Finding { evidence: vec![line], ..Finding::unknown(Point::Mounts, found) });
+        }
         let found =
             "a file system is to be mounted that is not on this disk, and the system will wait for it";
         return Ok(Finding::warn(
@@ -48,10 +44,11 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         ));
     }
     let first = |prefix: &str| table.find(|line| line.starts_with(prefix));
-    let named: Vec<Evidence> = ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/disk/by-"]
-        .iter()
-        .filter_map(|p| first(p))
-        .collect();
+    let named: Vec<Evidence> =
+        ["UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "/dev/disk/by-", "/dev/mapper/"]
+            .iter()
+            .filter_map(|p| first(p))
+            .collect();
     Ok(match named.is_empty() {
         true => Finding::pass(Point::Mounts, "/etc/fstab names no device", None),
         false => Finding::pass(Point::Mounts, "file systems are mounted by what they are called", named),
@@ -68,9 +65,8 @@ fn is_missing(parts: &Parts<'_>, line: &str) -> bool {
     let wanted = fields.next().and_then(|device| device.strip_prefix("UUID=")).map(|id| id.trim_matches('"'));
     let options = fields.nth(2).unwrap_or_default();
     // What lies in a volume of LVM or behind a key is not seen here.
-    let is_seen = parts.partitions.iter().filter_map(|partition| partition.file_system.as_ref());
-    let hides =
-        |kind: crate::Kind| kind.is_encrypted() || matches!(kind, crate::Kind::LvmPv | crate::Kind::MdRaid);
+    let is_seen = held(parts.partitions).map(|held| held.found);
+    let hides = |kind: Kind| kind.is_encrypted() || kind.is_container();
     let mut known = is_seen.clone().filter_map(|found| found.uuid.as_deref());
     wanted.is_some_and(|wanted| !known.any(|uuid| uuid.eq_ignore_ascii_case(wanted)))
         && !is_seen.into_iter().any(|found| hides(found.kind))

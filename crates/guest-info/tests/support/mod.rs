@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod fat;
+pub(crate) mod lvm;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
