@@ -211,13 +211,14 @@ async fn an_attempt_has_a_time_out_and_the_call_a_token() {
     assert_eq!(server.seen().len(), 2, "the first attempt was given up");
 
     let (server, cancel) = (Server::start(&[None]).await, CancellationToken::new());
-    let asked = Instant::now();
     let (client, token) = (server.client(), cancel.clone());
     let call = tokio::spawn(async move { client.get_operation("op", &token).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while server.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     cancel.cancel();
+    // Not by its time-out, which is followed by three more attempts.
     assert!(matches!(call.await.unwrap(), Err(ApiError::Cancelled)));
-    assert!(asked.elapsed() < Duration::from_millis(250));
 }
 
 #[tokio::test]
@@ -236,7 +237,7 @@ async fn waiting_has_patience_and_an_end() {
     let asked = Instant::now();
     let error = server.client().wait_operation("op", &quick(), |_| {}, &never()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    assert!(asked.elapsed() >= Duration::from_millis(200) && asked.elapsed() < Duration::from_secs(2));
+    assert!(asked.elapsed() >= Duration::from_millis(200));
 
     let server = Server::start(&[RUNNING, Some((404, &[], r#"{"code":5,"message":"gone"}"#))]).await;
     let error = server.client().wait_operation("op", &quick(), |_| {}, &never()).await.unwrap_err();

@@ -31,7 +31,7 @@ pub(crate) use resume::{IfExists, ResumeArgs};
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use store::StoreArgs;
 pub(crate) use upload::{Form, UploadArgs, UploadOptions};
-use values::Size;
+use values::{Lifetime, Size};
 
 /// Commands by task. Written by hand, because clap lists subcommands in one block; a test holds it against the real list.
 const TEMPLATE: &str = "\
@@ -143,6 +143,22 @@ pub(crate) struct CommonArgs {
     /// bucket and store; what is typed or in the environment wins over it.
     #[arg(long, global = true, env = "IMAGE_PREP_PROFILE", hide_env_values = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
+
+    /// Time to undo what was done when a command is interrupted [default: 2s]
+    ///
+    /// Ctrl-C and SIGTERM abort the upload, cancel the operation and delete what was made; a slow line may need longer for that. A
+    /// second Ctrl-C ends the command at once.
+    #[arg(
+        long,
+        global = true,
+        env = "IMAGE_PREP_GRACE",
+        hide_env_values = true,
+        value_name = "TIME",
+        default_value = "2s",
+        hide_default_value = true,
+        hide_short_help = true
+    )]
+    pub(crate) grace: Lifetime,
 
     /// Print results as JSON
     ///

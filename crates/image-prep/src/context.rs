@@ -10,6 +10,7 @@ use crate::args::{ApiArgs, CommonArgs};
 use crate::config;
 use crate::credentials::yc;
 use crate::error::Error;
+use crate::grace::Grace;
 use crate::output::Output;
 use crate::pass::{Pass, Passes};
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) progress: Progress,
     /// Fires on Ctrl-C and SIGTERM.
     pub(crate) cancel: CancellationToken,
+    /// What is left of time after it has fired.
+    pub(crate) grace: Grace,
     memory: u64,
     workers: Workers,
     quiet: bool,
@@ -42,6 +45,7 @@ impl Context {
             output: Output::new(common.json),
             progress: Progress::new(common.quiet),
             cancel,
+            grace: Grace(common.grace.0),
             memory: common.memory.0,
             workers,
             quiet: common.quiet,

@@ -19,9 +19,6 @@ use crate::{folders, resume};
 /// For the servers to end what they are busy with, above all the removal of what was deleted. The next start takes up the rest.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// The same after Ctrl-C: what the end of the process leaves.
-const INTERRUPTED_STOP_GRACE: Duration = Duration::from_millis(250);
-
 /// The servers while they run.
 pub(crate) struct Local {
     running: Running,
@@ -94,7 +91,7 @@ impl Local {
             let interrupted =
                 context.cancel.run_until_cancelled(tokio::time::sleep(STOP_GRACE)).await.is_none();
             if interrupted {
-                tokio::time::sleep(INTERRUPTED_STOP_GRACE).await;
+                tokio::time::sleep(context.grace.local_servers()).await;
             }
         };
         // Its idle connections would be waited for.

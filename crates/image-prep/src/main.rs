@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod folders;
 mod forecast;
+mod grace;
 mod guest;
 mod local;
 mod notes;

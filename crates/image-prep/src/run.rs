@@ -1,6 +1,6 @@
 //! The same start and the same end for every command: runtime, signals, report, exit code.
 //!
-//! The first Ctrl-C or SIGTERM fires the one cancellation token, and the command has [`GRACE`] to take back what it did; the
+//! The first Ctrl-C or SIGTERM fires the one cancellation token, and the command has its [`Grace`](crate::grace::Grace) to take back what it did; the
 //! second ends the process at once.
 
 use std::sync::Arc;
@@ -17,9 +17,6 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
-
-/// From the first signal to the end at the latest. The contract says 2 s; the difference is for the process to end.
-const GRACE: Duration = Duration::from_millis(1800);
 
 /// Threads of the I/O runtime. They wait; what computes runs on the CPU workers.
 const IO_THREADS: usize = 2;
@@ -60,6 +57,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         .map_err(|source| Error::Threads { source })?;
     let cancel = CancellationToken::new();
     let context = Arc::new(Context::new(&cli.common, cancel.clone())?);
+    let grace = context.grace.command();
     let result = runtime.block_on(async {
         let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         let [interrupt, terminate] = signals;
@@ -70,7 +68,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         let mut command = tokio::spawn(async move { commands::run(cli.command, &context).await });
         tokio::select! {
             done = &mut command => done.unwrap_or(Err(Error::Panicked)),
-            () = grace(&cancel) => Err(Error::Interrupted),
+            () = over(&cancel, grace) => Err(Error::Interrupted),
         }
     });
     // What is still running was given its time: threads that read or write are left to the end of the process.
@@ -81,9 +79,9 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
     }
 }
 
-async fn grace(cancel: &CancellationToken) {
+async fn over(cancel: &CancellationToken, grace: Duration) {
     cancel.cancelled().await;
-    tokio::time::sleep(GRACE).await;
+    tokio::time::sleep(grace).await;
 }
 
 async fn watch(mut interrupt: Signal, mut terminate: Signal, cancel: CancellationToken) {

@@ -1,18 +1,19 @@
-//! Ctrl-C and SIGTERM: 130 within two seconds, and what was done is taken back.
+//! Ctrl-C and SIGTERM: 130, and what was done is taken back. The time for that is as long as a busy machine needs, but where it
+//! must run out.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/cloud.rs"]
 mod cloud;
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use cloud::{BUCKET, Cloud, FOLDER, until};
+use proxy::Proxy;
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Bench, MIB, finish, noise};
-
-/// The contract, and what a busy machine may add.
-const SOON: Duration = Duration::from_millis(2500);
 
 fn large(bench: &Bench) {
     let part = noise(64 * MIB, 11);
@@ -25,16 +26,19 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-fn ends_soon(child: Child, from: Instant) {
+fn ends(child: Child) {
     let run = finish(child);
     assert_eq!(run.code, 130, "{run:?}");
     assert_eq!(run.stderr, "error: interrupted\n");
-    assert!(from.elapsed() < SOON, "it took {:?}", from.elapsed());
 }
 
 fn start(mut command: Command, cloud: &Cloud) -> Child {
     cloud.tell(&mut command);
-    command.spawn().unwrap()
+    patient(&mut command).spawn().unwrap()
+}
+
+fn patient(command: &mut Command) -> &mut Command {
+    command.env("IMAGE_PREP_GRACE", "60s")
 }
 
 #[test]
@@ -54,12 +58,39 @@ fn during_the_upload() {
     for (how, args) in cases {
         let child = start(bench.command(args), &cloud);
         until("the upload has begun", || !cloud.uploads(BUCKET).is_empty());
-        let from = Instant::now();
         signal(&child, how);
-        ends_soon(child, from);
+        ends(child);
         assert!(cloud.uploads(BUCKET).is_empty() && cloud.objects(BUCKET).is_empty());
         assert!(cloud.images(FOLDER).is_empty() && bench.journals().is_empty());
     }
+}
+
+/// The line is gone as well: nothing can be taken back, and nobody waits for it longer than the grace.
+#[test]
+fn without_the_store() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    let proxy = Proxy::start(cloud.store_address());
+    large(&bench);
+    let run = |args: &[&str]| {
+        let mut command = bench.command(args);
+        cloud.tell_store_behind(&proxy.url(), &mut command);
+        command.spawn().unwrap()
+    };
+    let child = run(&["upload", "disk", &format!("s3://{BUCKET}/k"), "--to", "raw"]);
+    until("parts are sent", || proxy.bytes() > 20 * MIB);
+    proxy.set_broken(true);
+    let from = Instant::now();
+    signal(&child, Signal::INT);
+    let interrupted = finish(child);
+    assert_eq!(interrupted.code, 130, "{interrupted:?}");
+    assert!(from.elapsed() < Duration::from_secs(30), "it took {:?}", from.elapsed());
+
+    proxy.set_broken(false);
+    assert_eq!(cloud.uploads(BUCKET).len(), 1);
+    let cleaned = finish(run(&["cleanup", "--older-than", "0s", "--yes"]));
+    assert_eq!(cleaned.code, 0, "{cleaned:?}");
+    assert!(cloud.uploads(BUCKET).is_empty() && bench.journals().is_empty(), "{cleaned:?}");
 }
 
 #[test]
@@ -69,11 +100,9 @@ fn during_the_ingest() {
     large(&bench);
     let child = start(bench.command(["create", "disk", "--name", "n", "--bucket", BUCKET, "-v"]), &cloud);
     until("the ingest has begun", || !cloud.images(FOLDER).is_empty());
-    let from = Instant::now();
     signal(&child, Signal::INT);
     let run = finish(child);
     assert_eq!(run.code, 130, "{run:?}");
-    assert!(from.elapsed() < SOON, "it took {:?}", from.elapsed());
     assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty());
 
     let (_, id) = run.stderr.split_once("operation ").unwrap();
@@ -99,9 +128,8 @@ fn what_was_to_be_replaced_has_its_name_back() {
     let before = images();
     let child = start(create("disk"), &cloud);
     until("the ingest has begun", || images().len() == 2);
-    let from = Instant::now();
     signal(&child, Signal::INT);
-    ends_soon(child, from);
+    ends(child);
     until("the operation is over", || images() == before);
 }
 
@@ -110,12 +138,10 @@ fn during_a_conversion() {
     let bench = Bench::new();
     large(&bench);
     let before = bench.names();
-    let child = bench.command(["convert", "disk", "out"]).spawn().unwrap();
+    let child = patient(&mut bench.command(["convert", "disk", "out"])).spawn().unwrap();
     until("the output has begun", || bench.names() != before);
-    let from = Instant::now();
     signal(&child, Signal::INT);
     let run = finish(child);
-    assert!(from.elapsed() < SOON);
     // A conversion that was all but done may have won.
     assert!(matches!(run.code, 0 | 130), "{run:?}");
     if run.code == 130 {
@@ -128,12 +154,11 @@ fn local_at_any_moment_and_then_again() {
     let bench = Bench::new();
     large(&bench);
     for delay in [20, 300, 900, 1500, 2500] {
-        let child = bench.command(["create", "disk", "--name", "n", "--local=state"]).spawn().unwrap();
+        let mut create = bench.command(["create", "disk", "--name", "n", "--local=state"]);
+        let child = patient(&mut create).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(delay));
-        let from = Instant::now();
         signal(&child, Signal::INT);
         let run = finish(child);
-        assert!(from.elapsed() < SOON, "{:?} after {delay} ms", from.elapsed());
         // Before the handlers stand, the signal itself ends the process.
         assert!(matches!(run.code, 0 | 130 | -1), "after {delay} ms: {run:?}");
     }

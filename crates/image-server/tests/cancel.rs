@@ -14,6 +14,8 @@ use image_api::{Code, Operation, OperationOutcome, Uuid};
 use support::{Fixture, SlowSource, disk, failure, image_id, request};
 
 const MIB: usize = 1 << 20;
+/// A second, and what a busy machine may add; none of these sources would end within it.
+const SOON: Duration = Duration::from_secs(10);
 const STORED: &str = ".blocks/";
 
 /// Cancelled, no image, nothing in the store.
@@ -65,7 +67,7 @@ async fn while_it_is_read_slowly() {
     let asked = Instant::now();
     fixture.client.cancel_operation(&operation.id, &fixture.cancel).await.unwrap();
     fixture.wait(&operation).await;
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     let served = slow.served();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(slow.served(), served, "nothing is downloaded any more");
@@ -90,7 +92,7 @@ async fn probing_reading_storing() {
         let asked = Instant::now();
         fixture.client.cancel_operation(&operation.id, &fixture.cancel).await.unwrap();
         fixture.wait(&operation).await;
-        assert!(asked.elapsed() < Duration::from_secs(1), "{stall_at}: {:?}", asked.elapsed());
+        assert!(asked.elapsed() < SOON, "{stall_at}: {:?}", asked.elapsed());
         slow.stall_at(usize::MAX);
         let served = slow.served();
         tokio::time::sleep(Duration::from_millis(200)).await;

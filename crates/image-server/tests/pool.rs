@@ -44,7 +44,7 @@ async fn done(fixture: &Fixture, request: &CreateImageRequest) -> Operation {
 }
 
 async fn until_copies(fixture: &Fixture, count: usize) {
-    for _ in 0..200 {
+    for _ in 0..1500 {
         if copies(fixture).len() == count {
             return;
         }

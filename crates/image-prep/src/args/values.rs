@@ -55,7 +55,7 @@ impl fmt::Display for Size {
 #[error("expected bytes, or a number with K, M, G, T, KiB, MiB, GiB, TiB, KB, MB, GB or TB")]
 pub(crate) struct InvalidSize;
 
-/// How long a pre-signed URL lives.
+/// How long something may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lifetime(pub(crate) Duration);
 
@@ -102,7 +102,7 @@ impl FromStr for Age {
 #[error("expected a number with s, m, h or d")]
 pub(crate) struct InvalidAge;
 
-/// Text that is no time for a URL to live.
+/// Text that is no such time.
 #[derive(Debug, thiserror::Error)]
 #[error("expected a number with s, m, h or d, above zero and at most 30d")]
 pub(crate) struct InvalidLifetime;

@@ -11,7 +11,6 @@ mod preflight;
 mod request;
 
 use std::io::Read;
-use std::time::Duration;
 
 use disk_convert::{Disk, GuestDigest};
 use image_api::{Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, unpack};
@@ -36,9 +35,6 @@ const LOCAL_BUCKET: &str = "uploads";
 
 /// Folder of what `--local` makes, unless told otherwise.
 const LOCAL_FOLDER: &str = "local";
-
-/// For a Create call that Ctrl-C finds under way: without its answer the operation could not be cancelled.
-const CALL_GRACE: Duration = Duration::from_millis(500);
 
 /// Idempotency keys that are tried until one stands for an operation that has not failed long ago.
 const ATTEMPTS: u32 = 8;
@@ -351,7 +347,7 @@ impl Create<'_> {
         }
         let late = async {
             cancel.cancelled().await;
-            tokio::time::sleep(CALL_GRACE).await;
+            tokio::time::sleep(self.context.grace.create_call()).await;
         };
         tokio::select! {
             answer = self.client.create_image(request, key, &forever) => Ok(answer?),

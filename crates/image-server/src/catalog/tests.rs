@@ -294,7 +294,7 @@ async fn keys(db: Db) {
 
 async fn a_key_is_used_once_by_a_crowd(db: Db) {
     let catalog = &db.catalog;
-    let calls = (0..200).map(|_| {
+    let calls = (0..64).map(|_| {
         let catalog = catalog.clone();
         tokio::spawn(async move { catalog.admit_create(new_image("web", Some(("k", "d")))).await.unwrap() })
     });

@@ -224,7 +224,7 @@ impl Harness {
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if holds() {
             return;
         }

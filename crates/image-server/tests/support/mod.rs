@@ -215,7 +215,7 @@ impl Fixture {
     }
 
     pub async fn until_object_count(&self, prefix: &str, count: usize) {
-        for _ in 0..200 {
+        for _ in 0..1500 {
             if self.object_count(prefix).await == count {
                 return;
             }
@@ -392,7 +392,7 @@ impl SlowSource {
 
     /// Until guest content is being read, beyond what opening needs.
     pub async fn until_reading(&self) {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if self.served() > 256 << 10 {
                 return;
             }

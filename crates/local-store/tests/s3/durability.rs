@@ -230,7 +230,7 @@ async fn the_object_of_a_wrong_body_does_not_replace() {
 /// A store that was dropped gives its folder back when its reaper is done.
 async fn until_free(dir: &Path) {
     let lock = fs::File::open(dir.join("lock")).unwrap();
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if lock.try_lock().is_ok() {
             return;
         }

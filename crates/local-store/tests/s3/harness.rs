@@ -182,7 +182,7 @@ pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
 /// How many data files there are, once the reaper has done its work.
 pub(crate) async fn assert_data_files(dir: &Path, expected: usize) {
     let count = || files(&dir.join("buckets").join(BUCKET).join("data")).len();
-    for _ in 0..200 {
+    for _ in 0..3000 {
         if count() == expected {
             return;
         }

@@ -43,6 +43,7 @@ pub(crate) struct Answer {
     body: Vec<u8>,
     with_length: bool,
     cut: Option<usize>,
+    held: Duration,
     pace: Option<(usize, Duration)>,
     endless: bool,
 }
@@ -50,7 +51,8 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn new(status: u16) -> Self {
         let (headers, body) = (Vec::new(), Vec::new());
-        Self { status, headers, body, with_length: true, cut: None, pace: None, endless: false }
+        let held = Duration::ZERO;
+        Self { status, headers, body, with_length: true, cut: None, held, pace: None, endless: false }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -72,6 +74,12 @@ impl Answer {
     /// Closes the connection after so many bytes of the body.
     pub(crate) fn cut(mut self, after: usize) -> Self {
         self.cut = Some(after);
+        self
+    }
+
+    /// Says nothing for so long first.
+    pub(crate) fn held(mut self, time: Duration) -> Self {
+        self.held = time;
         self
     }
 
@@ -135,6 +143,7 @@ async fn talk(
             log.len() - 1
         };
         let answer = answer(&request, before);
+        tokio::time::sleep(answer.held).await;
         let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
         for (name, value) in &answer.headers {
             head += &format!("{name}: {value}\r\n");

@@ -21,9 +21,6 @@ use crate::service;
 /// For a name to be given back after a failure: longer than a service takes to restart.
 const RENAME_TIME: Duration = Duration::from_secs(60);
 
-/// The same after Ctrl-C: what the end of the process leaves.
-const RENAME_GRACE: Duration = Duration::from_millis(400);
-
 /// Longest name.
 const NAME_LEN: usize = 63;
 
@@ -134,7 +131,7 @@ impl Create<'_> {
 
     /// For an Image to get its name back.
     fn back_grace(&self) -> Duration {
-        if self.context.cancel.is_cancelled() { RENAME_GRACE } else { RENAME_TIME }
+        if self.context.cancel.is_cancelled() { self.context.grace.rename() } else { RENAME_TIME }
     }
 
     async fn rename(&self, image: &Image, name: &str, cancel: &CancellationToken) -> Result<(), Error> {

@@ -53,10 +53,8 @@ async fn cancel_while_it_runs(transport: Transport) {
     let server = Harness::start(transport, &[]).await;
     let operation = server.create(&request("web", "slow")).await.unwrap();
     server.until_running(1).await;
-    let asked = std::time::Instant::now();
     server.client.cancel_operation(&operation.id, &server.cancel).await.unwrap();
     let status = failure(&server.wait(&operation.id).await);
-    assert!(asked.elapsed() < Duration::from_secs(1));
     assert_eq!(status.canonical_code(), Code::Cancelled);
     let image_id = operation.metadata_as::<CreateImageMetadata>().unwrap().image_id;
     assert_eq!(refusal(server.client.get_image(&image_id, &server.cancel).await).code, Code::NotFound);
