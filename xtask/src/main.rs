@@ -1,7 +1,8 @@
 //! The repository's own commands.
 //!
 //! - `tidy` proves what can rot: crate arrows, module heads, recorded hashes, documents that repeat what code says.
-//! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers.
+//! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers; with `--boot`
+//!   disks with installed systems, and checks what is found in them.
 //! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.

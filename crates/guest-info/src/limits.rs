@@ -1,7 +1,8 @@
 //! Named limits on what looking into a disk may take, each with its reason.
 
-/// Guest bytes that are read of a disk, in pages. An installed system takes a few MiB; a disk that wants more is a strange one, and what
-/// is not known then is called unknown. They are held until the end, and so are the files that are read of a folder of settings beside them.
+/// Guest bytes that are read of a disk, in pages. Debian 13 takes 3 MiB, and 9 MiB of an archive whose units have 256 KiB; a disk that
+/// wants more than this is a strange one, and what is not known then is called unknown. They are held until the end, and so are the
+/// files that are read of a folder of settings beside them.
 pub const MAX_READ: u64 = 48 << 20;
 
 /// Bytes of a page: few requests of a remote source, little waste where files lie apart.
@@ -14,7 +15,7 @@ pub const MAX_PAGE: u64 = 2 << 20;
 pub const MAX_AT_ONCE: usize = 1 << 20;
 
 /// Questions that parsers ask, answered from memory or not, each with one more for each [`QUESTION`] bytes: every loop over what a disk
-/// says asks some, so this bounds time.
+/// says asks some, so this bounds time. Debian 13 takes 1,300.
 pub const MAX_QUESTIONS: u64 = 200_000;
 
 /// Bytes of an answer that count as a question more.
