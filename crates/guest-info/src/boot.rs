@@ -1,5 +1,6 @@
 //! How the disk starts: by firmware of which kind, and from what.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::fat::Fat;
@@ -8,7 +9,7 @@ use crate::partition::{BIOS_BOOT, ESP, Partition, Table, TableKind, boot_loader}
 use crate::source::View;
 
 /// How the disk starts.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Boot {
     /// Firmware of the old kind finds code to start.
@@ -29,7 +30,7 @@ pub struct Boot {
 }
 
 /// A program that firmware starts.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Loader {
     /// Its path in the EFI system partition.
     pub path: &'static str,

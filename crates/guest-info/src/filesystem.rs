@@ -6,13 +6,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::ext4;
 use crate::source::{Volume, be16, byte, label, le16, le32, le64, slice};
 
 /// What a partition holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
 pub enum Kind {
     /// ext2: no journal.
     Ext2,
@@ -101,7 +103,7 @@ impl Serialize for Kind {
 }
 
 /// A file system, or what else lies in a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileSystem {
     /// What it is.
     #[serde(rename = "type")]

@@ -32,10 +32,11 @@ pub use filesystem::{FileSystem, Kind};
 pub use partition::{Partition, Table, TableKind};
 pub use ready::{Finding, Point, Verdict};
 pub use source::{Cause, GuestBytes};
-pub use suggest::{Generation, Suggestions};
+pub use suggest::{Generation, Suggestions, image_name};
 pub use system::{Family, System};
 pub use tree::Evidence;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ext4::Ext4;
@@ -43,7 +44,7 @@ use crate::source::{Trouble, View};
 use crate::tree::{Mounted, Tree};
 
 /// What is inside a disk.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Guest {
     /// How it is divided.

@@ -7,6 +7,7 @@
 mod gpt;
 mod mbr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::filesystem::FileSystem;
@@ -14,7 +15,7 @@ use crate::limits::MAX_PARTITIONS;
 use crate::source::{Volume, byte, slice};
 
 /// How a disk is divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TableKind {
     /// Not at all, or by nothing that is known here.
@@ -26,7 +27,7 @@ pub enum TableKind {
 }
 
 /// The partition table of a disk.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// Its kind.
@@ -49,7 +50,7 @@ pub struct Table {
 }
 
 /// A partition.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Partition {
     /// Its number, as Linux counts; 0 for a file system that has the whole disk.

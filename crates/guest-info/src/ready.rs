@@ -12,6 +12,7 @@ mod virtio;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::boot::Boot;
@@ -21,7 +22,8 @@ use crate::system::{Family, System};
 use crate::tree::{Evidence, Tree};
 
 /// What is asked of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
 pub enum Point {
     /// The kernel finds the cloud's disk and network.
     Virtio,
@@ -63,7 +65,7 @@ impl Serialize for Point {
 }
 
 /// How it stands with a point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As the cloud wants it.
@@ -75,7 +77,7 @@ pub enum Verdict {
 }
 
 /// What was found about a point.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Finding {
     /// Which.
     pub point: Point,

@@ -1,12 +1,13 @@
 //! What to say of a disk when an Image is created from it, where nobody said anything.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ready::Parts;
 use crate::system::Family;
 
 /// Virtual hardware, by the names that `image-prep create --hardware-generation` has for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum Generation {
     /// UEFI.
     #[serde(rename = "gen2")]
@@ -31,7 +32,7 @@ impl Generation {
 }
 
 /// Fields of an Image, as far as the disk tells them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Suggestions {
     /// The operating system.
@@ -67,20 +68,21 @@ pub(crate) fn suggest(parts: &Parts<'_>, disk: u64) -> Suggestions {
     };
     let family = parts.system.and_then(|system| {
         let (id, version) = (system.id.as_deref()?, system.version.as_deref());
-        name(&[id, version.unwrap_or_default()]).filter(|family| family.len() >= FAMILY_LEN)
+        image_name(&[id, version.unwrap_or_default()]).filter(|family| family.len() >= FAMILY_LEN)
     });
     let architecture = parts.system.and_then(|system| system.architecture);
     Suggestions {
         os: parts.system.map(|system| system.family),
         hardware_generation,
         min_disk_size: disk.max(1).checked_next_multiple_of(DISK_UNIT).unwrap_or(disk),
-        name: family.as_deref().and_then(|family| name(&[family, architecture.unwrap_or_default()])),
+        name: family.as_deref().and_then(|family| image_name(&[family, architecture.unwrap_or_default()])),
         family,
     }
 }
 
-/// Parts with dashes between them, as far as a name may have them: it begins with a letter, and holds small letters, digits, dashes.
-fn name(parts: &[&str]) -> Option<String> {
+/// A name for an Image: the parts with dashes between them, as far as a name may have them. It begins with a letter, and holds small
+/// letters, digits, dashes; where nothing of that kind is left there is none.
+pub fn image_name(parts: &[&str]) -> Option<String> {
     let text = parts.join("-").to_ascii_lowercase();
     let clean: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(NAME_LEN).collect();
@@ -94,10 +96,10 @@ mod tests {
 
     #[test]
     fn names_are_such_as_the_service_takes() {
-        assert_eq!(name(&["debian", "13"]).unwrap(), "debian-13");
-        assert_eq!(name(&["ol", ""]).unwrap(), "ol");
-        assert_eq!(name(&["Ubuntu", "24.04", "x86_64"]).unwrap(), "ubuntu-24-04-x86-64");
-        assert_eq!(name(&["9front", ""]), None);
-        assert!(name(&[&"a".repeat(100)]).unwrap().len() <= NAME_LEN);
+        assert_eq!(image_name(&["debian", "13"]).unwrap(), "debian-13");
+        assert_eq!(image_name(&["ol", ""]).unwrap(), "ol");
+        assert_eq!(image_name(&["Ubuntu", "24.04", "x86_64"]).unwrap(), "ubuntu-24-04-x86-64");
+        assert_eq!(image_name(&["9front", ""]), None);
+        assert!(image_name(&[&"a".repeat(100)]).unwrap().len() <= NAME_LEN);
     }
 }

@@ -3,6 +3,7 @@
 //! Linux by os-release(5), its processor by the ELF header of what always runs. Windows by its boot volume. Where neither can be read,
 //! the processor by what firmware would start.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::boot::Boot;
@@ -12,7 +13,7 @@ use crate::source::{Trouble, byte, le16, printable, slice};
 use crate::tree::Tree;
 
 /// A family of operating systems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// Linux.
@@ -22,7 +23,7 @@ pub enum Family {
 }
 
 /// The system on a disk.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct System {
     /// What kind it is.
     #[serde(rename = "type")]

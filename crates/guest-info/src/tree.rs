@@ -1,5 +1,6 @@
 //! The files of an installed system: the root file system, and `/boot` where that is one of its own.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ext4::Ext4;
@@ -7,7 +8,7 @@ use crate::limits::{MAX_FILE, MAX_SETTING, MAX_SETTINGS};
 use crate::source::{Trouble, printable};
 
 /// A line of a file that a finding rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Evidence {
     /// Number of the partition that holds the file.
     pub partition: u32,

@@ -35,7 +35,7 @@ pub use credentials::{Credentials, KeyError, METADATA_ADDRESS, ServiceAccountKey
 pub use descriptors::DESCRIPTORS;
 pub use json::{JsonError, from_json, from_json_lenient, to_json, to_json_value};
 pub use method::{Binding, HttpCall, HttpRequest, Method, Route};
-pub use openapi::openapi;
+pub use openapi::{message_schema, openapi};
 pub use operation_state::{OperationOutcome, PackError, any_of, unpack};
 pub use token::Token;
 pub use validate::{Validate, Violations};

@@ -9,11 +9,19 @@ mod schemas;
 
 use std::collections::BTreeMap;
 
+use prost::Name;
 use prost_reflect::{FieldDescriptor, FileDescriptor};
 use serde_json::{Map, Value, json};
 
 use crate::{Binding, Method, descriptors::descriptor, method::query_fields, rpc::Status, validate::rules};
 use schemas::{Schemas, is_required, of_path, of_query};
+
+/// The JSON Schema of a message as [`crate::to_json`] writes it, by a reference into `#/$defs`, and what belongs there.
+pub fn message_schema<M: Name>() -> (Value, BTreeMap<String, Value>) {
+    let mut schemas = Schemas::written();
+    let schema = schemas.of(&descriptor::<M>());
+    (schema, schemas.into_components())
+}
 
 /// The document. `is_open` tells the methods that ask for no token.
 pub fn openapi(title: &str, version: &str, is_open: impl Fn(&Method) -> bool) -> Value {

@@ -28,7 +28,7 @@ pub(crate) use look::{CompareArgs, InfoArgs, MapArgs};
 pub(crate) use operation::{OperationArgs, OperationTarget, OperationVerb, WaitTarget};
 pub(crate) use output::{Compression, ConvertArgs, ConvertTo, LayoutArgs};
 pub(crate) use resume::{IfExists, ResumeArgs};
-pub(crate) use shell::{CompletionsArgs, ManArgs};
+pub(crate) use shell::{CompletionsArgs, ManArgs, SchemaArgs, SchemaOf};
 pub(crate) use store::StoreArgs;
 pub(crate) use upload::{Form, UploadArgs, UploadOptions};
 use values::{Lifetime, Size};
@@ -54,9 +54,10 @@ Move it into a cloud:
   operation    Show, wait for, or cancel an operation
   cleanup      Remove what uploads that broke off left in a store
 
-Set up the shell:
+Set up the shell, and scripts:
   completions  Print a completion script
   man          Write man pages
+  schema       Print the JSON Schema of what --json prints
 
 Options:
 {options}{after-help}";
@@ -162,7 +163,8 @@ pub(crate) struct CommonArgs {
 
     /// Print results as JSON
     ///
-    /// One object per line, `map` excepted, whose result is one array.
+    /// One object per line, `map` excepted, whose result is one array. Errors, warnings and notes are objects too, on standard
+    /// error; what the command line itself gets wrong is told as text. `image-prep schema` describes all of it.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -192,6 +194,7 @@ pub(crate) enum Command {
     Cleanup(CleanupArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+    Schema(SchemaArgs),
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ mod info;
 mod man;
 mod map;
 mod operation;
+mod schema;
 mod upload;
+
+pub(crate) use create::ManifestError;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -31,5 +34,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Err
         Command::Operation(args) => operation::run(&args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
+        Command::Schema(args) => schema::run(&args, context),
     }
 }

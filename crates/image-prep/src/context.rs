@@ -1,9 +1,9 @@
 //! What every command is given.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use disk_convert::{Counters, Disk, Options, Workers};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ApiArgs, CommonArgs};
@@ -12,9 +12,9 @@ use crate::credentials::yc;
 use crate::error::Error;
 use crate::grace::Grace;
 use crate::output::Output;
-use crate::pass::{Pass, Passes};
+use crate::pass::{Counted, Pass, Passes};
 use crate::progress::Progress;
-use crate::report;
+use crate::report::Report;
 
 /// What every command is given.
 pub(crate) struct Context {
@@ -26,9 +26,13 @@ pub(crate) struct Context {
     pub(crate) cancel: CancellationToken,
     /// What is left of time after it has fired.
     pub(crate) grace: Grace,
+    /// Where errors, warnings and notes go.
+    pub(crate) report: Report,
     memory: u64,
     workers: Workers,
     quiet: bool,
+    /// The image that this is about, where there are several.
+    image: Option<String>,
     passes: Passes,
     profile_name: Option<String>,
     profile: OnceLock<config::Profile>,
@@ -46,14 +50,35 @@ impl Context {
             progress: Progress::new(common.quiet),
             cancel,
             grace: Grace(common.grace.0),
+            report: Report::new(common.json),
             memory: common.memory.0,
             workers,
             quiet: common.quiet,
+            image: None,
             passes: Passes::default(),
             profile_name: common.profile.clone(),
             profile: OnceLock::new(),
             yc_profile: OnceLock::new(),
         })
+    }
+
+    /// The same for one image of several: what is told names it, its work is counted by itself, and may use `memory` bytes.
+    pub(crate) fn of_image(&self, name: &str, progress: &Progress, memory: u64) -> Self {
+        Self {
+            output: self.output,
+            progress: progress.clone(),
+            cancel: self.cancel.clone(),
+            grace: self.grace,
+            report: self.report,
+            memory,
+            workers: self.workers.clone(),
+            quiet: self.quiet,
+            image: Some(name.to_owned()),
+            passes: Passes::default(),
+            profile_name: self.profile_name.clone(),
+            profile: self.profile.clone(),
+            yc_profile: self.yc_profile.clone(),
+        }
     }
 
     /// The profile of image-prep that was chosen; an empty one where there is none. Read when it is first asked for: most commands
@@ -97,8 +122,8 @@ impl Context {
     }
 
     /// How much work the passes were that have ended.
-    pub(crate) fn counters(&self) -> Value {
-        self.passes.json()
+    pub(crate) fn counters(&self) -> Counted {
+        self.passes.counted()
     }
 
     /// What work on a disk may use, with counters of its own.
@@ -119,14 +144,21 @@ impl Context {
     /// Tells what a user should know and may ignore.
     pub(crate) fn warn(&self, text: &str) {
         if !self.quiet {
-            report::warning(text);
+            self.progress.aside(|| self.report.warning(&self.named(text)));
         }
     }
 
     /// Tells what is going on, where a user might wonder.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            report::note(text);
+            self.progress.aside(|| self.report.note(&self.named(text)));
+        }
+    }
+
+    fn named<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &self.image {
+            Some(name) => Cow::Owned(format!("{name}: {text}")),
+            None => Cow::Borrowed(text),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Why a command failed: what the crates beneath report, and what only a command line can get wrong.
 
 mod help;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use image_server::ServerError;
 use object_io::{JournalError, ObjectError};
 
 use crate::args::values::Size;
+use crate::commands::ManifestError;
 use crate::credentials::yc::YcError;
 use crate::exit::Exit;
 
@@ -201,6 +204,55 @@ pub(crate) enum Error {
         /// Who was asked.
         directory: String,
     },
+    /// The Image has no name.
+    #[error("no name for the Image")]
+    NoName,
+    /// A file's name gives none for the Image.
+    #[error("no name for the Image can be made of the file name `{}`", file.escape_debug())]
+    NoNameIn {
+        /// The file name.
+        file: String,
+    },
+    /// Two Images would have one name.
+    #[error("the name `{name}` is that of entry {first} too")]
+    SameName {
+        /// The name.
+        name: String,
+        /// The entry that has it already, from 1.
+        first: usize,
+    },
+    /// An option of which there is one, for several images.
+    #[error("{option} is for one image")]
+    ForOne {
+        /// What was typed.
+        option: &'static str,
+    },
+    /// What should list images does not.
+    #[error("`{}` is no manifest of images", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ManifestError,
+    },
+    /// One of several images cannot be begun with. Its source tells the rest.
+    #[error("nothing was begun, because of {place}")]
+    Entry {
+        /// Number and image.
+        place: String,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// One of several Images was not made.
+    #[error("no Image `{name}` from `{image}`")]
+    NotMade {
+        /// The name that it would have.
+        name: String,
+        /// What it would be made from.
+        image: String,
+        /// Why not.
+        source: Box<Error>,
+    },
     /// Nothing says whose the Image is to be.
     #[error("no folder for the Image")]
     NoFolder,
@@ -325,6 +377,7 @@ impl Error {
             Self::Convert(error) if error.is_refusal() => Exit::Refused,
             Self::NotWhole { .. } | Self::NotReady { .. } => Exit::Refused,
             Self::Operation { .. } => Exit::OperationFailed,
+            Self::Entry { source, .. } | Self::NotMade { source, .. } => source.exit(),
             Self::Request { .. }
             | Self::Scheme { .. }
             | Self::NoUrl { .. }
@@ -341,6 +394,11 @@ impl Error {
             | Self::Object(ObjectError::Expiry { .. } | ObjectError::Uri(_) | ObjectError::Endpoint { .. })
             | Self::Convert(ConvertError::Budget { .. })
             | Self::MinDiskSize { .. }
+            | Self::NoName
+            | Self::NoNameIn { .. }
+            | Self::SameName { .. }
+            | Self::ForOne { .. }
+            | Self::Manifest { .. }
             | Self::NoFolder
             | Self::NoBucket
             | Self::NoOperation

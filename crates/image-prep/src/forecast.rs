@@ -3,8 +3,9 @@
 use disk_convert::GuestDigest;
 use disk_image::{ObjectMap, Span};
 use object_io::PartPlan;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::args::values::Size;
 use crate::context::Context;
@@ -13,7 +14,7 @@ use crate::product::Layout;
 use crate::transfer::Prepared;
 
 /// What would be done; sizes in bytes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Forecast {
     /// The object's name.
@@ -36,6 +37,7 @@ pub(crate) struct Forecast {
     zero_size: u64,
     /// The Create call, with the name of the object in the place of its pre-signed URL.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Map<String, Value>")]
     request: Option<Value>,
 }
 
@@ -70,9 +72,14 @@ impl Forecast {
 
     /// Prints it.
     pub(crate) fn print(&self, context: &Context) -> Result<(), Error> {
-        if context.output.is_json() {
-            return context.output.json(self);
+        match context.output.is_json() {
+            true => context.output.json(self),
+            false => context.output.fields(&self.fields()),
         }
+    }
+
+    /// For people: names and values.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", Size(bytes));
         let most = if self.compressed { "at most " } else { "" };
         let parts = |count: u64, bytes| format!("{most}{count}, {}", size(bytes));
@@ -88,7 +95,7 @@ impl Forecast {
         if let Some(request) = &self.request {
             fields.push(("request", request.to_string()));
         }
-        context.output.fields(&fields)
+        fields
     }
 }
 

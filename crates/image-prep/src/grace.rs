@@ -17,8 +17,8 @@ impl Grace {
         self.0 / 4
     }
 
-    /// For an operation to be cancelled.
-    pub(crate) fn cancel_operation(self) -> Duration {
+    /// For an operation to stop.
+    pub(crate) fn cancel(self) -> Duration {
         self.0 * 3 / 10
     }
 
@@ -32,7 +32,7 @@ impl Grace {
         self.0 * 3 / 20
     }
 
-    /// For an Image that was set aside to get its name back, or, where it was replaced, to be deleted.
+    /// For an Image that was set aside to get its name back, and for one that was replaced to be deleted.
     pub(crate) fn rename(self) -> Duration {
         self.0 / 5
     }

@@ -87,7 +87,7 @@ fn place(partition: u32) -> String {
     }
 }
 
-fn partition_line(partition: &Partition) -> String {
+pub(crate) fn partition_line(partition: &Partition) -> String {
     let mut line = match partition.number {
         0 => "none".to_owned(),
         number => format!("{number}: {} at {}", Size(partition.size), Size(partition.start)),

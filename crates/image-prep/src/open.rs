@@ -67,6 +67,15 @@ pub(crate) async fn open(context: &Context, image: &str, how: impl Into<How<'_>>
     Ok(open_told(context, image, how).await?.0)
 }
 
+/// Finds out without reading anything whether there is such a file, or whether such a URL may be read.
+pub(crate) fn check(image: &str, how: &OpenArgs) -> Result<(), Error> {
+    policy(image, &how.references)?;
+    match url_policy::is_url(image) {
+        true => url_policy::check(image, how.allow_http).map(drop),
+        false => Ok(FileSource::open(Path::new(image)).map(drop)?),
+    }
+}
+
 /// As [`open`]; gives too what an object says about itself.
 pub(crate) async fn open_told(
     context: &Context,

@@ -3,24 +3,28 @@
 //! Work is counted, not timed: the same image, options and version give the same counts on every machine, however busy it is.
 //! With `-v` each pass says them in a line; JSON results have those of all passes as `counters`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use disk_convert::{Counters, Options};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use crate::args::values::Size;
 use crate::progress::Shown;
 
 /// The passes that have ended, by what they did.
 #[derive(Debug, Default)]
-pub(crate) struct Passes(Mutex<Map<String, Value>>);
+pub(crate) struct Passes(Mutex<Counted>);
+
+/// How much work the passes over disks were, by what they did.
+pub(crate) type Counted = BTreeMap<&'static str, Work>;
 
 impl Passes {
-    /// As JSON: an object with the counts of each.
-    pub(crate) fn json(&self) -> Value {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().into()
+    /// The counts of each.
+    pub(crate) fn counted(&self) -> Counted {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -43,17 +47,14 @@ impl<'a> Pass<'a> {
     pub(crate) fn end(self) {
         let work = Work::from(&*self.options.counters);
         tracing::info!("{}: {work}", self.what);
-        if let Ok(work) = serde_json::to_value(work) {
-            let mut passes = self.passes.0.lock().unwrap_or_else(PoisonError::into_inner);
-            passes.insert(self.what.to_owned(), work);
-        }
+        self.passes.0.lock().unwrap_or_else(PoisonError::into_inner).insert(self.what, work);
     }
 }
 
-/// What was done.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// What was done; sizes in bytes.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Work {
+pub(crate) struct Work {
     /// Of content; metadata is not counted.
     bytes_read: u64,
     requests: u64,

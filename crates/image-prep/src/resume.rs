@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use disk_convert::{ConvertError, Disk, SinkFault, SourceFault};
 use object_io::{Journal, JournalError, ObjectUri, Progress, Restart, SourceIdentity, Store};
@@ -13,6 +14,9 @@ use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
 use crate::folders;
+
+/// Between two looks whether a journal is free: nothing to a core, and soon enough after an upload.
+const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The folder of the journals.
 pub(crate) fn folder() -> Option<PathBuf> {
@@ -37,6 +41,27 @@ pub(crate) fn journal(
             Ok(None)
         }
         Err(error) => Err(Error::Journal(error)),
+    }
+}
+
+/// The same, as soon as no other command is at it: that may be this one a second time, which then has nothing left to do.
+pub(crate) async fn journal_when_free(
+    context: &Context,
+    store: &Store,
+    to: &ObjectUri,
+) -> Result<Option<Arc<Journal>>, Error> {
+    let mut is_told = false;
+    loop {
+        match journal(context, store, to) {
+            Err(Error::Journal(JournalError::Locked { .. })) => {}
+            opened => return opened,
+        }
+        if !is_told {
+            context.note(&format!("another command is at {to}: waiting until it is done"));
+            is_told = true;
+        }
+        let waited = context.cancel.run_until_cancelled(tokio::time::sleep(LOCK_INTERVAL)).await;
+        waited.ok_or(Error::Interrupted)?;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::commands;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::report;
+use crate::report::{Failure, Report};
 
 /// Threads of the I/O runtime. They wait; what computes runs on the CPU workers.
 const IO_THREADS: usize = 2;
@@ -25,6 +25,7 @@ const IO_THREADS: usize = 2;
 pub(crate) fn run(cli: Cli) -> Exit {
     start_log(&cli.common);
     allow_many_files();
+    let report = Report::new(cli.common.json);
     // Of what fails, `compare` says so with another code than of what differs.
     let is_compare = matches!(cli.command, Command::Compare(_));
     match run_command(cli) {
@@ -32,11 +33,12 @@ pub(crate) fn run(cli: Cli) -> Exit {
         // A reader that has seen enough, such as `head`, is no failure.
         Err(error) if error.is_broken_pipe() => Exit::Done,
         Err(error) => {
-            report::error(&error);
-            match error.exit() {
+            let exit = match error.exit() {
                 Exit::Failed if is_compare => Exit::Usage,
                 exit => exit,
-            }
+            };
+            report.error(&Failure::new(&error, exit));
+            exit
         }
     }
 }
@@ -57,8 +59,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         .map_err(|source| Error::Threads { source })?;
     let cancel = CancellationToken::new();
     let context = Arc::new(Context::new(&cli.common, cancel.clone())?);
-    let told = context.clone();
-    let grace = context.grace.command();
+    let (told, grace) = (context.clone(), context.grace.command());
     let result = runtime.block_on(async {
         let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         let [interrupt, terminate] = signals;

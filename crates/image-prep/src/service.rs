@@ -156,7 +156,7 @@ pub(crate) async fn cancel_now(context: &Context, client: &Client, id: &str) -> 
         let options = WaitOptions { first_interval: Duration::from_millis(50), ..WaitOptions::default() };
         client.wait_operation(id, &options, |_| {}, &forever).await.ok()
     };
-    tokio::time::timeout(context.grace.cancel_operation(), stopped).await.ok().flatten()
+    tokio::time::timeout(context.grace.cancel(), stopped).await.ok().flatten()
 }
 
 /// The error of an operation that failed.

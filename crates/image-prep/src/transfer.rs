@@ -210,7 +210,11 @@ pub(crate) async fn refuse_existing(
 }
 
 /// The object at `to`.
-async fn find(context: &Context, store: &Store, to: &ObjectUri) -> Result<Option<ObjectInfo>, Error> {
+pub(crate) async fn find(
+    context: &Context,
+    store: &Store,
+    to: &ObjectUri,
+) -> Result<Option<ObjectInfo>, Error> {
     match store.head(to.bucket(), to.key(), &context.cancel).await {
         Ok(found) => Ok(Some(found)),
         // A store may hide what is not there from whoever may not list the bucket.

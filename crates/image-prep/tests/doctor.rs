@@ -5,17 +5,23 @@
 mod cloud;
 mod support;
 
+use std::ffi::OsStr;
+
 use cloud::{BUCKET, Cloud, FOLDER};
 use serde_json::Value;
+use support::schema::conforms;
 use support::{Bench, Run, finish};
 
 fn doctor(bench: &Bench, cloud: &Cloud, args: &[&str], variables: &[(&str, &str)]) -> Run {
-    let mut command = bench.command([&["doctor"], args].concat());
+    let args = [&["doctor"], args].concat();
+    let mut command = bench.command(&args);
     cloud.tell(&mut command);
     for (name, value) in variables {
         command.env(name, value);
     }
-    finish(command.spawn().unwrap())
+    let run = finish(command.spawn().unwrap());
+    conforms(&args.iter().map(OsStr::new).collect::<Vec<_>>(), &run);
+    run
 }
 
 /// Steps and results, in order.

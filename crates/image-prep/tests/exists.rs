@@ -3,13 +3,16 @@
 
 #[path = "support/cloud.rs"]
 mod cloud;
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 use std::time::Duration;
 
 use cloud::{BUCKET, Cloud, FOLDER, run};
 use image_api::compute::image::Status;
+use proxy::Proxy;
 use support::http::{Behaviour, Server};
-use support::{Bench, MIB};
+use support::{Bench, MIB, finish, noise};
 
 #[test]
 fn an_object_that_exists_is_refused_reused_or_replaced() {
@@ -292,4 +295,65 @@ fn an_operation_that_failed_often_is_begun_anew() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 10, "each run has an operation of its own");
+}
+
+/// Starts a command whose store is behind a proxy.
+fn start(bench: &Bench, cloud: &Cloud, proxy: &Proxy, args: &[&str]) -> std::process::Child {
+    let mut command = bench.command(args);
+    cloud.tell(&mut command);
+    cloud.tell_store_behind(&proxy.url(), &mut command);
+    command.spawn().unwrap()
+}
+
+/// One Image, one upload: the second time nothing is sent, on another machine too, which has no journals of the first.
+#[test]
+fn the_same_command_twice_uploads_once() {
+    let (bench, other, dir) = (Bench::new(), Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    let proxy = Proxy::start(cloud.store_address());
+    bench.sample();
+    other.sample();
+    let create = |bench: &Bench, more: &[&str]| {
+        let args = ["create", "sample.raw", "--name", "n", "--bucket", BUCKET, "--json"];
+        finish(start(bench, &cloud, &proxy, &[&args[..], more].concat()))
+    };
+    let first = create(&bench, &[]);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert!(!proxy.parts().is_empty());
+    for again in [&bench, &other] {
+        proxy.reset();
+        let again = create(again, &[]);
+        assert_eq!((again.code, again.json()), (0, first.json()), "{again:?}");
+        assert_eq!((proxy.requests("POST"), proxy.requests("PUT")), (0, 0), "nothing is sent");
+    }
+    // Another request for the same name is refused before it is sent.
+    proxy.reset();
+    let refused = create(&bench, &["--description", "another"]);
+    assert!(refused.code == 1 && refused.stderr.contains("ALREADY_EXISTS"), "{refused:?}");
+    assert_eq!((proxy.requests("POST"), proxy.requests("PUT")), (0, 0), "{refused:?}");
+    assert_eq!(cloud.images(FOLDER).len(), 1);
+    assert!(cloud.objects(BUCKET).is_empty() && bench.journals().is_empty() && other.journals().is_empty());
+}
+
+/// Whichever of the two comes second waits for the other, and finds what it has made.
+#[test]
+fn the_same_command_twice_at_once_uploads_once() {
+    let (bench, dir) = (Bench::new(), Bench::new());
+    let cloud = Cloud::start_for_any_host(&dir.path("cloud"));
+    let proxy = Proxy::start(cloud.store_address());
+    let bytes = noise(48 * MIB, 9);
+    bench.raw("disk", 64 * MIB, &[(MIB, &bytes)]);
+    let args = ["create", "disk", "--name", "n", "--bucket", BUCKET, "--json"];
+    let both = [0, 1].map(|_| start(&bench, &cloud, &proxy, &args));
+    let [one, two] = both.map(finish);
+    assert_eq!((one.code, two.code), (0, 0), "{one:?} {two:?}");
+    assert_eq!(one.json()["response"]["id"], two.json()["response"]["id"]);
+    let parts = proxy.parts();
+    let mut once = parts.clone();
+    once.dedup();
+    assert_eq!(parts, once, "each part is sent once");
+    assert!(parts.len() > 2, "{parts:?}");
+    assert_eq!(cloud.images(FOLDER).len(), 1);
+    assert!(cloud.objects(BUCKET).is_empty() && cloud.uploads(BUCKET).is_empty());
+    assert!(bench.journals().is_empty());
 }

@@ -106,7 +106,7 @@ fn an_upload_that_is_killed_goes_on_and_leaves_no_zeroes() {
     let first = line.proxy.parts();
     line.proxy.reset();
     let run = finish(line.upload(&[]));
-    assert!(run.stderr.starts_with("continuing the upload"), "{run:?}");
+    assert!(run.stderr.starts_with("{\"note\":\"continuing the upload"), "{run:?}");
     let again = line.proxy.parts().iter().filter(|part| first.contains(part)).count();
     assert!(again < first.len(), "{first:?} {:?}", line.proxy.parts());
     line.is_done(&run);

@@ -21,6 +21,8 @@ use support::{Bench, MIB, Run, finish, noise};
 const LEN: u64 = 90 * MIB;
 const PARTS: u32 = 6;
 const IN_FLIGHT: usize = 2;
+/// How it is told that an upload goes on.
+const CONTINUING: &str = "{\"note\":\"continuing the upload";
 
 /// A disk, a store, and a wire between them.
 struct Line {
@@ -172,7 +174,7 @@ fn a_network_that_went_away_is_told_and_continued() {
     let run = finish(child);
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("broke off"), "{run:?}");
-    assert!(run.stderr.contains("hint: run the same command again to continue"), "{run:?}");
+    assert!(run.stderr.contains("\"hint\":\"run the same command again to continue"), "{run:?}");
     assert!(!run.stderr.contains("SECRET") && run.stdout.is_empty(), "{run:?}");
     assert_eq!((line.cloud.uploads(BUCKET), line.bench.journals().len()), (vec!["k".to_owned()], 1));
     let text = fs::read_to_string(&line.bench.journals()[0]).unwrap();
@@ -184,7 +186,7 @@ fn a_network_that_went_away_is_told_and_continued() {
     let run = line.run("k", &[]);
     // Each of those in flight was tried again and again.
     let again: Vec<_> = line.proxy.parts().into_iter().filter(|part| first.contains(part)).collect();
-    assert!(again.len() <= IN_FLIGHT && run.stderr.starts_with("continuing the upload"), "{again:?} {run:?}");
+    assert!(again.len() <= IN_FLIGHT && run.stderr.starts_with(CONTINUING), "{again:?} {run:?}");
     line.is_done("k", &run);
 }
 
@@ -196,7 +198,7 @@ fn a_torn_journal_is_used_as_far_as_it_is_whole() {
     support::truncate(journal, fs::metadata(journal).unwrap().len() - 3);
     line.proxy.reset();
     let run = line.run("k", &[]);
-    assert!(run.stderr.starts_with("continuing the upload"), "{run:?}");
+    assert!(run.stderr.starts_with(CONTINUING), "{run:?}");
     assert!(repeated(&first, &line.proxy.parts()) <= IN_FLIGHT + 1, "one part is torn off");
     line.is_done("k", &run);
 
@@ -220,7 +222,7 @@ fn a_changed_source_starts_over() {
     line.proxy.reset();
     let run = line.run("k", &[]);
     assert!(
-        run.stderr.starts_with("warning: ") && run.stderr.contains("`disk` has changed since"),
+        run.stderr.starts_with("{\"warning\":") && run.stderr.contains("`disk` has changed since"),
         "{run:?}"
     );
     assert_eq!(line.proxy.parts().len(), PARTS as usize);
@@ -231,7 +233,7 @@ fn a_changed_source_starts_over() {
     let now = fs::FileTimes::new().set_modified(std::time::SystemTime::now());
     fs::File::options().write(true).open(line.bench.path("disk")).unwrap().set_times(now).unwrap();
     let run = line.run("k2", &[]);
-    assert!(run.stderr.starts_with("continuing the upload"), "{run:?}");
+    assert!(run.stderr.starts_with(CONTINUING), "{run:?}");
     line.is_done("k2", &run);
 }
 
@@ -278,7 +280,10 @@ fn without_a_journal_it_goes_on_all_the_same() {
     // Where a folder should be is a file.
     let mut command = line.command("k", &[]);
     let run = finish(command.env("XDG_STATE_HOME", line.bench.path("disk")).spawn().unwrap());
-    assert!(run.stderr.contains("warning: if this upload breaks off, it cannot be continued"), "{run:?}");
+    assert!(
+        run.stderr.contains("{\"warning\":\"if this upload breaks off, it cannot be continued"),
+        "{run:?}"
+    );
     line.is_done("k", &run);
     let mut command = line.command("k", &[]);
     let run = finish(command.env_remove("XDG_STATE_HOME").env_remove("HOME").spawn().unwrap());
@@ -293,7 +298,7 @@ fn without_a_journal_it_goes_on_all_the_same() {
     line.cloud.abort_uploads(BUCKET);
     let run = line.run("k", &[]);
     assert!(run.stderr.contains("its journal cannot be written"), "{run:?}");
-    assert_eq!(run.stderr.matches("warning: ").count(), 1, "{run:?}");
+    assert_eq!(run.stderr.matches("{\"warning\":").count(), 1, "{run:?}");
     line.is_done("k", &run);
 }
 
@@ -362,40 +367,40 @@ fn an_upload_of_what_create_began_is_not_temporary() {
     upload.kill().unwrap();
     upload.wait().unwrap();
     let run = line.run("k", &[]);
-    assert!(run.stderr.starts_with("continuing the upload"), "{run:?}");
+    assert!(run.stderr.starts_with(CONTINUING), "{run:?}");
     line.is_done("k", &run);
 }
 
 #[test]
 fn create_goes_on_too_and_leaves_nothing() {
     let line = Line::new();
-    let create = || {
-        let args = ["create", "disk", "--name", "n", "--bucket", BUCKET, "--to", "raw", "--memory", "32MiB"];
+    let create = |name: &str| {
+        let args = ["create", "disk", "--name", name, "--bucket", BUCKET, "--to", "raw", "--memory", "32MiB"];
         let mut command = line.bench.command(args);
         line.cloud.tell(&mut command);
         line.cloud.tell_store_behind(&line.proxy.url(), &mut command);
         command.spawn().unwrap()
     };
-    let kill_at = |bytes| {
+    let kill_at = |name: &str, bytes| {
         line.proxy.reset();
-        let mut child = create();
+        let mut child = create(name);
         until("bytes are sent", || line.proxy.bytes() >= bytes);
         child.kill().unwrap();
         child.wait().unwrap();
         line.proxy.parts()
     };
-    let first = kill_at(LEN / 2);
+    let first = kill_at("n", LEN / 2);
     line.proxy.reset();
-    let run = finish(create());
+    let run = finish(create("n"));
     assert!(run.code == 0 && run.stderr.starts_with("continuing the upload"), "{run:?}");
     assert!(repeated(&first, &line.proxy.parts()) <= IN_FLIGHT);
     assert!(line.cloud.objects(BUCKET).is_empty() && line.cloud.uploads(BUCKET).is_empty());
     assert!(line.bench.journals().is_empty());
 
     // Ctrl-C takes back what an earlier run began, too.
-    kill_at(LEN / 2);
+    kill_at("m", LEN / 2);
     line.proxy.reset();
-    let child = create();
+    let child = create("m");
     until("it goes on", || !line.proxy.parts().is_empty());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let run = finish(child);

@@ -21,7 +21,14 @@ pub(super) struct Schemas {
     all: BTreeMap<String, Value>,
     /// Messages that are read from bodies.
     read: HashSet<String>,
+    /// Where in the document the schemas will lie, as references have it.
+    place: &'static str,
 }
+
+/// Where an OpenAPI document has its schemas.
+const COMPONENTS: &str = "#/components/schemas/";
+/// Where a JSON Schema has those that it refers to.
+const DEFINITIONS: &str = "#/$defs/";
 
 impl Default for Schemas {
     fn default() -> Self {
@@ -30,7 +37,7 @@ impl Default for Schemas {
         {
             add_all(&mut read, &method.descriptor().input());
         }
-        Self { all: BTreeMap::new(), read }
+        Self { all: BTreeMap::new(), read, place: COMPONENTS }
     }
 }
 
@@ -46,6 +53,11 @@ fn add_all(names: &mut HashSet<String>, message: &MessageDescriptor) {
 }
 
 impl Schemas {
+    /// Of messages that are written, for a JSON Schema.
+    pub(super) fn written() -> Self {
+        Self { all: BTreeMap::new(), read: HashSet::new(), place: DEFINITIONS }
+    }
+
     pub(super) fn into_components(self) -> BTreeMap<String, Value> {
         self.all
     }
@@ -70,7 +82,7 @@ impl Schemas {
                     let schema = self.object(message, in_path);
                     self.all.insert(name.to_owned(), schema);
                 }
-                json!({ "$ref": format!("#/components/schemas/{name}") })
+                json!({ "$ref": format!("{}{name}", self.place) })
             }
         }
     }

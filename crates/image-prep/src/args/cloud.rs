@@ -8,7 +8,7 @@ use image_api::Transport;
 use crate::cloud::Cloud;
 
 /// A cloud on this machine.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LocalArgs {
     /// Use a cloud inside this process, with its state in DIR [default: $XDG_DATA_HOME/image-prep/local]
     ///
@@ -20,7 +20,7 @@ pub(crate) struct LocalArgs {
 }
 
 /// Which image service, and as whom.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Image service")]
 pub(crate) struct ApiArgs {
     /// Cloud whose services are used, its object store too [default: ru]

@@ -1,5 +1,7 @@
 //! The command line of `create`: the fields of the cloud's Create call.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
 use super::values::{Label, Size};
@@ -12,16 +14,36 @@ use super::{ApiArgs, IfExists, LayoutArgs, LocalArgs, OpenArgs, ResumeArgs, Stor
 /// nothing that was done: one Image comes of it.
 ///
 /// Prints the Image; with --json the finished Operation. Exits with 4 if the operation fails.
-#[derive(Debug, Args)]
+///
+/// Several images, or those of a --manifest, become an Image each, some at a time: memory and rate are for all of them together, and
+/// one that fails stops no other. Names, paths and fields of all are checked first. One line is printed for each when it ends, with --json
+/// an object with `image`, `name`, `exitCode`, and `operation` or `error` (or both, if the operation failed; with --dry-run `forecast`).
+/// The exit code is the highest of all.
+#[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub(crate) struct CreateArgs {
-    /// Path, block device, or https URL
-    #[arg(value_name = "IMAGE", required_unless_present = "uri")]
-    pub(crate) image: Option<String>,
+    /// Path, block device, or https URL; of several, each Image is named after its file
+    ///
+    /// `Web_1.qcow2` becomes `web-1`: without its suffix, in small letters, and with dashes for what no name may have.
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["uri", "manifest"])]
+    pub(crate) images: Vec<String>,
+    /// Create the Images that a file lists, in TOML or JSON; `-` is standard input
+    ///
+    /// Each of its `images` has a `path` (relative to the file) and may have `name`, `folder-id`, `description`, `family`, `labels`,
+    /// `min-disk-size`, `product-ids`, `os`, `nvidia-driver`, `pooled`, `hardware-generation`, `format`, `snapshot` and `member`, which mean
+    /// what the options of these names do. What an entry says wins over the option; labels are put together, key by key. In TOML an
+    /// entry begins with `[[images]]`, in JSON `images` is an array of objects.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "uri", "name", "key", "snapshot", "member"])]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Of several images, upload so many at a time [default: 4]
+    ///
+    /// Each has its part of --memory; one that needs more waits until it has it.
+    #[arg(long, value_name = "N", conflicts_with = "uri", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) parallel: Option<u8>,
     /// Create from this URL; nothing is read or uploaded here
     ///
     /// The URL is a secret if it is signed: with `@FILE` it is read from a file, with `@-` from standard input.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "to", "bucket", "key", "keep_object", "no_resume", "snapshot", "allow_references", "backing_format"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["images", "to", "bucket", "key", "keep_object", "no_resume", "snapshot", "allow_references", "backing_format"])]
     pub(crate) uri: Option<String>,
 
     #[command(flatten)]
@@ -80,13 +102,26 @@ pub(crate) struct CreateArgs {
     pub(crate) api: ApiArgs,
 }
 
+impl CreateArgs {
+    /// The image; the first of several.
+    pub(crate) fn image(&self) -> &str {
+        // The command line needs one, unless there is a URL or a manifest.
+        self.images.first().map_or("", String::as_str)
+    }
+
+    /// The same command for one image of several.
+    pub(crate) fn of_image(&self, image: &str) -> Self {
+        Self { images: vec![image.to_owned()], ..self.clone() }
+    }
+}
+
 /// The fields of the Image.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct ImageFields {
-    /// Name, unique in the folder
+    /// Name, unique in the folder; of one image it has to be said
     #[arg(long, value_name = "NAME")]
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
     /// Folder of the Image
     #[arg(long, env = "YC_FOLDER_ID", hide_env_values = true, value_name = "ID")]
     pub(crate) folder_id: Option<String>,

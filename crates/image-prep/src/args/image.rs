@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use disk_image::Format;
 
 /// How an image is opened.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct OpenArgs {
     /// Take the image to be of this format instead of looking at its content
     #[arg(long, value_name = "FORMAT")]
@@ -29,7 +29,7 @@ pub(crate) struct OpenArgs {
 }
 
 /// What happens to the files that an image names.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ReferenceArgs {
     /// Read the files that the image names, if they lie in DIR [default: the image's folder]
     ///

@@ -1,5 +1,7 @@
 //! The command lines of `info`, `map` and `compare`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{FormatName, OpenArgs, ReferenceArgs, StoreArgs, StoredArgs};
@@ -53,6 +55,12 @@ pub(crate) struct MapArgs {
     /// Path, block device, or https URL
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
+    /// Draw the map, by partition; with FILE as SVG
+    ///
+    /// Each character is the same number of bytes, a power of two. Without a terminal, or with NO_COLOR, there are no
+    /// colours; the characters say the same.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "json")]
+    pub(crate) picture: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
 }

@@ -44,7 +44,7 @@ pub(crate) enum ConvertTo {
 }
 
 /// How an output is laid out.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LayoutArgs {
     /// Compress a qcow2 output: with zlib, which every reader knows, or with zstd, which is faster [default: zlib]
     ///

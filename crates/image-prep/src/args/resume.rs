@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 /// Whether an upload is done at all, and whether it may be continued.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ResumeArgs {
     /// Show what would be made and sent, and send nothing
     ///

@@ -6,7 +6,7 @@ use object_io::StoreProfile;
 use super::values::Size;
 
 /// Which object store.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Object store")]
 pub(crate) struct StoreArgs {
     /// S3 endpoint [env: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, YC_STORAGE_ENDPOINT_URL]

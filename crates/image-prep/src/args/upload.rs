@@ -49,7 +49,7 @@ pub(crate) struct UploadArgs {
 }
 
 /// What is uploaded, and for how long its URL lives.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct UploadOptions {
     /// Form of the object
     #[arg(long, value_name = "FORM", default_value = "qcow2")]

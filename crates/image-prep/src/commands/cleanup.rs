@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use image_api::Transport;
 use object_io::limits::ZEROES_PREFIX;
 use object_io::{Begun, Journal, ObjectError, Store, zeroes_key};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::CleanupArgs;
 use crate::context::Context;
@@ -62,6 +63,26 @@ fn place(args: &CleanupArgs) -> Option<(&str, &str)> {
 fn journals(folder: Option<&PathBuf>) -> Result<Vec<Arc<Journal>>, Error> {
     let Some(folder) = folder else { return Ok(Vec::new()) };
     Journal::list(folder).map_err(|source| Error::File { action: "read", path: folder.clone(), source })
+}
+
+/// Something that was found.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Found<'a> {
+    /// `upload`, `object` or `operation`.
+    kind: &'a str,
+    /// Of an operation what it reads; empty if it reads nothing that is to be removed.
+    bucket: &'a str,
+    key: &'a str,
+    /// Of an upload.
+    upload_id: Option<&'a str>,
+    /// Of an operation.
+    operation_id: Option<&'a str>,
+    /// When something last happened to it, where that is known.
+    #[schemars(extend("format" = "date-time"))]
+    changed_at: Option<String>,
+    /// Whether it is gone.
+    removed: bool,
 }
 
 /// One run of the command.
@@ -314,15 +335,15 @@ impl Cleanup<'_> {
                 What::Operation(note) => Some(&note.id),
                 _ => None,
             };
-            return self.context.output.json(&json!({
-                "kind": kind(item),
-                "bucket": item.bucket,
-                "key": item.key,
-                "uploadId": id,
-                "operationId": operation,
-                "changedAt": item.changed.map(times::rfc3339),
-                "removed": removed,
-            }));
+            return self.context.output.json(&Found {
+                kind: kind(item),
+                bucket: &item.bucket,
+                key: &item.key,
+                upload_id: id.map(String::as_str),
+                operation_id: operation.map(String::as_str),
+                changed_at: item.changed.map(times::rfc3339),
+                removed,
+            });
         }
         let done = match (removed, self.args.dry_run) {
             (true, _) => "removed",

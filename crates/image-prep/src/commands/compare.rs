@@ -1,13 +1,15 @@
 //! `compare`: do two images hold the same disk?
 
 use disk_convert::{Comparison, Disk, compare};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::{CompareArgs, ReferenceArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::{How, open_told};
+use crate::pass::Counted;
 use crate::recorded::Recorded;
 use crate::remote::{Remote, is_object};
 use crate::{transfer, url_policy};
@@ -80,6 +82,35 @@ impl<'a> Side<'a> {
     }
 }
 
+/// What was found; sizes and offsets in bytes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Compared {
+    /// Whether the disks are the same.
+    same: bool,
+    /// What that was told by.
+    by: By,
+    /// Of A and of B.
+    virtual_sizes: [u64; 2],
+    /// Where they first differ, if they do and that was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_difference: Option<u64>,
+    /// How much work that was, pass by pass.
+    counters: Counted,
+}
+
+/// What two disks can be compared by.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    /// Both were read.
+    Content,
+    /// The guest digests recorded with objects.
+    Digest,
+    /// They are not of the same size.
+    Size,
+}
+
 /// What was found, and how.
 enum Found {
     Content(Comparison),
@@ -126,20 +157,17 @@ fn print(found: &Found, sides: &[Side<'_>; 2], context: &Context) -> Result<(), 
         Found::Content(Comparison::Same) | Found::Digest { .. } | Found::Sizes => None,
     };
     if context.output.is_json() {
-        let mut result = json!({
-            "same": found.is_same(),
-            "by": match found {
-                Found::Content(_) => "content",
-                Found::Digest { .. } => "digest",
-                Found::Sizes => "size",
+        return context.output.json(&Compared {
+            same: found.is_same(),
+            by: match found {
+                Found::Content(_) => By::Content,
+                Found::Digest { .. } => By::Digest,
+                Found::Sizes => By::Size,
             },
-            "virtualSizes": sizes,
-            "counters": context.counters(),
+            virtual_sizes: sizes,
+            first_difference: offset,
+            counters: context.counters(),
         });
-        if let Some(offset) = offset {
-            result["firstDifference"] = offset.into();
-        }
-        return context.output.json(&result);
     }
     let mut text = if found.is_same() { "the disks are the same" } else { "the disks differ" }.to_owned();
     if let Some(offset) = offset {

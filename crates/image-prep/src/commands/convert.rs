@@ -5,16 +5,34 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use disk_convert::{DeviceSink, FileSink, Sink};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::{ConvertArgs, ConvertTo, Form};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::open::{How, open};
+use crate::pass::Counted;
 use crate::product::{Product, check_layout, prepare};
 use crate::remote::Remote;
 use crate::url_policy;
+
+/// What was made; sizes in bytes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Converted<'a> {
+    /// The file or block device.
+    output: &'a str,
+    /// Its format.
+    format: &'a str,
+    /// Of the disk in it.
+    virtual_size: u64,
+    /// Of the file.
+    file_size: u64,
+    /// How much work that was, pass by pass.
+    counters: Counted,
+}
 
 /// Converts; says nothing unless asked for JSON.
 pub(crate) async fn run(args: &ConvertArgs, context: &Context) -> Result<Exit, Error> {
@@ -50,13 +68,13 @@ async fn with(args: &ConvertArgs, remote: &Remote, context: &Context) -> Result<
         make(context, product, FileSink::create(&args.out, known)?).await?
     };
     if context.output.is_json() {
-        context.output.json(&json!({
-            "output": args.out.to_string_lossy(),
-            "format": form.name(),
-            "virtualSize": disk.image().virtual_size(),
-            "fileSize": len,
-            "counters": context.counters(),
-        }))?;
+        context.output.json(&Converted {
+            output: &args.out.to_string_lossy(),
+            format: form.name(),
+            virtual_size: disk.image().virtual_size(),
+            file_size: len,
+            counters: context.counters(),
+        })?;
     }
     Ok(Exit::Done)
 }
@@ -70,7 +88,7 @@ async fn make<S: Sink>(context: &Context, product: Product, sink: S) -> Result<u
 }
 
 /// True if both names lead to one file or one device, through links too.
-fn is_same_file(a: &Path, b: &Path) -> bool {
+pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
     let (Ok(a), Ok(b)) = (fs::metadata(a), fs::metadata(b)) else { return false };
     let devices = a.file_type().is_block_device() && b.file_type().is_block_device();
     (a.dev(), a.ino()) == (b.dev(), b.ino()) || (devices && a.rdev() == b.rdev())

@@ -3,10 +3,15 @@
 //! In this order: the fields, the image's metadata, credentials and bucket, one pass over the image
 //! that decodes all of it and gives its digest, the upload, the Create call, the operation. What Ctrl-C finds done is taken back:
 //! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the upload by its
-//! journal, the object by its metadata and the operation by its idempotency key, and goes on from there.
+//! journal, the object by its metadata and the operation by its idempotency key, and goes on from there; after a success it finds
+//! the operation, and sends nothing.
 
-mod forecast;
+mod entries;
+pub(super) mod forecast;
 mod images;
+mod manifest;
+pub(super) mod many;
+mod place;
 mod preflight;
 mod request;
 
@@ -14,7 +19,7 @@ use std::io::Read;
 
 use disk_convert::{Disk, GuestDigest};
 use image_api::{
-    ApiError, Client, Code, CreateImageRequest, Image, Operation, OperationOutcome, TransportError, unpack,
+    ApiError, Code, CreateImageRequest, Image, Operation, OperationOutcome, TransportError, unpack,
 };
 use object_io::{ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
@@ -24,13 +29,14 @@ use crate::args::{CreateArgs, Form};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::local::Local;
 use crate::open::open;
 use crate::product::{check_form, form_name};
 use crate::sizes::min_disk_size;
 use crate::transfer::{Existing, KEY_PREFIX, Put};
 use crate::{guest, notes, resume, service, show, transfer, url_policy};
 use images::Standing;
+pub(crate) use manifest::ManifestError;
+use place::{Cloud, Place};
 
 /// Where `--local` puts objects.
 const LOCAL_BUCKET: &str = "uploads";
@@ -44,40 +50,22 @@ const ATTEMPTS: u32 = 8;
 /// Longest URL that is read from a file: S3 signatures with a session token reach 3 KiB.
 const URI_MAX: u64 = 64 << 10;
 
-/// Creates an Image and prints it.
+/// Creates an Image, or several, and prints what came of it.
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
-    let folder_id = match (&args.fields.folder_id, &args.local.local) {
-        (None, Some(_)) => LOCAL_FOLDER.to_owned(),
-        (typed, _) => service::folder_id(&args.api, typed.as_deref(), context)?,
-    };
-    let fields = request::fields(&args.fields, folder_id)?;
+    if args.manifest.is_some() || args.images.len() > 1 {
+        return many::run(args, context).await;
+    }
+    let fields = request::fields(&args.fields, folder_id(args, context)?)?;
     let bucket = bucket(args, context)?;
     let source = Source::of(args, context).await?;
     if args.resume.dry_run {
         return forecast::run(args, context, &fields, bucket, &source).await;
     }
-    let operation = match &args.local.local {
-        None => {
-            let service = service::find(&args.api, args.open.allow_http, context).await?;
-            let client = service::client(&args.api, &service)?;
-            service::check(context, &client, &fields.folder_id).await?;
-            let endpoint = Some(service.services.compute.as_str());
-            let mut create = Create { args, context, fields, bucket, client: &client, endpoint };
-            match &source {
-                Source::Uri(uri) => create.of_url(uri).await,
-                Source::Disk(disk) => {
-                    let store = transfer::connect(&args.store, Some(&args.api), context).await?;
-                    create.of_disk(&store, disk).await
-                }
-            }
-        }
-        Some(dir) => {
-            let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
-            let operation = locally(args, context, fields, bucket, &source, &local).await;
-            local.stop(context).await;
-            operation
-        }
-    }?;
+    let place = Place::open(args, context, [fields.folder_id.as_str()], bucket).await?;
+    let create = Create { args, context, fields, cloud: &place.cloud };
+    let operation = create.of(&source).await;
+    place.close(context).await;
+    let operation = operation?;
     let failure = service::failure(&operation);
     if failure.is_none() || context.output.is_json() {
         show::operation(context, &operation)?;
@@ -85,22 +73,11 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
     failure.map_or(Ok(Exit::Done), Err)
 }
 
-async fn locally(
-    args: &CreateArgs,
-    context: &Context,
-    fields: CreateImageRequest,
-    bucket: &str,
-    source: &Source,
-    local: &Local,
-) -> Result<Operation, Error> {
-    let client = local.client();
-    let mut create = Create { args, context, fields, bucket, client, endpoint: None };
-    match source {
-        Source::Uri(uri) => create.of_url(uri).await,
-        Source::Disk(disk) => {
-            local.bucket(bucket, context).await?;
-            create.of_disk(local.store(), disk).await
-        }
+/// The folder of the Image.
+fn folder_id(args: &CreateArgs, context: &Context) -> Result<String, Error> {
+    match (&args.fields.folder_id, &args.local.local) {
+        (None, Some(_)) => Ok(LOCAL_FOLDER.to_owned()),
+        (typed, _) => service::folder_id(&args.api, typed.as_deref(), context),
     }
 }
 
@@ -115,11 +92,10 @@ enum Source {
 impl Source {
     /// Opens the image, or checks the URL.
     async fn of(args: &CreateArgs, context: &Context) -> Result<Self, Error> {
-        let image = match (&args.uri, &args.image) {
-            (Some(typed), _) => return Ok(Self::Uri(source_uri(typed, args.open.allow_http)?)),
-            // The command line needs one of the two.
-            (None, image) => image.as_deref().unwrap_or_default(),
-        };
+        if let Some(typed) = &args.uri {
+            return Ok(Self::Uri(source_uri(typed, args.open.allow_http)?));
+        }
+        let image = args.image();
         let disk = open(context, image, &args.open).await?;
         check_form(&disk, args.upload.to, &args.open, &args.layout)?;
         if let Some(found) = guest::look(context, &disk).await? {
@@ -195,13 +171,19 @@ struct Create<'a> {
     args: &'a CreateArgs,
     context: &'a Context,
     fields: CreateImageRequest,
-    bucket: &'a str,
-    client: &'a Client,
-    /// The service, by which an operation is noted; those of `--local` are not.
-    endpoint: Option<&'a str>,
+    cloud: &'a Cloud,
 }
 
 impl Create<'_> {
+    async fn of(mut self, source: &Source) -> Result<Operation, Error> {
+        match (source, &self.cloud.store) {
+            (Source::Uri(uri), _) => self.of_url(uri).await,
+            (Source::Disk(disk), Some(store)) => self.of_disk(store, disk).await,
+            // A cloud is opened with a store unless the command names a URL.
+            (Source::Disk(_), None) => Err(Error::NoBucket),
+        }
+    }
+
     async fn of_url(&self, uri: &Url) -> Result<Operation, Error> {
         let replaced = match self.existing_image(None).await? {
             Standing::WillDo(operation) => return Ok(*operation),
@@ -215,7 +197,7 @@ impl Create<'_> {
     }
 
     async fn of_disk(&mut self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
-        let Self { args, context, bucket, .. } = *self;
+        let Self { args, context, cloud: Cloud { bucket, .. }, .. } = *self;
         let (form, lifetime) = (args.upload.to, args.upload.expires.0);
         transfer::check(context, store, bucket, lifetime).await?;
         let prepared = transfer::lay_out(context, Some(store), disk, bucket, form, &args.layout).await?;
@@ -230,8 +212,17 @@ impl Create<'_> {
         let object = object(args, bucket, &self.fields, &content, disk)?;
         let journal = match args.resume.no_resume {
             true => None,
-            false => resume::journal(context, store, &object)?,
+            false => resume::journal_when_free(context, store, &object).await?,
         };
+        if replaced.is_none()
+            && let Some(operation) = self.made_before(store, &object, &content).await?
+        {
+            if let Some(journal) = journal {
+                journal.give_up(store).await;
+                journal.remove();
+            }
+            return Ok(operation);
+        }
         let put = Put {
             to: &object,
             metadata: transfer::metadata(disk, Some(digest), form, &args.layout),
@@ -313,15 +304,15 @@ impl Create<'_> {
             return Ok(operation);
         }
         let id = operation.id.clone();
-        if let Some(endpoint) = self.endpoint {
-            let (endpoint, name) = (endpoint.to_owned(), self.fields.name.clone());
+        if let Some(endpoint) = &self.cloud.endpoint {
+            let (endpoint, name) = (endpoint.clone(), self.fields.name.clone());
             let note = notes::Note { id: id.clone(), endpoint, name, object, given_up: false };
             notes::write(self.context, &note);
         }
         if self.args.detach {
             return Ok(operation);
         }
-        let result = match service::wait(self.context, self.client, &id).await {
+        let result = match service::wait(self.context, &self.cloud.client, &id).await {
             Err(_) if self.context.cancel.is_cancelled() => self.stop(&id).await,
             Err(Error::Api(source)) => Err(Error::LostOperation { id: id.clone(), source }),
             result => result,
@@ -334,11 +325,11 @@ impl Create<'_> {
 
     /// After Ctrl-C: an operation that is as good as done is done.
     async fn stop(&self, id: &str) -> Result<Operation, Error> {
-        match service::cancel_now(self.context, self.client, id).await {
+        match service::cancel_now(self.context, &self.cloud.client, id).await {
             Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
             Some(_) => Err(Error::Interrupted),
             None => {
-                let note = self.endpoint.and_then(|endpoint| notes::of(id, endpoint));
+                let note = self.cloud.endpoint.as_ref().and_then(|endpoint| notes::of(id, endpoint));
                 let helps = if note.is_some() { "; `image-prep cleanup` ends it" } else { "" };
                 self.context.warn(&format!("operation {id} may still be running{helps}"));
                 if let Some(note) = note {
@@ -351,7 +342,7 @@ impl Create<'_> {
 
     /// Removes the note of an operation that is done.
     fn forget(&self, id: &str) {
-        if let Some(endpoint) = self.endpoint {
+        if let Some(endpoint) = &self.cloud.endpoint {
             notes::remove(id, endpoint);
         }
     }
@@ -367,14 +358,14 @@ impl Create<'_> {
             tokio::time::sleep(self.context.grace.create_call()).await;
         };
         tokio::select! {
-            answer = self.client.create_image(request, key, &forever) => Ok(answer?),
+            answer = self.cloud.client.create_image(request, key, &forever) => Ok(answer?),
             () = late => {
                 let name = &request.name;
                 self.context.warn(&format!(
                     "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
                 ));
                 let source = TransportError::TimedOut { after: self.context.grace.create_call() };
-                let server = self.endpoint.unwrap_or_default().to_owned();
+                let server = self.cloud.endpoint.clone().unwrap_or_default();
                 Err(ApiError::Transport { call: "create image", server, source }.into())
             }
         }
@@ -389,7 +380,7 @@ impl Create<'_> {
             OperationOutcome::Succeeded(response) => response,
         };
         let Some(Ok(image)) = response.as_ref().map(unpack::<Image>) else { return Ok(false) };
-        match self.client.get_image(&image.id, &self.context.cancel).await {
+        match self.cloud.client.get_image(&image.id, &self.context.cancel).await {
             // Under another name it is not what was asked for; the one that was set aside just now is itself.
             Ok(found) => Ok(found.name != self.fields.name && replaced.is_none_or(|old| old.id != found.id)),
             Err(error) if error.code() == Code::NotFound => Ok(true),

@@ -8,6 +8,9 @@ mod store;
 
 use std::error::Error as StdError;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::args::DoctorArgs;
 use crate::context::Context;
 use crate::error::Error;
@@ -56,12 +59,26 @@ async fn locally(args: &DoctorArgs, findings: &mut Findings<'_>, local: &Local) 
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
     Warn,
     Fail,
     Skip,
+}
+
+/// A step.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Step<'a> {
+    /// Its name.
+    step: &'a str,
+    /// How it ended.
+    result: Verdict,
+    /// What was found.
+    text: &'a str,
+    /// What would help, where something is amiss.
+    fix: Option<&'a str>,
 }
 
 impl Verdict {
@@ -94,9 +111,7 @@ impl Findings<'_> {
         }
         self.failed |= verdict == Verdict::Fail;
         if self.context.output.is_json() {
-            let step =
-                serde_json::json!({ "step": step, "result": verdict.name(), "text": text, "fix": fix });
-            return self.context.output.json(&step);
+            return self.context.output.json(&Step { step, result: verdict, text, fix });
         }
         let word = if verdict == Verdict::Fail { "FAIL" } else { verdict.name() };
         self.context.output.line(&format!("{word:<6}{step:<14}{text}"))?;

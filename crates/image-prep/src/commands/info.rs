@@ -1,11 +1,12 @@
 //! `info`: what an image is.
 
+mod details;
+
 use disk_convert::{Disk, Summary, storage_bound};
-use disk_image::qcow2::Snapshot;
-use disk_image::{Details, Encoding, Image, Role};
+use disk_image::{Image, Role};
 use guest_info::Guest;
-use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::InfoArgs;
 use crate::args::values::Size;
@@ -14,55 +15,76 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::guest;
 use crate::open::{Listed, list, open};
+use crate::pass::Counted;
 use crate::sizes::min_disk_size;
 use crate::transfer;
+use details::Of;
 
 /// What is known of an image; sizes in bytes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Info {
+pub(super) struct Info {
+    /// Path or URL, the latter without its query.
     image: String,
     format: String,
     /// The member of an archive that it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    details: Value,
+    /// What only its format has; a raw disk has nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Of>,
     #[serde(skip)]
     details_text: String,
     virtual_size: u64,
+    /// Of the image's own file.
     file_size: u64,
+    /// Guest bytes that are stored, compressed or not.
     allocated_size: u64,
+    /// What the cloud would store, at most unless it is exact.
     storage_size: u64,
     storage_size_exact: bool,
+    /// The smallest disk that can be made of it.
     min_disk_size: u64,
+    /// SHA-256 of the disk, the same for every format; with --digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_digest: Option<String>,
+    /// Files that it names.
     references: Vec<Named>,
     /// The sizes do not cover what the references hold.
     partial: bool,
+    /// With --check, `ok`: what is wrong is an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<&'static str>,
+    /// What is odd about it.
     warnings: Vec<String>,
     /// What is inside of the disk, if that could be seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest: Option<Guest>,
     /// What reading the content took, if it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    counters: Option<Value>,
+    counters: Option<Counted>,
 }
 
 /// A file that the image names, or that one of these names.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Named {
-    #[serde(serialize_with = "role")]
-    role: Role,
+    role: NamedAs,
     /// As it is written: hostile.
     name: String,
+    /// The format that it is declared to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<String>,
     /// The file that names it.
     file: String,
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum NamedAs {
+    BackingFile,
+    DataFile,
+    ExtentFile,
 }
 
 /// What is said of sizes that do not cover the whole disk.
@@ -103,7 +125,7 @@ pub(crate) async fn run(args: &InfoArgs, context: &Context) -> Result<Exit, Erro
 impl Info {
     fn new(name: &str, file_size: u64, image: &Image, summary: Option<Summary>) -> Self {
         let stats = image.map().stats();
-        let (details, details_text) = details(image);
+        let (details, details_text) = details::of(image);
         Self {
             image: name.to_owned(),
             format: image.format().to_string(),
@@ -150,7 +172,7 @@ impl Info {
             } else {
                 &format!(", named by `{}`", named.file.escape_debug())
             };
-            fields.push((role_name(named.role), format!("`{}` ({format}){by}", named.name.escape_debug())));
+            fields.push((named.role.text(), format!("`{}` ({format}){by}", named.name.escape_debug())));
         }
         fields.extend(self.member.iter().map(|name| ("member", name.escape_debug().to_string())));
         fields.extend(self.guest_digest.iter().map(|digest| ("guest digest", digest.clone())));
@@ -174,109 +196,36 @@ impl Info {
     }
 }
 
-/// As people read it.
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::BackingFile => "backing file",
-        Role::DataFile => "data file",
-        Role::ExtentFile => "extent file",
+impl NamedAs {
+    /// As people read it.
+    fn text(self) -> &'static str {
+        match self {
+            Self::BackingFile => "backing file",
+            Self::DataFile => "data file",
+            Self::ExtentFile => "extent file",
+        }
     }
 }
 
-/// As programs read it.
-fn role<S: Serializer>(role: &Role, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(match role {
-        Role::BackingFile => "backingFile",
-        Role::DataFile => "dataFile",
-        Role::ExtentFile => "extentFile",
-    })
+impl From<Role> for NamedAs {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::BackingFile => Self::BackingFile,
+            Role::DataFile => Self::DataFile,
+            Role::ExtentFile => Self::ExtentFile,
+        }
+    }
 }
 
 /// The files that the image names, and those that they name.
 fn references(disk: &Disk, formats_declared: bool) -> Vec<Named> {
     let files: Vec<&str> = disk.sources().iter().map(|file| file.name()).collect();
     let named = disk.image().references().iter().map(|reference| Named {
-        role: reference.role,
+        role: reference.role.into(),
         name: reference.name.clone(),
         format: (formats_declared || reference.role != Role::BackingFile)
             .then(|| reference.format.to_string()),
         file: files.get(usize::from(reference.by.0)).copied().unwrap_or_default().to_owned(),
     });
     named.collect()
-}
-
-/// What only this format has: for programs, and for people in parentheses.
-fn details(image: &Image) -> (Value, String) {
-    match image.details() {
-        Details::Raw => (Value::Null, String::new()),
-        Details::Qcow2(details) => {
-            let compression = if details.compression == Encoding::Zstd { "zstd" } else { "zlib" };
-            let (version, clusters) = (details.version, Size(details.cluster_size));
-            let value = json!({
-                "version": version,
-                "clusterSize": details.cluster_size,
-                "compressionType": compression,
-                "refcountBits": details.refcount_bits,
-                "lazyRefcounts": details.lazy_refcounts,
-                "subclusters": details.subclusters,
-                "dataFile": details.data_file,
-                "snapshots": details.snapshots.iter().map(snapshot).collect::<Vec<_>>(),
-                "bitmaps": details.bitmaps,
-            });
-            let is_compressed = image.map().stats().encoded > 0;
-            let compressed = if is_compressed { format!(", {compression}") } else { String::new() };
-            (value, format!(" (version {version}, clusters of {clusters}{compressed})"))
-        }
-        Details::Vmdk(details) => {
-            let (kind, sparse) = (details.create_type, details.sparse);
-            let value = json!({
-                "createType": kind.to_string(),
-                "extents": details.extents,
-                "version": sparse.map(|sparse| sparse.version),
-                "grainSize": sparse.map(|sparse| sparse.grain_size),
-                "compressed": sparse.is_some_and(|sparse| sparse.compressed),
-            });
-            let extents =
-                if details.extents > 1 { format!(", {} extents", details.extents) } else { String::new() };
-            let grains = sparse.map(|sparse| format!(", grains of {}", Size(sparse.grain_size)));
-            (value, format!(" ({kind}{extents}{})", grains.unwrap_or_default()))
-        }
-        Details::Vhd(details) => {
-            let (kind, creator) = (details.disk_type, &details.creator);
-            let value = json!({
-                "diskType": kind.to_string(),
-                "creator": creator,
-                "blockSize": details.block_size,
-                "id": details.id.to_string(),
-            });
-            let blocks = details.block_size.map(|size| format!(", blocks of {}", Size(size)));
-            (value, format!(" ({kind}{}, made by {creator})", blocks.unwrap_or_default()))
-        }
-        Details::Vhdx(details) => {
-            let (kind, blocks) = (details.disk_type, Size(details.block_size));
-            let value = json!({
-                "diskType": kind.to_string(),
-                "blockSize": details.block_size,
-                "logicalSectorSize": details.logical_sector_size,
-                "physicalSectorSize": details.physical_sector_size,
-                "id": details.id.to_string(),
-                "dataWriteId": details.data_write_id.to_string(),
-            });
-            let sectors = match details.logical_sector_size {
-                512 => String::new(),
-                size => format!(", sectors of {size} bytes"),
-            };
-            (value, format!(" ({kind}, blocks of {blocks}{sectors})"))
-        }
-    }
-}
-
-fn snapshot(snapshot: &Snapshot) -> Value {
-    json!({
-        "id": snapshot.id,
-        "name": snapshot.name,
-        "virtualSize": snapshot.virtual_size,
-        "vmStateSize": snapshot.vm_state_size,
-        "dateSeconds": snapshot.date_seconds,
-    })
 }

@@ -1,23 +1,57 @@
-//! `map`: which guest bytes are data, zero, compressed, as `qemu-img map` says it.
+//! `map`: which guest bytes are data, zero, compressed, as `qemu-img map` says it, or as a [`picture`].
 //!
 //! Source: QEMU `qemu-img.c`, `dump_map_entry` and `entry_mergeable`. Entries with the same flags and contiguous storage are one
 //! entry; compressed ones have no offset, so they merge whatever lies between them. A raw disk is always present, and its
 //! holes have offsets like its data, if it is a file of its own. Written as it is made: cost by the number of extents, not by the size of the disk.
 
-use std::io::{self, Write};
+mod picture;
 
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anstream::{AutoStream, ColorChoice};
+use disk_convert::Disk;
 use disk_image::{Extent, ExtentMap, FileId, Format, Span, State, Stored};
+use rustix::termios::tcgetwinsize;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
+use super::convert::is_same_file;
 use crate::args::MapArgs;
+use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::guest;
 use crate::open::open;
+use picture::{Picture, svg};
+
+/// Cells in a line where there is no terminal, as wide as help is.
+const DEFAULT_COLUMNS: usize = 100;
+
+/// A terminal that says it is narrower says nothing that can be used.
+const MIN_COLUMNS: usize = 20;
 
 /// Prints the map.
 pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
     let image = disk.image();
+    match &args.picture {
+        Some(Some(file)) => {
+            let picture = draw(context, &disk, svg::COLUMNS).await?;
+            return write_svg(&picture, &disk, file);
+        }
+        Some(None) => {
+            let picture = draw(context, &disk, columns()).await?;
+            let in_colour = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+            context.output.write(|out| picture.write_text(out, in_colour))?;
+            return Ok(Exit::Done);
+        }
+        None => {}
+    }
     // A raw disk inside of an archive may be sparse there.
     let flat = image.format() == Format::Raw && image.member().is_none();
     let entries = Entries::new(image.map(), flat);
@@ -29,27 +63,52 @@ pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error
     Ok(Exit::Done)
 }
 
+/// A picture of a disk, by the partitions that are seen in it.
+async fn draw(context: &Context, disk: &Disk, columns: usize) -> Result<Picture, Error> {
+    let guest = guest::look(context, disk).await?;
+    let partitions = guest.as_ref().map(|guest| &guest.partitions[..]).unwrap_or_default();
+    let (name, image) = (disk.source().name(), disk.image());
+    let title = format!("{name}: {}, {}", image.format(), Size(image.virtual_size()));
+    Ok(Picture::new(title, image.map(), partitions, columns))
+}
+
+/// How many cells a line has room for.
+fn columns() -> usize {
+    let terminal = tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    terminal.filter(|columns| *columns >= MIN_COLUMNS).unwrap_or(DEFAULT_COLUMNS)
+}
+
+fn write_svg(picture: &Picture, disk: &Disk, path: &Path) -> Result<Exit, Error> {
+    // A slip of the finger is no reason to lose an image.
+    if disk.sources().iter().any(|source| is_same_file(Path::new(source.name()), path)) {
+        return Err(Error::SameFile { path: path.to_owned() });
+    }
+    let written = File::create(path).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        picture.write_svg(&mut out).and_then(|()| out.flush())
+    });
+    written.map_err(|source| Error::File { action: "write", path: path.to_owned(), source })?;
+    Ok(Exit::Done)
+}
+
 fn write_json(out: &mut dyn Write, entries: Entries<'_>, names: &[&str]) -> io::Result<()> {
     out.write_all(b"[")?;
     for (at, entry) in entries.enumerate() {
         let Entry { guest: Span { start, len }, kind, offset, file } = entry;
-        let (present, zero) = (kind != Kind::Absent, matches!(kind, Kind::Absent | Kind::Zero));
-        let separator = if at == 0 { "" } else { ",\n" };
-        write!(
-            out,
-            "{separator}{{ \"start\": {start}, \"length\": {len}, \"depth\": 0, \"present\": {present}, \
-             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
-            data = !zero,
-            compressed = kind == Kind::Compressed,
-        )?;
-        if let Some(offset) = offset {
-            write!(out, ", \"offset\": {offset}")?;
-        }
-        if file != FileId::IMAGE {
-            out.write_all(b", \"filename\": ")?;
-            serde_json::to_writer(&mut *out, name_of(names, file))?;
-        }
-        out.write_all(b"}")?;
+        let zero = matches!(kind, Kind::Absent | Kind::Zero);
+        let run = Run {
+            start,
+            length: len,
+            depth: 0,
+            present: kind != Kind::Absent,
+            zero,
+            data: !zero,
+            compressed: kind == Kind::Compressed,
+            offset,
+            filename: (file != FileId::IMAGE).then(|| name_of(names, file)),
+        };
+        out.write_all(if at == 0 { b"" } else { b",\n" })?;
+        run.serialize(&mut Serializer::with_formatter(&mut *out, AsQemu))?;
     }
     out.write_all(b"]\n")
 }
@@ -77,6 +136,45 @@ fn name_of<'a>(names: &[&'a str], file: FileId) -> &'a str {
 /// As `%#x` of C has it: no prefix for zero.
 fn hex(number: u64) -> String {
     if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+}
+
+/// A run of guest bytes; offsets and lengths in bytes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Run<'a> {
+    start: u64,
+    length: u64,
+    /// The layers are one map here.
+    depth: u8,
+    /// Stored somewhere.
+    present: bool,
+    /// Reads as zero.
+    zero: bool,
+    /// Does not read as zero, as far as the map tells.
+    data: bool,
+    compressed: bool,
+    /// Where in the file it lies, where that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// The file, where it is another one than the image itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<&'a str>,
+}
+
+/// Spaces where qemu-img has them, so that its output and this can be compared as text.
+struct AsQemu;
+
+impl Formatter for AsQemu {
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"{ ")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// One line of the map.

@@ -3,7 +3,8 @@
 use disk_convert::{Disk, GuestDigest};
 use image_api::Transport;
 use object_io::Store;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::args::{IfExists, UploadArgs};
 use crate::context::Context;
@@ -12,9 +13,30 @@ use crate::exit::Exit;
 use crate::forecast::Forecast;
 use crate::local::Local;
 use crate::open::open;
+use crate::pass::Counted;
 use crate::product::{check_form, form_name};
 use crate::transfer::{Existing, Put};
 use crate::{resume, times, transfer};
+
+/// The object that was made.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Uploaded<'a> {
+    bucket: &'a str,
+    key: &'a str,
+    /// Bytes of the object.
+    size: u64,
+    etag: &'a str,
+    /// Of the disk in it, unless none was wanted.
+    guest_digest: Option<String>,
+    /// Pre-signed, for GET: a secret.
+    url: &'a str,
+    /// When the URL ends.
+    #[schemars(extend("format" = "date-time"))]
+    expires_at: String,
+    /// How much work that was, pass by pass.
+    counters: Counted,
+}
 
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
@@ -59,16 +81,16 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
         journal.remove();
     }
     if context.output.is_json() {
-        context.output.json(&json!({
-            "bucket": to.bucket(),
-            "key": to.key(),
-            "size": uploaded.size,
-            "etag": uploaded.etag,
-            "guestDigest": digest.map(|digest| digest.to_string()),
-            "url": url.expose(),
-            "expiresAt": times::rfc3339(url.expires_at()),
-            "counters": context.counters(),
-        }))?;
+        context.output.json(&Uploaded {
+            bucket: to.bucket(),
+            key: to.key(),
+            size: uploaded.size,
+            etag: &uploaded.etag,
+            guest_digest: digest.map(|digest| digest.to_string()),
+            url: url.expose(),
+            expires_at: times::rfc3339(url.expires_at()),
+            counters: context.counters(),
+        })?;
     } else {
         context.output.line(url.expose())?;
     }

@@ -54,6 +54,15 @@ impl Error {
                 "a profile has cloud, endpoint, folder-id, token-file, service-account-key-file, \
                  instance-service-account, yc-profile, bucket, storage-endpoint-url, region, aws-profile",
             ),
+            Self::NoName => Some("say --name"),
+            Self::NoNameIn { .. } | Self::SameName { .. } => {
+                Some("say `name` in a manifest (--manifest FILE)")
+            }
+            Self::ForOne { option: "--name" } => Some(
+                "leave --name out to have the Images named after their files, or use a manifest (--manifest FILE)",
+            ),
+            Self::Manifest { .. } => Some("`image-prep create --help` says what --manifest takes"),
+            Self::Entry { source, .. } | Self::NotMade { source, .. } => source.hint(),
             Self::NoFolder => Some("say --folder-id, or put it into YC_FOLDER_ID or a profile"),
             Self::NoBucket => Some("say --bucket, or put it into IMAGE_PREP_BUCKET or a profile"),
             Self::Token { .. } => Some("a token is one line of visible ASCII"),
@@ -76,6 +85,7 @@ impl Error {
         let (message, violations) = match self {
             Self::Api(ApiError::Status(status)) => (&status.message, status.field_violations()),
             Self::Operation { message, fields, .. } => (message, fields.clone()),
+            Self::Entry { source, .. } | Self::NotMade { source, .. } => return source.details(),
             _ => return Vec::new(),
         };
         violations

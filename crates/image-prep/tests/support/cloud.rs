@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::schema::conforms;
 use crate::support::{Bench, Run, finish};
 
 /// The folder of the Images that the tests make.
@@ -47,6 +49,13 @@ impl Cloud {
     pub(crate) fn start_for_any_host(dir: &Path) -> Self {
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
         config.any_uri_host = true;
+        Self::start_as(config, None)
+    }
+
+    /// The same, with a server that takes no disk above this size, bytes.
+    pub(crate) fn start_with_limit(dir: &Path, max_virtual_size: u64) -> Self {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        config.limits.max_virtual_size = max_virtual_size;
         Self::start_as(config, None)
     }
 
@@ -256,5 +265,7 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 pub(crate) fn run(bench: &Bench, cloud: &Cloud, args: &[&str]) -> Run {
     let mut command = bench.command(args);
     cloud.tell(&mut command);
-    finish(command.spawn().unwrap())
+    let run = finish(command.spawn().unwrap());
+    conforms(&args.iter().map(OsStr::new).collect::<Vec<_>>(), &run);
+    run
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on ends")]
 
 pub(crate) mod http;
+pub(crate) mod schema;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -63,7 +64,11 @@ impl Bench {
 
     /// Runs the program to its end.
     pub(crate) fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Run {
-        finish(self.command(args).spawn().unwrap())
+        let args: Vec<_> = args.into_iter().collect();
+        let args: Vec<&OsStr> = args.iter().map(AsRef::as_ref).collect();
+        let run = finish(self.command(&args).spawn().unwrap());
+        schema::conforms(&args, &run);
+        run
     }
 
     /// Runs it, and expects success.

@@ -1,7 +1,11 @@
 //! `create --dry-run`: the object and the request, and nothing sent.
 
+use disk_convert::Disk;
 use image_api::{CreateImageRequest, to_json_value};
 use object_io::without_signature;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{Source, content, object, request};
 use crate::args::CreateArgs;
@@ -12,6 +16,14 @@ use crate::forecast::Forecast;
 use crate::product::form_name;
 use crate::transfer;
 
+/// The Create call of an image that is not uploaded.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::commands) struct Requested {
+    /// It, without the query of its URL.
+    #[schemars(with = "Map<String, Value>")]
+    request: Value,
+}
+
 /// Prints what would be done.
 pub(super) async fn run(
     args: &CreateArgs,
@@ -20,28 +32,39 @@ pub(super) async fn run(
     bucket: &str,
     source: &Source,
 ) -> Result<Exit, Error> {
-    let json =
-        |uri: &str| to_json_value(&request::with_uri(fields, uri)).map_err(|source| Error::Json { source });
     match source {
         Source::Uri(uri) => {
             // What a signature may stand in is a secret.
             let mut shown = without_signature(uri);
             shown.set_query(None);
-            let request = json(shown.as_str())?;
+            let request = json(fields, shown.as_str())?;
             match context.output.is_json() {
-                true => context.output.json(&serde_json::json!({ "request": request }))?,
+                true => context.output.json(&Requested { request })?,
                 false => context.output.fields(&[("request", request.to_string())])?,
             }
         }
-        Source::Disk(disk) => {
-            let (form, layout) = (args.upload.to, &args.layout);
-            let prepared = transfer::lay_out(context, None, disk, bucket, form, layout).await?;
-            let digest = transfer::read(context, disk).await?.guest_digest;
-            let object = object(args, bucket, fields, &content(digest, form), disk)?.to_string();
-            let request = json(&object)?;
-            let form = form_name(disk, form, layout);
-            Forecast::new(object, &form, Some(digest), &prepared).with_request(request).print(context)?;
-        }
+        Source::Disk(disk) => of_disk(args, context, fields, bucket, disk).await?.print(context)?,
     }
     Ok(Exit::Done)
+}
+
+/// What would be made of a disk, and asked for.
+pub(super) async fn of_disk(
+    args: &CreateArgs,
+    context: &Context,
+    fields: &CreateImageRequest,
+    bucket: &str,
+    disk: &Disk,
+) -> Result<Forecast, Error> {
+    let (form, layout) = (args.upload.to, &args.layout);
+    let prepared = transfer::lay_out(context, None, disk, bucket, form, layout).await?;
+    let digest = transfer::read(context, disk).await?.guest_digest;
+    let object = object(args, bucket, fields, &content(digest, form), disk)?.to_string();
+    let request = json(fields, &object)?;
+    let form = form_name(disk, form, layout);
+    Ok(Forecast::new(object, &form, Some(digest), &prepared).with_request(request))
+}
+
+fn json(fields: &CreateImageRequest, uri: &str) -> Result<Value, Error> {
+    to_json_value(&request::with_uri(fields, uri)).map_err(|source| Error::Json { source })
 }

@@ -10,13 +10,14 @@ use image_api::compute::image::Status;
 use image_api::compute::{CreateImageMetadata, ListImagesRequest, UpdateImageRequest};
 use image_api::operation::operation::Result as Ending;
 use image_api::{ApiError, FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
+use object_io::{ObjectUri, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::Create;
+use super::{ATTEMPTS, Create, request};
 use crate::args::IfExists;
 use crate::error::Error;
 use crate::notes::Object;
-use crate::service;
+use crate::{service, transfer};
 
 /// For a name to be given back after a failure: longer than a service takes to restart.
 const RENAME_TIME: Duration = Duration::from_secs(60);
@@ -82,6 +83,48 @@ impl Create<'_> {
         }
     }
 
+    /// The operation by which the same command has made the Image already: then there is nothing to upload.
+    ///
+    /// Only asked for where there is an Image of the name, and no object. A Create call can then begin nothing: its idempotency key stands
+    /// for an operation, or the name is taken, which is told before an upload and not after it.
+    pub(super) async fn made_before(
+        &self,
+        store: &Store,
+        object: &ObjectUri,
+        content: &str,
+    ) -> Result<Option<Operation>, Error> {
+        let (context, args) = (self.context, self.args);
+        if args.keep_object || self.fields.name.is_empty() {
+            return Ok(None);
+        }
+        // Who may create need not be allowed to list.
+        let Ok(Some(image)) = self.find_image().await else { return Ok(None) };
+        if image.status() != Status::Ready || transfer::find(context, store, object).await?.is_some() {
+            return Ok(None);
+        }
+        let (lifetime, cancel) = (args.upload.expires.0, &context.cancel);
+        let url = store.presign_get(object.bucket(), object.key(), lifetime, cancel).await?;
+        let request = request::with_uri(&self.fields, url.expose());
+        for attempt in 0..ATTEMPTS {
+            let operation = self.ask(&request, request::key(&self.fields, content, attempt)?).await?;
+            if is_of(&operation, &image) {
+                if !operation.done || service::failure(&operation).is_some() {
+                    return Ok(None);
+                }
+                tracing::info!("operation {} has made the Image {} already", operation.id, image.id);
+                self.forget(&operation.id);
+                return Ok(Some(operation));
+            }
+            if !self.is_over(&operation, None).await? {
+                // The Image has gone since it was looked for, and this operation has nothing to read.
+                service::cancel_now(self.context, &self.cloud.client, &operation.id).await;
+                return Ok(None);
+            }
+            self.forget(&operation.id);
+        }
+        Ok(None)
+    }
+
     /// Makes the Image, in the place of another where there is one: that one gives its name away, is deleted when the new
     /// Image is READY, and gets the name back if there is none.
     pub(super) async fn make(
@@ -141,7 +184,7 @@ impl Create<'_> {
             name: name.to_owned(),
             ..UpdateImageRequest::default()
         };
-        let operation = self.client.update_image(&request, Uuid::new_v4(), cancel).await?;
+        let operation = self.cloud.client.update_image(&request, Uuid::new_v4(), cancel).await?;
         self.end(operation, cancel).await
     }
 
@@ -149,7 +192,7 @@ impl Create<'_> {
     async fn delete(&self, image: &Image) {
         let forever = CancellationToken::new();
         let deleted = async {
-            let operation = self.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
+            let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
             self.end(operation, &self.context.cancel).await
         };
         let late = async {
@@ -173,7 +216,7 @@ impl Create<'_> {
             true => operation,
             false => {
                 let options = WaitOptions::default();
-                self.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
+                self.cloud.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
             }
         };
         service::failure(&done).map_or(Ok(()), Err)
@@ -193,9 +236,14 @@ impl Create<'_> {
             filter: format!("name = \"{}\"", self.fields.name),
             ..ListImagesRequest::default()
         };
-        let found = self.client.list_images(&request, &self.context.cancel).await?;
+        let found = self.cloud.client.list_images(&request, &self.context.cancel).await?;
         Ok(found.images.into_iter().find(|image| image.name == self.fields.name))
     }
+}
+
+/// True if the operation is the one that makes this Image.
+fn is_of(operation: &Operation, image: &Image) -> bool {
+    operation.metadata_as().is_some_and(|CreateImageMetadata { image_id }| image_id == image.id)
 }
 
 /// True if the service said that it does not do it. A busy server, or a gateway before it, says nothing of the kind.

@@ -34,7 +34,7 @@ pub(super) fn fields(typed: &ImageFields, folder_id: String) -> Result<CreateIma
     });
     let mut request = CreateImageRequest {
         folder_id,
-        name: typed.name.clone(),
+        name: typed.name.clone().ok_or(Error::NoName)?,
         description: typed.description.clone(),
         labels: typed.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
         family: typed.family.clone(),
