@@ -32,7 +32,7 @@ impl Grace {
         self.0 * 3 / 20
     }
 
-    /// For an Image that was set aside to get its name back, or, where it was replaced, to be deleted.
+    /// For an Image that was set aside to get its name back, and for one that was replaced to be deleted.
     pub(crate) fn rename(self) -> Duration {
         self.0 / 5
     }
