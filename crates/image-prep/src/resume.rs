@@ -50,15 +50,15 @@ pub(crate) async fn journal_when_free(
     store: &Store,
     to: &ObjectUri,
 ) -> Result<Option<Arc<Journal>>, Error> {
-    let mut is_told = false;
+    let mut shown = None;
     loop {
         match journal(context, store, to) {
             Err(Error::Journal(JournalError::Locked { .. })) => {}
             opened => return opened,
         }
-        if !is_told {
+        if shown.is_none() {
             context.note(&format!("another command is at {to}: waiting until it is done"));
-            is_told = true;
+            shown = Some(context.progress.waiting("waiting"));
         }
         let waited = context.cancel.run_until_cancelled(tokio::time::sleep(LOCK_INTERVAL)).await;
         waited.ok_or(Error::Interrupted)?;

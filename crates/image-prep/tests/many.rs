@@ -213,8 +213,7 @@ fn a_dry_run_of_several_sends_nothing() {
 /// What has begun is taken back, what has not is not begun, and each image has its line.
 #[test]
 fn ctrl_c_ends_all_of_them() {
-    let (bench, dir) = (Bench::new(), Bench::new());
-    let cloud = Cloud::start(&dir.path("cloud"));
+    let bench = Bench::new();
     let bytes = noise(64 * MIB, 3);
     let names: Vec<_> = (0..4_u64).map(|number| format!("d{number}.raw")).collect();
     for (number, name) in (0..4).zip(&names) {
@@ -223,18 +222,31 @@ fn ctrl_c_ends_all_of_them() {
         bench.raw(name, 140 * MIB, &fills);
     }
     manifest(&bench, &names);
-    let args = ["create", "--manifest", "images.toml", "--bucket", BUCKET, "--json", "--parallel", "2"];
-    let mut command = bench.command(args);
-    cloud.tell(&mut command);
-    let child = command.env("IMAGE_PREP_GRACE", "60s").spawn().unwrap();
-    until("an upload has begun", || !cloud.uploads(BUCKET).is_empty());
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let ended = finish(child);
-    assert_eq!(ended.code, 130, "{ended:?}");
-    let said: Value = serde_json::from_str(&ended.stderr).unwrap();
-    assert_eq!(said["error"]["message"], "interrupted", "{ended:?}");
-    let lines = lines(&ended);
-    assert_eq!(lines.values().filter(|line| line["exitCode"] == 130).count(), 4, "{ended:?}");
-    until("what was begun is over", || cloud.images(FOLDER).is_empty());
-    assert!(is_clean(&bench, &cloud), "{ended:?}");
+    let uploads = |cloud: &Cloud| !cloud.uploads(BUCKET).is_empty();
+    let ingests = |cloud: &Cloud| !cloud.images(FOLDER).is_empty();
+    for (what, has_begun) in
+        [("an upload has begun", uploads as fn(&Cloud) -> bool), ("an ingest has begun", ingests)]
+    {
+        let dir = Bench::new();
+        let cloud = Cloud::start(&dir.path("cloud"));
+        let args = ["create", "--manifest", "images.toml", "--bucket", BUCKET, "--json", "--parallel", "2"];
+        let mut command = bench.command(args);
+        cloud.tell(&mut command);
+        let child = command.env("IMAGE_PREP_GRACE", "60s").spawn().unwrap();
+        until(what, || has_begun(&cloud));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = finish(child);
+        let said: Value = serde_json::from_str(&ended.stderr).unwrap();
+        assert_eq!((ended.code, &said["error"]["message"]), (130, &"interrupted".into()), "{what}");
+        let lines = lines(&ended);
+        assert_eq!(lines.len(), 4, "{what}: {ended:?}");
+        // One may have been READY by then.
+        let made: Vec<_> =
+            lines.iter().filter(|(_, line)| line["exitCode"] == 0).map(|(name, _)| name).collect();
+        assert!(lines.values().filter(|line| line["exitCode"] == 130).count() == 4 - made.len(), "{ended:?}");
+        let left = || cloud.images(FOLDER).into_iter().map(|image| image.name).collect::<Vec<_>>();
+        until("what was begun is over", || left().len() == made.len());
+        assert!(made.iter().all(|name| left().contains(name)), "{ended:?}");
+        assert!(is_clean(&bench, &cloud), "{what}: {ended:?}");
+    }
 }

@@ -37,6 +37,7 @@ impl Place {
         bucket: &str,
     ) -> Result<Self, Error> {
         let (bucket, uploads) = (bucket.to_owned(), args.uri.is_none());
+        let _shown = context.progress.waiting("connecting");
         let Some(dir) = &args.local.local else {
             let service = service::find(&args.api, args.open.allow_http, context).await?;
             let client = service::client(&args.api, &service)?;

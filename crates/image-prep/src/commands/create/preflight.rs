@@ -26,6 +26,7 @@ pub(super) enum Url {
 
 /// Fails if the service has no use for the URL; tells of what only this machine may not be able to.
 pub(super) async fn check(context: &Context, url: &str, whose: Url) -> Result<(), Error> {
+    let _shown = context.progress.waiting("reading the URL");
     let options = HttpOptions { attempts: ATTEMPTS, ..HttpOptions::default() };
     let opened = HttpSource::open(url, &options, &context.cancel);
     let error = match tokio::time::timeout(PATIENCE, opened).await {
