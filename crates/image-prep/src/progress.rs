@@ -3,23 +3,26 @@
 //!
 //! Shown on standard error, and only where that is a terminal and `--quiet` was not given: a log has no use for it.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
 use disk_convert::Counters;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use tokio::task::JoinHandle;
 
 /// Between two looks at the counters: smooth to the eye, nothing to a core.
 const TICK: Duration = Duration::from_millis(100);
 
 const BAR: &str =
-    "{msg:<12} [{wide_bar:.cyan}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    "{msg:<12} [{wide_bar:.cyan}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}{left}";
 const SPINNER: &str = "{spinner:.cyan} {msg} ({elapsed})";
 
 /// The same as lines of a table, behind the name of the image: they fit 80 columns.
-const ROW_BAR: &str = "{msg:<9} [{wide_bar:.cyan}] {binary_bytes} of {binary_total_bytes}, {eta} left";
+const ROW_BAR: &str = "{msg:<9} [{wide_bar:.cyan}] {binary_bytes} of {binary_total_bytes}{left}";
 const ROW_SPINNER: &str = "{wide_msg} ({elapsed})";
 
 /// Longest name that a table shows whole: what a line of 80 columns leaves.
@@ -151,10 +154,19 @@ fn shortened(name: &str) -> String {
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants, and a test reads them; names of Images have no braces.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.progress_chars("=> ").with_key("left", left);
     // Time stands still there.
     #[cfg(test)]
     let style = tests::without_time(style);
-    style.progress_chars("=> ")
+    style
+}
+
+/// How long it will take; nothing as long as nothing is done, of which nothing follows.
+fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    if state.pos() > 0 {
+        // A terminal that does not take it has other troubles.
+        let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
+    }
 }
 
 /// A bar or a spinner. Removed from the terminal when it is dropped, but for the line of an image.

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What changes with time says the same at any time, as wide as it gets.
 pub(super) fn without_time(style: ProgressStyle) -> ProgressStyle {
-    [("binary_bytes_per_sec", "123.45 MiB/s"), ("eta", "17s"), ("elapsed", "42s"), ("spinner", "*")]
+    [("binary_bytes_per_sec", "123.45 MiB/s"), ("left", ", 17s left"), ("elapsed", "42s"), ("spinner", "*")]
         .into_iter()
         .fold(style, |style, (key, text)| {
             style.with_key(key, move |_: &ProgressState, out: &mut dyn Write| {

@@ -177,3 +177,52 @@ impl Memory {
         taken.and_then(Result::ok).ok_or(Error::Interrupted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::pin::pin;
+
+    use super::*;
+
+    /// True if it is not there yet.
+    async fn waits(share: impl Future<Output = Result<OwnedSemaphorePermit, Error>>) -> bool {
+        tokio::select! {
+            biased;
+            _ = share => false,
+            () = ready(()) => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_shared_out_in_turn() {
+        let (memory, cancel) = (Memory::new(36 * UNIT, 4), CancellationToken::new());
+        assert_eq!(memory.share, 9 * UNIT);
+        let mut shares = Vec::new();
+        for _ in 0..4 {
+            shares.push(memory.take(memory.share, &cancel).await.unwrap());
+        }
+        let mut large = pin!(memory.take(32 * UNIT, &cancel));
+        let mut small = pin!(memory.take(memory.share, &cancel));
+        assert!(waits(large.as_mut()).await && waits(small.as_mut()).await);
+        shares.pop();
+        assert!(waits(small.as_mut()).await, "it would fit, but is not first");
+        shares.clear();
+        let taken = large.await.unwrap();
+        assert!(waits(small.as_mut()).await);
+        drop(taken);
+        let taken = small.await.unwrap();
+        // Who is interrupted waits for nothing.
+        cancel.cancel();
+        assert!(matches!(memory.take(u64::MAX, &cancel).await, Err(Error::Interrupted)));
+        drop(taken);
+    }
+
+    #[test]
+    fn little_memory_is_shared_out_too() {
+        for (all, parallel) in [(0, 4), (UNIT, 64), (100 * UNIT, 64), (UNIT * 3 / 2, 1)] {
+            let memory = Memory::new(all, parallel);
+            assert!(memory.units >= 1 && memory.share >= UNIT, "{all}");
+        }
+    }
+}
