@@ -57,8 +57,7 @@ enum Client {
     Schemathesis,
 }
 
-const ALL: [Client; 5] =
-    [Client::Create, Client::Python, Client::Node, Client::Google, Client::Schemathesis];
+const ALL: [Client; 5] = [Client::Create, Client::Python, Client::Node, Client::Google, Client::Schemathesis];
 
 /// The longest time of one SDK's walk; it takes seconds.
 const WALK: std::time::Duration = std::time::Duration::from_secs(300);
