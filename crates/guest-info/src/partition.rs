@@ -82,7 +82,7 @@ pub struct Partition {
 }
 
 /// A logical volume of LVM.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogicalVolume {
     /// Names of its group and of itself, with a slash between them.

@@ -37,6 +37,7 @@ fn partition(number: u32, start: u64, size: u64, label: &str) -> Partition {
         name: None,
         active: number == 1,
         file_system: Some(FileSystem { kind: Kind::Ext4, label, uuid: None }),
+        volumes: Vec::new(),
     }
 }
 
