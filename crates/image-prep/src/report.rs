@@ -70,13 +70,13 @@ impl Report {
 
     /// Says what a user should know and may ignore.
     pub(crate) fn warning(self, text: &str) {
-        let text = &without_queries(text);
+        let text = &one_line(text);
         self.say(&Warning { warning: text }, || format!("warning: {text}\n"));
     }
 
     /// Says what is going on, where a user might wonder.
     pub(crate) fn note(self, text: &str) {
-        let text = &without_queries(text);
+        let text = &one_line(text);
         self.say(&Note { note: text }, || format!("{text}\n"));
     }
 
@@ -149,13 +149,13 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 }
 
 /// The text as one line without control characters: file names and servers must not steer a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     without_queries(&printable)
 }
 
 /// The text with the query of every http URL cut off.
-pub(crate) fn without_queries(text: &str) -> String {
+fn without_queries(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = ["http://", "https://"].iter().filter_map(|scheme| rest.find(scheme)).min() {

@@ -23,6 +23,21 @@ pub(crate) fn check(text: &str, allow_http: bool) -> Result<Url, Error> {
     }
 }
 
+/// What may be shown of a path or URL: of the latter no user, no password, no query.
+pub(crate) fn name_of(image: &str) -> String {
+    if !is_url(image) {
+        return image.to_owned();
+    }
+    let Ok(mut url) = Url::parse(image) else { return shown(image).to_owned() };
+    url.set_query(None);
+    url.set_fragment(None);
+    match (url.set_username(""), url.set_password(None)) {
+        (Ok(()), Ok(())) => url.into(),
+        // Of a URL without a host.
+        _ => shown(url.as_str()).to_owned(),
+    }
+}
+
 /// What may be shown of text that is not a URL: what stands before an `@` or after a `?` may be a secret.
 fn shown(text: &str) -> &str {
     let text = text.split(['?', '#']).next().unwrap_or_default();
@@ -50,6 +65,19 @@ mod tests {
         }
         for path in ["", "disk.raw", "/dev/sda", "./a:b", "://x", "a b://c"] {
             assert!(!is_url(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_hold_no_secret() {
+        for (image, name) in [
+            ("disks/a?b@c.raw", "disks/a?b@c.raw"),
+            ("https://s/b/k?X-Amz-Signature=abc#d", "https://s/b/k"),
+            ("HTTPS://me:secret@s/b/k?sig=abc", "https://s/b/k"),
+            ("https://me:secret@[s/k?sig=abc", "[s/k"),
+            ("s3:me:secret@s/k", "s3:me:secret@s/k"),
+        ] {
+            assert_eq!(name_of(image), name);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::notes::Note;
+use crate::report::one_line;
 use crate::transfer::KEY_PREFIX;
 use crate::{notes, resume, times, transfer};
 use operations::Service;
@@ -160,7 +161,7 @@ impl Cleanup<'_> {
 
     /// What journals know of in this store.
     async fn journalled(&self) -> Result<Vec<Item>, Error> {
-        let mut items = Vec::new();
+        let (mut items, ending) = (Vec::new(), self.operations());
         for journal in journals(self.folder.as_ref())? {
             let Some(begun) = journal.begun() else { continue };
             let (bucket, key) = (begun.bucket.clone(), begun.key.clone());
@@ -176,8 +177,9 @@ impl Cleanup<'_> {
                 continue;
             }
             let is_read = begun.of.temporary.then(|| notes::reader(&begun.endpoint, &bucket, &key)).flatten();
-            // One that was given up is ended first.
-            if let Some(Note { id, .. }) = is_read.filter(|note| !note.given_up) {
+            // One that was given up is ended first, unless it is too young.
+            let is_ended = |note: &Note| ending.iter().any(|(one, _)| one.id == note.id);
+            if let Some(Note { id, .. }) = is_read.filter(|note| !is_ended(note)) {
                 self.context.warn(&format!(
                     "s3://{bucket}/{key} is kept: operation {id} may still read it; `image-prep operation wait` removes it"
                 ));
@@ -292,7 +294,12 @@ impl Cleanup<'_> {
                     return false;
                 }
                 let deleted = match object {
-                    Some(_) => self.store.delete(&item.bucket, &item.key, cancel).await,
+                    // What was put in its place since is somebody else's.
+                    Some(etag) => {
+                        transfer::delete_if(self.store, &item.bucket, &item.key, Some(etag), cancel)
+                            .await
+                            .map(drop)
+                    }
                     None => Ok(()),
                 };
                 match deleted {
@@ -358,7 +365,8 @@ impl Cleanup<'_> {
         if let What::Operation(note) = &item.what {
             return format!("operation {}{since}: {done}", note.id);
         }
-        format!("{}{since} at s3://{}/{}: {done}", kind(item), item.bucket, item.key)
+        // Keys of others are read before it is agreed to remove them.
+        one_line(&format!("{}{since} at s3://{}/{}: {done}", kind(item), item.bucket, item.key))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Operations that `create` gave up and could not cancel: they are ended first, so that nothing reads any more what was uploaded
 //! for them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use image_api::{Client, Code, OperationOutcome};
 
@@ -11,6 +11,9 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::notes::{self, Note};
 use crate::service;
+
+/// How long an operation may take to end once it is asked to. The journals of all that is to be removed are held meanwhile.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The image service, and what notes call it.
 pub(super) struct Service {
@@ -59,14 +62,27 @@ impl Cleanup<'_> {
             self.context.warn(&format!("operation {id} is of {endpoint}: name it with --endpoint"));
             return false;
         };
+        // What was taken up again meanwhile is somebody's.
+        if !notes::of(id, endpoint).is_some_and(|note| note.given_up) {
+            self.context.warn(&format!("operation {id} is left: it is waited for again"));
+            return false;
+        }
         let ended = match service.client.cancel_operation(id, &self.context.cancel).await {
             // It may have ended meanwhile, and not all can be cancelled.
             Ok(_) | Err(_) if !self.context.cancel.is_cancelled() => {
-                service::wait(self.context, &service.client, id).await
+                let ended = service::wait(self.context, &service.client, id);
+                match tokio::time::timeout(ENDS_WITHIN, ended).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        self.context.warn(&format!("operation {id} is asked to end, and has not yet"));
+                        return false;
+                    }
+                }
             }
             answer => answer.map_err(Error::from),
         };
         match ended {
+            Ok(operation) if !operation.done => return false,
             Ok(operation) => {
                 if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) {
                     self.context

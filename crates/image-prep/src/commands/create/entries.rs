@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::open;
 use crate::product::check_layout;
 use crate::report::Failure;
-use crate::url_policy::is_url;
+use crate::url_policy::{self, is_url};
 
 /// What the names of disk images end with, and the names of Images do not.
 const SUFFIXES: [&str; 13] = [
@@ -31,24 +31,28 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The disk image, as it was named.
-    pub(super) fn image(&self) -> &str {
-        self.args.image()
+    /// The disk image, without what may be secret in its name.
+    pub(super) fn image(&self) -> String {
+        url_policy::name_of(self.args.image())
     }
 }
 
-/// What the command line or the manifest lists. Every mistake is told that can be seen without opening an image; the last one is
+/// What the command line or the text of the manifest lists. Every mistake is told that can be seen without opening an image; the last one is
 /// returned.
-pub(super) fn read(args: &CreateArgs, context: &Context) -> Result<Vec<Entry>, Error> {
-    let list = match &args.manifest {
-        Some(path) => manifest::read(path, args)?,
+pub(super) fn read(
+    args: &CreateArgs,
+    manifest: Option<(&Path, String)>,
+    context: &Context,
+) -> Result<Vec<Entry>, Error> {
+    let list = match manifest {
+        Some((path, text)) => manifest::entries(path, &text, args)?,
         None => args.images.iter().map(|image| args.of_image(image)).collect(),
     };
     check_layout(args.upload.to, &args.layout)?;
     let (mut entries, mut wrong) = (Vec::with_capacity(list.len()), Vec::new());
     let mut names = BTreeMap::new();
     for (at, args) in list.into_iter().enumerate() {
-        let place = format!("entry {}, `{}`", at + 1, args.image());
+        let place = format!("entry {}, `{}`", at + 1, url_policy::name_of(args.image()));
         match checked(args, context) {
             Ok(entry) => {
                 let key = (entry.fields.folder_id.clone(), entry.fields.name.clone());

@@ -89,12 +89,11 @@ struct Entry {
     member: Option<String>,
 }
 
-/// The command for each image of the manifest: what was typed, and over it what its entry says.
-pub(super) fn read(path: &Path, typed: &CreateArgs) -> Result<Vec<CreateArgs>, Error> {
+/// Reads a manifest, which may come from a pipe that says nothing for long.
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::File { action: "read the manifest", path: path.to_owned(), source };
     let wrong = |source| Error::Manifest { path: path.to_owned(), source };
-    let is_stdin = path == Path::new(STDIN);
-    let bytes = match is_stdin {
+    let bytes = match is_stdin(path) {
         true => limited(io::stdin().lock()),
         false => std::fs::File::open(path).and_then(limited),
     };
@@ -102,10 +101,18 @@ pub(super) fn read(path: &Path, typed: &CreateArgs) -> Result<Vec<CreateArgs>, E
     if bytes.len() as u64 > MAX_LEN {
         return Err(wrong(ManifestError::TooLong));
     }
-    let text = String::from_utf8(bytes).map_err(|_| wrong(ManifestError::NotText))?;
-    let entries = parse(&text).map_err(wrong)?;
-    let folder = path.parent().filter(|_| !is_stdin).unwrap_or(Path::new(""));
+    String::from_utf8(bytes).map_err(|_| wrong(ManifestError::NotText))
+}
+
+/// The command for each image of a manifest: what was typed, and over it what its entry says.
+pub(super) fn entries(path: &Path, text: &str, typed: &CreateArgs) -> Result<Vec<CreateArgs>, Error> {
+    let entries = parse(text).map_err(|source| Error::Manifest { path: path.to_owned(), source })?;
+    let folder = path.parent().filter(|_| !is_stdin(path)).unwrap_or(Path::new(""));
     Ok(entries.into_iter().map(|entry| entry.over(typed, folder)).collect())
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new(STDIN)
 }
 
 fn limited(from: impl Read) -> io::Result<Vec<u8>> {

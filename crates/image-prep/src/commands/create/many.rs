@@ -8,6 +8,7 @@
 pub(in crate::commands) mod outcome;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use disk_convert::ConvertError;
@@ -18,7 +19,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::entries::{self, Entry};
 use super::place::Cloud;
-use super::{Create, Place, Source, bucket, forecast};
+use super::{Create, Place, Source, bucket, forecast, manifest};
 use crate::args::CreateArgs;
 use crate::context::Context;
 use crate::error::Error;
@@ -40,7 +41,7 @@ pub(super) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
         }
     }
     let bucket = bucket(args, context)?;
-    let entries = entries::read(args, context)?;
+    let entries = entries::read(args, read_manifest(args, context).await?, context)?;
     if args.resume.dry_run {
         return all(args, context, bucket, entries, None).await;
     }
@@ -49,6 +50,22 @@ pub(super) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
     let result = all(args, context, bucket, entries, Some(&place.cloud)).await;
     place.close(context).await;
     result
+}
+
+/// The manifest's text, if there is one. Whoever waits for a pipe can be interrupted.
+async fn read_manifest<'a>(
+    args: &'a CreateArgs,
+    context: &Context,
+) -> Result<Option<(&'a Path, String)>, Error> {
+    let Some(path) = args.manifest.as_deref() else { return Ok(None) };
+    let read = {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || manifest::read(&path))
+    };
+    match context.cancel.run_until_cancelled(read).await {
+        None => Err(Error::Interrupted),
+        Some(text) => Ok(Some((path, text.unwrap_or(Err(Error::Panicked))?))),
+    }
 }
 
 /// The same, where the cloud is there; only forecasts where there is none.
@@ -68,7 +85,7 @@ async fn all(
         while tasks.len() >= parallel {
             tasks.join_next().await;
         }
-        let (name, image) = (entry.fields.name.clone(), entry.image().to_owned());
+        let (name, image) = (entry.fields.name.clone(), entry.image());
         let share = memory.take(memory.share, &context.cancel).await;
         let progress = context.progress.row(&name, outcomes.width());
         let context = context.of_image(&name, &progress, memory.share);
@@ -89,8 +106,13 @@ async fn all(
                 Err(error) => Err(error),
             };
             progress.end_row();
-            outcomes.tell(&context, &name, &image, made);
-            shown.say(outcomes.summary());
+            // Who reads the results may be slow, or stand still, and the rest goes on.
+            let told = tokio::task::spawn_blocking(move || {
+                outcomes.tell(&context, &name, &image, made);
+                shown.say(outcomes.summary());
+            });
+            // A panic is on standard error already.
+            let _ = told.await;
         });
     }
     while tasks.join_next().await.is_some() {}

@@ -1,5 +1,6 @@
 //! What came of each of several Images: a line when it ends, and at the end the worst exit code.
 
+use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image_api::{Image, Operation, OperationOutcome, message_schema, to_json_value, unpack};
@@ -13,8 +14,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::forecast::Forecast;
-use crate::report::Failure;
-use crate::{report, service};
+use crate::report::{Failure, one_line};
+use crate::service;
 
 /// What a command that makes one Image would have printed.
 pub(super) enum Made {
@@ -28,7 +29,7 @@ pub(super) enum Made {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::commands) struct Outcome<'a> {
-    /// Path or URL, the latter without its query.
+    /// Path or URL, the latter without user, password and query.
     image: String,
     /// Name of the Image.
     name: &'a str,
@@ -102,20 +103,23 @@ impl Outcomes {
             Err(error) => (None, Some(error)),
         };
         let exit = error.as_ref().map_or(Exit::Done, Error::exit);
-        let written = context.progress.aside(|| {
-            let written = match context.output.is_json() {
-                true => line(name, image, made.as_ref(), error.as_ref())
-                    .and_then(|line| context.output.json(&line)),
-                false => self.row(context, name, image, made.as_ref(), error.as_ref()),
-            };
-            // That the command is interrupted is told once, at its end.
-            if let Some(source) = error.filter(|error| !matches!(error, Error::Interrupted)) {
-                let (name, image) = (name.to_owned(), image.to_owned());
-                let error = Error::NotMade { name, image, source: source.into() };
-                context.report.error(&Failure::new(&error, exit));
+        let write = || match context.output.is_json() {
+            true => {
+                line(name, image, made.as_ref(), error.as_ref()).and_then(|line| context.output.json(&line))
             }
-            written
-        });
+            false => self.row(context, name, image, made.as_ref(), error.as_ref()),
+        };
+        // Where nobody draws on what is written, nobody who draws waits until it is read.
+        let written = match io::stdout().is_terminal() {
+            true => context.progress.aside(write),
+            false => write(),
+        };
+        // That the command is interrupted is told once, at its end.
+        if let Some(source) = error.filter(|error| !matches!(error, Error::Interrupted)) {
+            let (name, image) = (name.to_owned(), image.to_owned());
+            let error = Error::NotMade { name, image, source: source.into() };
+            context.progress.aside(|| context.report.error(&Failure::new(&error, exit)));
+        }
         let mut state = self.state();
         match exit {
             Exit::Done => state.done += 1,
@@ -139,8 +143,11 @@ impl Outcomes {
             (Exit::Interrupted, _) => return Err(Error::Interrupted),
             (Exit::Done, Some(error)) => return Err(error),
             (_, Some(_)) => {}
-            (_, None) if !context.output.is_json() => context.output.line(&self.summary())?,
-            (_, None) => {}
+            (_, None) if context.output.is_json() => {}
+            (worst, None) => match context.output.line(&self.summary()) {
+                Err(error) if worst == Exit::Done => return Err(error),
+                _ => {}
+            },
         }
         Ok(worst)
     }
@@ -156,7 +163,7 @@ impl Outcomes {
     ) -> Result<(), Error> {
         let text = match (made, error) {
             (Some(Made::Forecast(forecast)), None) => {
-                let which = vec![("image", image.to_owned()), ("name", name.to_owned())];
+                let which = vec![("image", one_line(image)), ("name", name.to_owned())];
                 return context.output.fields(&[which, forecast.fields()].concat());
             }
             (_, Some(Error::Interrupted)) => "interrupted".to_owned(),
@@ -201,8 +208,7 @@ fn line<'a>(
         None => {}
     }
     Ok(Outcome {
-        // A URL may be signed.
-        image: report::without_queries(image),
+        image: image.to_owned(),
         name,
         exit_code: exit.code(),
         operation,

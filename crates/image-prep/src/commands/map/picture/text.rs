@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::{Picture, Shade};
+use crate::report::one_line;
 
 impl Shade {
     fn letter(self) -> char {
@@ -34,7 +35,7 @@ impl Picture {
         out: &mut dyn Write,
         in_colour: bool,
     ) -> io::Result<()> {
-        writeln!(out, "{}; {}", self.title, self.scale())?;
+        writeln!(out, "{}; {}", one_line(&self.title), self.scale())?;
         for region in &self.regions {
             writeln!(out, "\n{}", region.name)?;
             for line in region.cells.chunks(self.columns.max(1)) {
