@@ -14,9 +14,10 @@ const MEND: &str = "name file systems by UUID= or LABEL=, as blkid shows them";
 
 pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Trouble> {
     let is_root = |word: &str| word.strip_prefix("root=").is_some_and(is_by_place);
-    if let Some(command) = commands(tree)?.into_iter().find(|command| command.words().any(is_root)) {
+    let told = commands(tree)?;
+    if let Some(command) = told.iter().find(|command| command.words().any(is_root)) {
         let found = "the kernel is told a device's name for its root";
-        return Ok(Finding::warn(Point::Mounts, found, [command.place], MEND));
+        return Ok(Finding::warn(Point::Mounts, found, [command.place()], MEND));
     }
     let Some(table) = tree.text("/etc/fstab")? else {
         return Ok(Finding::unknown(Point::Mounts, "there is no /etc/fstab"));
