@@ -299,8 +299,13 @@ impl Service {
             Ok(_) | Err(CatalogError::NoOperation { .. }) => return Err(nothing()),
             Err(error) => return Err(error.into()),
         };
-        self.check_operation(caller, &seen, Right::Read).await?;
-        Ok(seen)
+        let allowed = self.check_operation(caller, &seen, Right::Read).await;
+        match allowed {
+            Ok(()) => Ok(seen),
+            // What one may not see is not there, in the very words.
+            Err(refusal) if refusal.is_not_found() => Err(nothing()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// What a new image is made of, as our own API says it; and the image, where it is one.

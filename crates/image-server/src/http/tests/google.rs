@@ -379,8 +379,17 @@ async fn rights_by_project() {
     }
     let operation = format!("other/global/operations/{}", elsewhere["name"].as_str().unwrap());
     for path in ["other/global/images/db", operation.as_str()] {
-        assert_eq!(google.refused("GET", path, None).await.0, 404, "{path}");
+        let (status, _, message) = google.refused("GET", path, None).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(message.contains(&format!("projects/{path}' was not found")), "{message}");
     }
+    // Another one deletes the image: how that ends is seen by whoever saw the image in its folder.
+    let account = google.token.replace("admin".to_owned());
+    let (_, delete) = google.call("DELETE", "folder/global/images/web", None).await;
+    let name = delete["name"].as_str().unwrap();
+    server.wait(name).await;
+    google.token = account;
+    assert_eq!(google.get(&format!("folder/global/operations/{name}")).await["status"], "DONE");
     server.stop().await;
 }
 
