@@ -27,7 +27,7 @@ mod links;
 mod operation;
 mod source;
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use image_api::{
     Code, Image, Validate as _, Violations,
@@ -174,10 +174,11 @@ impl Service {
     pub(super) async fn google_delete(
         self: Arc<Self>,
         call: Call,
-        request: DeleteImageRequest,
+        mut request: DeleteImageRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let call = call.with_request_id(&request.request_id)?;
+        // The key itself is another matter than what it was sent with.
+        let call = call.with_request_id(&mem::take(&mut request.request_id))?;
         let key = call.key_for(&request);
         let shown = match self.named(&call.caller, &request.project, &request.image).await {
             Ok(shown) => shown,
@@ -194,10 +195,11 @@ impl Service {
     pub(super) async fn google_patch(
         self: Arc<Self>,
         call: Call,
-        request: PatchImageRequest,
+        mut request: PatchImageRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let call = call.with_request_id(&request.request_id)?;
+        // The key itself is another matter than what it was sent with.
+        let call = call.with_request_id(&mem::take(&mut request.request_id))?;
         let key = call.key_for(&request);
         let shown = match self.named(&call.caller, &request.project, &request.image).await {
             Ok(shown) => shown,

@@ -228,6 +228,8 @@ async fn one_request_id_is_one_operation() {
         "the image is gone, the answer is not"
     );
     assert!(second["targetLink"].as_str().unwrap().ends_with("/images/web"));
+    let (_, third) = google.call("DELETE", &delete.replace("8ad5", "8AD5"), None).await;
+    assert_eq!(third["id"], first["id"], "{third}");
     server.stop().await;
 }
 
