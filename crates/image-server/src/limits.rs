@@ -86,7 +86,7 @@ pub(crate) const GOOGLE_WAIT: Duration = Duration::from_secs(110);
 /// How often it looks at an operation in the end, which is what a caller can be late by.
 pub(crate) const GOOGLE_WAIT_POLL: Duration = Duration::from_secs(1);
 
-/// Callers who wait for operations at a time: each is an indexed read a second.
+/// Callers who wait for operations at a time: each is an indexed read a second. Others are answered at once.
 pub(crate) const GOOGLE_WAITERS: usize = 256;
 
 /// How long the server's own URL of an object is good that an image is made from: stores allow a week, and no ingest takes longer.
