@@ -80,6 +80,9 @@ pub(crate) const GOOGLE_PAGE: usize = 500;
 /// goes on.
 pub(crate) const GOOGLE_SCAN: usize = 2000;
 
+/// How long it looks at them: regular expressions are a caller's, and may take a thousand times what others do.
+pub(crate) const GOOGLE_FILTER_TIME: Duration = Duration::from_millis(500);
+
 /// How long `operations.wait` waits: the reference promises two minutes at most, of which the way back takes a part.
 pub(crate) const GOOGLE_WAIT: Duration = Duration::from_secs(110);
 

@@ -14,7 +14,8 @@
 //!
 //! Differs from Google's: a `requestId` whose operation failed stands for a new attempt, as idempotency keys do here; families have three
 //! characters at least; label keys and values are ASCII; a failed creation leaves no image; a filter that few images pass gives
-//! short pages with a token, as each request looks at a bounded number of images.
+//! short pages with a token, as each request looks at a bounded number of images, for a bounded time; `operations.wait` may end before the
+//! operation does, as Google's may, and does so at once where too many wait already.
 //!
 //! - [`source`]: what `rawDisk.source`, `sourceImage`, `sourceSnapshot`, `sourceDisk` name.
 //! - [`image`], [`operation`], [`error`], [`links`]: from ours to Google's and back, pure.
@@ -41,7 +42,10 @@ use image_api::{
     to_json_value,
 };
 use object_io::without_signature;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use url::Url;
 
 use super::{Call, Caller, Refusal, Service, listing, rights::Right};
@@ -138,20 +142,27 @@ impl Service {
             limit: i64::try_from(batch).unwrap_or(i64::MAX),
         };
         let links = self.links(&call);
-        let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+        let (mut items, mut scanned, mut last, mut spent) = (Vec::new(), 0, None, Duration::ZERO);
         let more = 'pages: loop {
             let page = self.catalog.images_shown(&query).await?;
             let is_last_page = page.len() < batch;
             scanned += page.len();
             for shown in page {
-                if items.len() == size {
+                if items.len() == size || spent >= limits::GOOGLE_FILTER_TIME {
                     break 'pages true;
                 }
+                let begun = Instant::now();
                 let item = image::show(&shown, &links, &self.place);
                 if filter.is_empty() || filter.passes(&to_json_value(&item)?) {
                     items.push(item);
                 }
                 last = Some(shown.image);
+                if !filter.is_empty() {
+                    // Only what the filter itself takes: a slow catalog or a busy server does not make pages of one image.
+                    spent += begun.elapsed();
+                    // A filter is a caller's, and others have their turn on this thread.
+                    yield_now().await;
+                }
             }
             if is_last_page {
                 break false;
