@@ -80,13 +80,16 @@ pub(crate) const GOOGLE_PAGE: usize = 500;
 /// goes on.
 pub(crate) const GOOGLE_SCAN: usize = 2000;
 
+/// How long it looks at them: regular expressions are a caller's, and may take a thousand times what others do.
+pub(crate) const GOOGLE_FILTER_TIME: Duration = Duration::from_millis(500);
+
 /// How long `operations.wait` waits: the reference promises two minutes at most, of which the way back takes a part.
 pub(crate) const GOOGLE_WAIT: Duration = Duration::from_secs(110);
 
 /// How often it looks at an operation in the end, which is what a caller can be late by.
 pub(crate) const GOOGLE_WAIT_POLL: Duration = Duration::from_secs(1);
 
-/// Callers who wait for operations at a time: each is an indexed read a second.
+/// Callers who wait for operations at a time: each is an indexed read a second. Others are answered at once.
 pub(crate) const GOOGLE_WAITERS: usize = 256;
 
 /// How long the server's own URL of an object is good that an image is made from: stores allow a week, and no ingest takes longer.

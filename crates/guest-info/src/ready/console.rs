@@ -17,10 +17,10 @@ pub(super) fn check(parts: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Troub
         Some("aarch64") => "console=ttyAMA0",
         _ => "console=ttyS0",
     };
-    let mut told = commands(tree)?.into_iter();
-    let first = told.as_slice().first().map(|command| command.place.clone());
-    if let Some(command) = told.find(|command| command.words().any(|word| is(word, wanted))) {
-        return Ok(Finding::pass(Point::Console, format!("the kernel is told {wanted}"), [command.place]));
+    let told = commands(tree)?;
+    let first = told.iter().next().map(|command| command.place());
+    if let Some(command) = told.iter().find(|command| command.words().any(|word| is(word, wanted))) {
+        return Ok(Finding::pass(Point::Console, format!("the kernel is told {wanted}"), [command.place()]));
     }
     let mut settings = tree.texts(&[SETTINGS])?;
     settings.extend(tree.parts(&["/etc/default/grub.d"], ".cfg")?);

@@ -4,7 +4,7 @@
 //! syslinux, and what `kernel-install` makes entries of.
 
 use crate::source::Trouble;
-use crate::tree::{Evidence, Tree};
+use crate::tree::{Evidence, Text, Tree};
 
 /// What GRUB reads, made of settings by a command.
 const GRUB: [&str; 3] = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/grub.cfg"];
@@ -30,40 +30,55 @@ const COMMANDS: [&str; 6] = ["linux", "linux16", "linuxefi", "options", "append"
 /// The same where it is the value of a name.
 const NAMES: [&str; 2] = ["kernelopts=", "set kernelopts="];
 
-/// A line that a kernel is started with.
-pub(super) struct Command {
-    /// What it is told, with what else the loader wants to know.
-    told: String,
-    /// Where that stands.
-    pub(super) place: Evidence,
+/// What boot loaders read.
+pub(super) struct Commands {
+    /// Files with such lines among others.
+    texts: Vec<Text>,
+    /// Files that are nothing but such a line.
+    bare: Vec<Text>,
 }
 
-impl Command {
+/// A line that a kernel is started with. Nothing of it is a copy: a file may consist of hundreds of thousands of such lines.
+pub(super) struct Command<'a> {
+    /// What it is told, with what else the loader wants to know.
+    told: &'a str,
+    text: &'a Text,
+    number: usize,
+    line: &'a str,
+}
+
+impl Command<'_> {
     /// The options, one after the other.
     pub(super) fn words(&self) -> impl Iterator<Item = &str> {
-        words(&self.told)
+        words(self.told)
+    }
+
+    /// Where that stands.
+    pub(super) fn place(&self) -> Evidence {
+        self.text.at(self.number, self.line)
     }
 }
 
-/// Every line that a kernel may be started with.
-pub(super) fn commands(tree: &Tree<'_>) -> Result<Vec<Command>, Trouble> {
+impl Commands {
+    /// Every line that a kernel may be started with.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Command<'_>> {
+        let among_others = self.texts.iter().flat_map(|text| {
+            text.settings()
+                .filter_map(move |(number, line)| Some(Command { told: told(line)?, text, number, line }))
+        });
+        let bare = self.bare.iter().flat_map(|text| {
+            text.settings().map(move |(number, line)| Command { told: line, text, number, line })
+        });
+        among_others.chain(bare)
+    }
+}
+
+/// Reads what boot loaders read.
+pub(super) fn commands(tree: &Tree<'_>) -> Result<Commands, Trouble> {
     let mut texts = tree.texts(&GRUB)?;
     texts.extend(tree.parts(&[ENTRIES], ".conf")?);
     texts.extend(tree.texts(&OTHERS)?);
-    let mut found = Vec::new();
-    for text in &texts {
-        let told = text.settings().filter_map(|(number, line)| Some((number, line, told(line)?)));
-        found.extend(
-            told.map(|(number, line, told)| Command { told: told.to_owned(), place: text.at(number, line) }),
-        );
-    }
-    for text in tree.texts(&[BARE])? {
-        let lines = text.settings();
-        found.extend(
-            lines.map(|(number, line)| Command { told: line.to_owned(), place: text.at(number, line) }),
-        );
-    }
-    Ok(found)
+    Ok(Commands { texts, bare: tree.texts(&[BARE])? })
 }
 
 fn told(line: &str) -> Option<&str> {

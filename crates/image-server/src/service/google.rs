@@ -14,7 +14,8 @@
 //!
 //! Differs from Google's: a `requestId` whose operation failed stands for a new attempt, as idempotency keys do here; families have three
 //! characters at least; label keys and values are ASCII; a failed creation leaves no image; a filter that few images pass gives
-//! short pages with a token, as each request looks at a bounded number of images.
+//! short pages with a token, as each request looks at a bounded number of images, for a bounded time; `operations.wait` may end before the
+//! operation does, as Google's may, and does so at once where too many wait already.
 //!
 //! - [`source`]: what `rawDisk.source`, `sourceImage`, `sourceSnapshot`, `sourceDisk` name.
 //! - [`image`], [`operation`], [`error`], [`links`]: from ours to Google's and back, pure.
@@ -27,7 +28,7 @@ mod links;
 mod operation;
 mod source;
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use image_api::{
     Code, Image, Validate as _, Violations,
@@ -41,7 +42,10 @@ use image_api::{
     to_json_value,
 };
 use object_io::without_signature;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use url::Url;
 
 use super::{Call, Caller, Refusal, Service, listing, rights::Right};
@@ -138,20 +142,27 @@ impl Service {
             limit: i64::try_from(batch).unwrap_or(i64::MAX),
         };
         let links = self.links(&call);
-        let (mut items, mut scanned, mut last) = (Vec::new(), 0, None);
+        let (mut items, mut scanned, mut last, mut spent) = (Vec::new(), 0, None, Duration::ZERO);
         let more = 'pages: loop {
             let page = self.catalog.images_shown(&query).await?;
             let is_last_page = page.len() < batch;
             scanned += page.len();
             for shown in page {
-                if items.len() == size {
+                if items.len() == size || spent >= limits::GOOGLE_FILTER_TIME {
                     break 'pages true;
                 }
+                let begun = Instant::now();
                 let item = image::show(&shown, &links, &self.place);
                 if filter.is_empty() || filter.passes(&to_json_value(&item)?) {
                     items.push(item);
                 }
                 last = Some(shown.image);
+                if !filter.is_empty() {
+                    // Only what the filter itself takes: a slow catalog or a busy server does not make pages of one image.
+                    spent += begun.elapsed();
+                    // A filter is a caller's, and others have their turn on this thread.
+                    yield_now().await;
+                }
             }
             if is_last_page {
                 break false;
@@ -174,10 +185,11 @@ impl Service {
     pub(super) async fn google_delete(
         self: Arc<Self>,
         call: Call,
-        request: DeleteImageRequest,
+        mut request: DeleteImageRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let call = call.with_request_id(&request.request_id)?;
+        // The key itself is another matter than what it was sent with.
+        let call = call.with_request_id(&mem::take(&mut request.request_id))?;
         let key = call.key_for(&request);
         let shown = match self.named(&call.caller, &request.project, &request.image).await {
             Ok(shown) => shown,
@@ -194,10 +206,11 @@ impl Service {
     pub(super) async fn google_patch(
         self: Arc<Self>,
         call: Call,
-        request: PatchImageRequest,
+        mut request: PatchImageRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let call = call.with_request_id(&request.request_id)?;
+        // The key itself is another matter than what it was sent with.
+        let call = call.with_request_id(&mem::take(&mut request.request_id))?;
         let key = call.key_for(&request);
         let shown = match self.named(&call.caller, &request.project, &request.image).await {
             Ok(shown) => shown,
@@ -252,10 +265,10 @@ impl Service {
         request: WaitGlobalOperationRequest,
     ) -> Result<Operation, Refusal> {
         request.validate()?;
-        let Ok(_place) = self.waiters.try_acquire() else {
-            return Err(Refusal::busy("too many wait for operations at the moment"));
-        };
-        let seen = self.wait_for(&call.caller, &request, limits::GOOGLE_WAIT).await?;
+        // Whoever waits asks again while the operation is not DONE: where there is no place, that is no error.
+        let place = self.waiters.try_acquire();
+        let time = if place.is_ok() { limits::GOOGLE_WAIT } else { Duration::ZERO };
+        let seen = self.wait_for(&call.caller, &request, time).await?;
         self.show_operation(&call, seen).await
     }
 
@@ -299,8 +312,13 @@ impl Service {
             Ok(_) | Err(CatalogError::NoOperation { .. }) => return Err(nothing()),
             Err(error) => return Err(error.into()),
         };
-        self.check_operation(caller, &seen, Right::Read).await?;
-        Ok(seen)
+        let allowed = self.check_operation(caller, &seen, Right::Read).await;
+        match allowed {
+            Ok(()) => Ok(seen),
+            // What one may not see is not there, in the very words.
+            Err(refusal) if refusal.is_not_found() => Err(nothing()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// What a new image is made of, as our own API says it; and the image, where it is one.

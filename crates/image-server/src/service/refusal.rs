@@ -54,6 +54,11 @@ impl Refusal {
         Status::new(Code::Internal, "internal error").into()
     }
 
+    /// Whether what was asked for is not there, as far as the caller may know.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.0.canonical_code() == Code::NotFound
+    }
+
     /// The status of the call that the log has under `request_id`.
     pub(crate) fn into_status(self, request_id: &str) -> Status {
         let mut status = *self.0;

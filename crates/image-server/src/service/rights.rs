@@ -150,7 +150,7 @@ impl Service {
     }
 
     /// Refuses what the caller may not do with an operation. Whoever began it may do everything, also when its image is gone;
-    /// others what they may do with the image, or in all folders where it is gone.
+    /// others what they may do with the image, or in its folder where it is gone.
     pub(super) async fn check_operation(
         &self,
         caller: &Caller,
@@ -162,7 +162,10 @@ impl Service {
         }
         let has = match self.catalog.image(&operation.image_id).await {
             Ok(image) => self.of_image(caller, &image).await?,
-            Err(CatalogError::NoImage { .. }) => self.rights.in_folder(caller, None),
+            // Operations that older servers have left know no folder: of them only grants for all folders tell.
+            Err(CatalogError::NoImage { .. }) => {
+                self.rights.in_folder(caller, Some(&operation.about.folder_id))
+            }
             Err(error) => return Err(error.into()),
         };
         let id = &operation.message.id;

@@ -7,14 +7,15 @@
 //! the whole value. Numbers are compared as numbers, also those that JSON has as strings, all else as text.
 //!
 //! Refused: fields that an image does not have, wildcards within values (`eq` has them), and what goes beyond the limits below. Cost: the
-//! length of the filter times that of the values; the regular expressions do not backtrack.
+//! length of the filter times that of the values. Regular expressions do not backtrack, but a few characters of one compile to
+//! thousands of steps (`a{999}`), each of them taken for each character of a value: hence the limits of their size and number.
 
 mod reader;
 
 use regex_lite::Regex;
 use serde_json::Value;
 
-use reader::{DEPTH, Reader};
+use reader::{DEPTH, REGEXES, Reader};
 
 /// Why a filter cannot be read. Offsets are bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,8 @@ pub(super) enum FilterError {
     Field { field: String },
     #[error("{pattern:?} is no regular expression that is served here")]
     Regex { pattern: String },
+    #[error("more than {REGEXES} regular expressions")]
+    Regexes,
     #[error("a wildcard in {value:?}; `eq` takes a regular expression")]
     Wildcard { value: String },
     #[error("eq and ne do not go together with other operators")]
@@ -268,6 +271,12 @@ mod tests {
         assert!(matches!(refused("name = web*"), FilterError::Wildcard { .. }));
         assert!(matches!(refused("name eq '['"), FilterError::Regex { .. }));
         assert!(matches!(refused("name eq '(a{1000}){1000}'"), FilterError::Regex { .. }), "a bomb");
+        assert!(
+            matches!(refused("name eq a{999}"), FilterError::Regex { .. }),
+            "as many steps for each character"
+        );
+        assert!(Filter::parse(&"(name eq a)".repeat(REGEXES)).is_ok());
+        assert_eq!(refused(&"(name eq a)".repeat(REGEXES + 1)), FilterError::Regexes);
         assert_eq!(refused("(name eq a) (status = READY)"), FilterError::Mixed);
         assert!(Filter::parse(&format!("{}name = a{}", "(".repeat(DEPTH), ")".repeat(DEPTH))).is_ok());
         assert_eq!(refused(&"(".repeat(DEPTH + 1)), FilterError::Depth);

@@ -113,9 +113,9 @@ pub(super) fn kept(new: &NewImage, project: &str, from: Option<&Shown>) -> googl
         (Ok(Named::Snapshot(name)), _) => {
             kept.source_snapshot = Some(format!("projects/{project}/global/snapshots/{name}"));
         }
-        // With the zone that the caller gave it.
+        // With the zone that the caller gave it: the last four segments, whatever its project is called.
         (Ok(Named::Disk(_)), Some(new_image::Source::SourceDisk(path))) => {
-            let at = path.find("zones/").or_else(|| path.find("regions/")).unwrap_or_default();
+            let at = path.rmatch_indices('/').nth(3).map_or(0, |(at, _)| at + 1);
             kept.source_disk = path.get(at..).map(|path| format!("projects/{project}/{path}"));
         }
         // A URL may be a secret.
@@ -215,8 +215,16 @@ mod tests {
             let google = kept(&new, "p", None);
             show(&Shown { image: image(image::Status::Ready), google }, &links, "here")
         };
-        let disk = of(new_image::Source::SourceDisk("zones/z/disks/d".to_owned()));
-        assert_eq!(disk.source_disk.as_deref(), Some("http://h/compute/v1/projects/p/zones/z/disks/d"));
+        for path in [
+            "zones/z/disks/d",
+            "/zones/z/disks/d",
+            "projects/my-zones/zones/z/disks/d",
+            "https://www.googleapis.com/compute/v1/projects/zones/zones/z/disks/d",
+        ] {
+            let disk = of(new_image::Source::SourceDisk(path.to_owned()));
+            let expected = "http://h/compute/v1/projects/p/zones/z/disks/d";
+            assert_eq!(disk.source_disk.as_deref(), Some(expected), "{path}");
+        }
         let snapshot = of(new_image::Source::SourceSnapshot("global/snapshots/s".to_owned()));
         assert!(snapshot.source_snapshot.unwrap().ends_with("/projects/p/global/snapshots/s"));
         let raw = google::RawDisk { source: "https://s/k?secret".to_owned(), ..google::RawDisk::default() };

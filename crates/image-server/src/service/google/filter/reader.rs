@@ -8,7 +8,9 @@ use super::{Compare, Expr, FilterError, Test};
 /// Parentheses in each other: more than anybody writes, and nothing for the stack.
 pub(super) const DEPTH: usize = 16;
 /// Memory of one compiled regular expression, bytes.
-const REGEX_SIZE: usize = 64 << 10;
+const REGEX_SIZE: usize = 8 << 10;
+/// Regular expressions of one filter.
+pub(super) const REGEXES: usize = 8;
 
 /// Operators, the longer ones first.
 const COMPARE: [(&str, Compare); 6] = [
@@ -24,13 +26,13 @@ const COMPARE: [(&str, Compare); 6] = [
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
-    has_regex: bool,
+    regexes: usize,
     has_other: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, has_regex: false, has_other: false }
+        Self { text, at: 0, regexes: 0, has_other: false }
     }
 
     /// All of it; `None` of nothing.
@@ -43,7 +45,7 @@ impl<'a> Reader<'a> {
         if !self.rest().is_empty() {
             return Err(self.expected("the end"));
         }
-        match self.has_regex && self.has_other {
+        match self.regexes > 0 && self.has_other {
             true => Err(FilterError::Mixed),
             false => Ok(Some(expr)),
         }
@@ -117,8 +119,11 @@ impl<'a> Reader<'a> {
         if !negated && !self.keyword("eq") {
             return Err(self.expected("=, !=, <, <=, >, >=, :, eq or ne"));
         }
-        self.has_regex = true;
         let (pattern, _) = self.value()?;
+        self.regexes += 1;
+        if self.regexes > REGEXES {
+            return Err(FilterError::Regexes);
+        }
         let whole = format!("^(?:{pattern})$");
         match RegexBuilder::new(&whole).size_limit(REGEX_SIZE).build() {
             Ok(regex) => Ok(Expr::Is { path, test: Test::Matches(regex, negated) }),
