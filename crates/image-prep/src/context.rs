@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use disk_convert::{Counters, Disk, Options, Workers};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,12 @@ impl Context {
             profile: OnceLock::new(),
             yc_profile: OnceLock::new(),
         })
+    }
+
+    /// Ends when the command was interrupted, and so long ago.
+    pub(crate) async fn interrupted_for(&self, grace: Duration) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(grace).await;
     }
 
     /// The same for one image of several: what is told names it, its work is counted by itself, and may use `memory` bytes.

@@ -4,7 +4,6 @@
 //! second ends the process at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,7 +58,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         .map_err(|source| Error::Threads { source })?;
     let cancel = CancellationToken::new();
     let context = Arc::new(Context::new(&cli.common, cancel.clone())?);
-    let (told, grace) = (context.clone(), context.grace.command());
+    let told = context.clone();
     let result = runtime.block_on(async {
         let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
         let [interrupt, terminate] = signals;
@@ -70,7 +69,7 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         let mut command = tokio::spawn(async move { commands::run(cli.command, &context).await });
         tokio::select! {
             done = &mut command => done.unwrap_or(Err(Error::Panicked)),
-            () = over(&cancel, grace) => {
+            () = told.interrupted_for(told.grace.command()) => {
                 told.warn("there was no time to take back all that was begun; `image-prep cleanup` removes what is left of uploads");
                 Err(Error::Interrupted)
             }
@@ -82,11 +81,6 @@ fn run_command(cli: Cli) -> Result<Exit, Error> {
         Err(_) if cancel.is_cancelled() => Err(Error::Interrupted),
         result => result,
     }
-}
-
-async fn over(cancel: &CancellationToken, grace: Duration) {
-    cancel.cancelled().await;
-    tokio::time::sleep(grace).await;
 }
 
 async fn watch(mut interrupt: Signal, mut terminate: Signal, cancel: CancellationToken) {

@@ -336,13 +336,9 @@ pub(crate) async fn put(
 /// What becomes of an upload that was cancelled, if it is known in time. It lies on the heap: it is large, and would be copied from frame to
 /// frame of a small stack.
 async fn in_time<F: Future>(context: &Context, grace: Duration, upload: Pin<Box<F>>) -> Option<F::Output> {
-    let late = async {
-        context.cancel.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
     tokio::select! {
         done = upload => Some(done),
-        () = late => None,
+        () = context.interrupted_for(grace) => None,
     }
 }
 

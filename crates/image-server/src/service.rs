@@ -5,6 +5,7 @@
 //! faces cannot differ. Every error carries its details (`BadRequest` with every violation, `RetryInfo` where a repeat helps).
 
 mod bindings;
+mod cursor;
 mod directory;
 mod google;
 mod identity;

@@ -349,22 +349,19 @@ impl Create<'_> {
 
     /// The Create call. Ctrl-C does not stop it at once.
     async fn ask(&self, request: &CreateImageRequest, key: image_api::Uuid) -> Result<Operation, Error> {
-        let (cancel, forever) = (&self.context.cancel, CancellationToken::new());
-        if cancel.is_cancelled() {
+        let forever = CancellationToken::new();
+        if self.context.cancel.is_cancelled() {
             return Err(Error::Interrupted);
         }
-        let late = async {
-            cancel.cancelled().await;
-            tokio::time::sleep(self.context.grace.create_call()).await;
-        };
+        let grace = self.context.grace.create_call();
         tokio::select! {
             answer = self.cloud.client.create_image(request, key, &forever) => Ok(answer?),
-            () = late => {
+            () = self.context.interrupted_for(grace) => {
                 let name = &request.name;
                 self.context.warn(&format!(
                     "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
                 ));
-                let source = TransportError::TimedOut { after: self.context.grace.create_call() };
+                let source = TransportError::TimedOut { after: grace };
                 let server = self.cloud.endpoint.clone().unwrap_or_default();
                 Err(ApiError::Transport { call: "create image", server, source }.into())
             }

@@ -195,10 +195,7 @@ impl Create<'_> {
             let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
             self.end(operation, &self.context.cancel).await
         };
-        let late = async {
-            self.context.cancel.cancelled().await;
-            tokio::time::sleep(self.context.grace.rename()).await;
-        };
+        let late = self.context.interrupted_for(self.context.grace.rename());
         let error = tokio::select! {
             deleted = deleted => match deleted {
                 // Who was asked for it does it.

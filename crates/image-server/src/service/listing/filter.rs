@@ -1,6 +1,7 @@
 //! The filter expression of a List.
 
 use crate::catalog::{Column, Condition};
+use crate::service::cursor::Cursor;
 
 /// Why a filter cannot be read. Offsets are bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,41 +14,38 @@ pub(super) enum FilterError {
 
 /// Conditions that all must hold; none for an empty filter.
 pub(super) fn parse(text: &str) -> Result<Vec<Condition>, FilterError> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text: Cursor::new(text) };
     let mut conditions = Vec::new();
-    reader.skip_space();
-    if reader.rest().is_empty() {
+    if reader.text.rest().is_empty() {
         return Ok(conditions);
     }
     loop {
         conditions.push(reader.condition()?);
-        if reader.rest().is_empty() {
+        if reader.text.rest().is_empty() {
             return Ok(conditions);
         }
         reader.keyword("AND").then_some(()).ok_or_else(|| reader.expected("AND"))?;
     }
 }
 
-/// Every step leaves the reader behind the white space that follows what it took.
 struct Reader<'a> {
-    text: &'a str,
-    at: usize,
+    text: Cursor<'a>,
 }
 
 impl Reader<'_> {
     fn condition(&mut self) -> Result<Condition, FilterError> {
-        let offset = self.at;
-        let column = match self.word() {
+        let offset = self.text.at();
+        let column = match self.text.word() {
             "id" => Column::Id,
             "name" => Column::Name,
             "family" => Column::Family,
             "status" => Column::Status,
             _ => return Err(FilterError::Expected { expected: "id, name, family or status", offset }),
         };
-        if self.symbol("=") {
+        if self.text.symbol("=") {
             return Ok(Condition { column, negated: false, values: vec![self.value()?] });
         }
-        if self.symbol("!=") {
+        if self.text.symbol("!=") {
             return Ok(Condition { column, negated: true, values: vec![self.value()?] });
         }
         let negated = self.keyword("NOT");
@@ -58,20 +56,20 @@ impl Reader<'_> {
     }
 
     fn values(&mut self) -> Result<Vec<String>, FilterError> {
-        if !self.symbol("(") {
+        if !self.text.symbol("(") {
             return Err(self.expected("("));
         }
         let mut values = vec![self.value()?];
-        while self.symbol(",") {
+        while self.text.symbol(",") {
             values.push(self.value()?);
         }
-        if self.symbol(")") { Ok(values) } else { Err(self.expected(", or )")) }
+        if self.text.symbol(")") { Ok(values) } else { Err(self.expected(", or )")) }
     }
 
     fn value(&mut self) -> Result<String, FilterError> {
-        match self.rest().chars().next() {
+        match self.text.rest().chars().next() {
             Some(quote @ ('"' | '\'')) => self.string(quote),
-            _ => match self.word() {
+            _ => match self.text.word() {
                 "" => Err(self.expected("a value")),
                 word => Ok(word.to_owned()),
             },
@@ -79,15 +77,14 @@ impl Reader<'_> {
     }
 
     fn string(&mut self, quote: char) -> Result<String, FilterError> {
-        let offset = self.at;
+        let offset = self.text.at();
         let unreadable = || FilterError::String { offset };
         let mut value = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
+        let mut chars = self.text.rest().char_indices().skip(1);
         while let Some((at, c)) = chars.next() {
             match c {
                 c if c == quote => {
-                    self.at += at + 1;
-                    self.skip_space();
+                    self.text.advance(at + c.len_utf8());
                     return Ok(value);
                 }
                 '\\' => value.push(match chars.next().ok_or_else(unreadable)?.1 {
@@ -103,43 +100,12 @@ impl Reader<'_> {
         Err(unreadable())
     }
 
-    fn word(&mut self) -> &str {
-        let (text, start) = (self.text, self.at);
-        let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let len = self.rest().find(|c| !is_word(c)).unwrap_or(self.rest().len());
-        self.at += len;
-        self.skip_space();
-        &text[start..start + len]
-    }
-
     fn keyword(&mut self, keyword: &str) -> bool {
-        let before = self.at;
-        let found = self.word().eq_ignore_ascii_case(keyword);
-        if !found {
-            self.at = before;
-        }
-        found
-    }
-
-    fn symbol(&mut self, symbol: &str) -> bool {
-        let found = self.rest().starts_with(symbol);
-        if found {
-            self.at += symbol.len();
-            self.skip_space();
-        }
-        found
-    }
-
-    fn skip_space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
+        self.text.word_if(|word| word.eq_ignore_ascii_case(keyword))
     }
 
     fn expected(&self, expected: &'static str) -> FilterError {
-        FilterError::Expected { expected, offset: self.at }
+        FilterError::Expected { expected, offset: self.text.at() }
     }
 }
 

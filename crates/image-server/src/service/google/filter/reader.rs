@@ -4,6 +4,7 @@ use image_api::{google, has_json_field};
 use regex_lite::RegexBuilder;
 
 use super::{Compare, Expr, FilterError, Test};
+use crate::service::cursor::Cursor;
 
 /// Parentheses in each other: more than anybody writes, and nothing for the stack.
 pub(super) const DEPTH: usize = 16;
@@ -22,27 +23,24 @@ const COMPARE: [(&str, Compare); 6] = [
     (">", Compare::Greater),
 ];
 
-/// Every step leaves the reader behind the white space that follows what it took.
 pub(super) struct Reader<'a> {
-    text: &'a str,
-    at: usize,
+    text: Cursor<'a>,
     regexes: usize,
     has_other: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, regexes: 0, has_other: false }
+        Self { text: Cursor::new(text), regexes: 0, has_other: false }
     }
 
     /// All of it; `None` of nothing.
     pub(super) fn read(mut self) -> Result<Option<Expr>, FilterError> {
-        self.skip_space();
-        if self.rest().is_empty() {
+        if self.text.rest().is_empty() {
             return Ok(None);
         }
         let expr = self.expression(0)?;
-        if !self.rest().is_empty() {
+        if !self.text.rest().is_empty() {
             return Err(self.expected("the end"));
         }
         match self.regexes > 0 && self.has_other {
@@ -54,7 +52,7 @@ impl<'a> Reader<'a> {
     /// Factors, one after the other or with AND between.
     fn expression(&mut self, depth: usize) -> Result<Expr, FilterError> {
         let mut all = vec![self.any_of(depth)?];
-        while !self.rest().is_empty() && !self.rest().starts_with(')') {
+        while !self.text.rest().is_empty() && !self.text.rest().starts_with(')') {
             self.keyword("AND");
             all.push(self.any_of(depth)?);
         }
@@ -70,26 +68,25 @@ impl<'a> Reader<'a> {
     }
 
     fn term(&mut self, depth: usize) -> Result<Expr, FilterError> {
-        if self.keyword("NOT") || self.symbol("-") {
+        if self.keyword("NOT") || self.text.symbol("-") {
             return self.simple(depth).map(|expr| Expr::Not(Box::new(expr)));
         }
         self.simple(depth)
     }
 
     fn simple(&mut self, depth: usize) -> Result<Expr, FilterError> {
-        if !self.symbol("(") {
+        if !self.text.symbol("(") {
             return self.restriction();
         }
         if depth >= DEPTH {
             return Err(FilterError::Depth);
         }
         let expr = self.expression(depth + 1)?;
-        if self.symbol(")") { Ok(expr) } else { Err(self.expected(")")) }
+        if self.text.symbol(")") { Ok(expr) } else { Err(self.expected(")")) }
     }
 
     fn restriction(&mut self) -> Result<Expr, FilterError> {
-        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let field = self.take(is_name).to_owned();
+        let field = self.text.word().to_owned();
         if field.is_empty() {
             return Err(self.expected("a field"));
         }
@@ -98,7 +95,7 @@ impl<'a> Reader<'a> {
         if !is_known || path.iter().any(String::is_empty) {
             return Err(FilterError::Field { field });
         }
-        if let Some((_, how)) = COMPARE.into_iter().find(|(symbol, _)| self.symbol(symbol)) {
+        if let Some((_, how)) = COMPARE.into_iter().find(|(symbol, _)| self.text.symbol(symbol)) {
             self.has_other = true;
             let (value, quoted) = self.value()?;
             if !quoted && value.contains('*') {
@@ -106,7 +103,7 @@ impl<'a> Reader<'a> {
             }
             return Ok(Expr::Is { path, test: Test::Compare(how, value) });
         }
-        if self.symbol(":") {
+        if self.text.symbol(":") {
             self.has_other = true;
             let test = match self.value()? {
                 (value, false) if value == "*" => Test::Has(None),
@@ -133,9 +130,9 @@ impl<'a> Reader<'a> {
 
     /// A value, and whether it stood in quotes.
     fn value(&mut self) -> Result<(String, bool), FilterError> {
-        match self.rest().chars().next() {
+        match self.text.rest().chars().next() {
             Some(quote @ ('"' | '\'')) => self.string(quote).map(|text| (text, true)),
-            _ => match self.take(|c| !c.is_whitespace() && !matches!(c, '(' | ')' | '"' | '\'')) {
+            _ => match self.text.take(|c| !c.is_whitespace() && !matches!(c, '(' | ')' | '"' | '\'')) {
                 "" => Err(self.expected("a value")),
                 word => Ok((word.to_owned(), false)),
             },
@@ -144,14 +141,13 @@ impl<'a> Reader<'a> {
 
     /// A backslash takes the quote and itself; before all else it stays, as regular expressions have it.
     fn string(&mut self, quote: char) -> Result<String, FilterError> {
-        let offset = self.at;
+        let offset = self.text.at();
         let mut value = String::new();
-        let mut chars = self.rest().char_indices().skip(1).peekable();
+        let mut chars = self.text.rest().char_indices().skip(1).peekable();
         while let Some((at, c)) = chars.next() {
             match (c, chars.peek()) {
                 (c, _) if c == quote => {
-                    self.at += at + c.len_utf8();
-                    self.skip_space();
+                    self.text.advance(at + c.len_utf8());
                     return Ok(value);
                 }
                 ('\\', Some((_, next))) if *next == quote || *next == '\\' => {
@@ -164,43 +160,13 @@ impl<'a> Reader<'a> {
         Err(FilterError::String { offset })
     }
 
-    fn take(&mut self, is_part: impl Fn(char) -> bool) -> &'a str {
-        let (text, start) = (self.text, self.at);
-        let len = self.rest().find(|c| !is_part(c)).unwrap_or(self.rest().len());
-        self.at += len;
-        self.skip_space();
-        text.get(start..start + len).unwrap_or_default()
-    }
-
-    /// A word of the language, as a whole word.
+    /// A word of the language, as it is written here.
     fn keyword(&mut self, keyword: &str) -> bool {
-        let before = self.at;
-        let found = self.take(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) == keyword;
-        if !found {
-            self.at = before;
-        }
-        found
-    }
-
-    fn symbol(&mut self, symbol: &str) -> bool {
-        let found = self.rest().starts_with(symbol);
-        if found {
-            self.at += symbol.len();
-            self.skip_space();
-        }
-        found
-    }
-
-    fn skip_space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or_default()
+        self.text.word_if(|word| word == keyword)
     }
 
     fn expected(&self, expected: &'static str) -> FilterError {
-        FilterError::Expected { expected, offset: self.at }
+        FilterError::Expected { expected, offset: self.text.at() }
     }
 }
 
