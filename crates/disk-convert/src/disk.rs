@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use disk_image::{
-    ExtentMap, Format, Image, Open, OpenError, OpenOptions, Reference, Referred, Stored, open, raw,
+    Compression, ExtentMap, Feature, Format, Image, Open, OpenError, OpenOptions, Reference, Referred,
+    Stored, open, open_unpacked, raw,
 };
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
@@ -12,20 +13,26 @@ use tokio_util::sync::CancellationToken;
 use crate::assemble::to_usize;
 use crate::references::Opener;
 use crate::{
-    ByteSource, ConvertError, Options, ReferenceFault, References, SourceError, SourceFault, Sources, Workers,
+    ByteSource, ConvertError, Options, ReferenceFault, References, SourceError, SourceFault, Sources,
+    Unpacked, Workers,
 };
 
 /// An opened disk image and the files that it is read from. Cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
     image: Arc<Image>,
+    /// The image's own file, as it is.
+    file: Arc<dyn ByteSource>,
+    /// What the map's runs lie in: that file, or what it unpacks to, and those that the image names.
     sources: Sources,
+    compression: Option<Compression>,
 }
 
 impl Disk {
     /// Joins an image with the source that it was opened from.
     pub fn new(image: Image, source: Arc<dyn ByteSource>) -> Self {
-        Self { image: Arc::new(image), sources: Sources::new(vec![source]) }
+        let sources = Sources::new(vec![source.clone()]);
+        Self { image: Arc::new(image), file: source, sources, compression: None }
     }
 
     /// The same disk with a refined map, for example one in which stored zeroes are marked.
@@ -35,7 +42,7 @@ impl Disk {
     /// If the map is not as long as the virtual size.
     #[must_use]
     pub fn with_map(&self, map: ExtentMap) -> Self {
-        Self { image: Arc::new(self.image.as_ref().clone().with_map(map)), sources: self.sources.clone() }
+        Self { image: Arc::new(self.image.as_ref().clone().with_map(map)), ..self.clone() }
     }
 
     /// The image.
@@ -43,9 +50,19 @@ impl Disk {
         &self.image
     }
 
-    /// The image's own file.
+    /// The image's own file, compressed if it is.
     pub fn source(&self) -> &Arc<dyn ByteSource> {
-        self.sources.image()
+        &self.file
+    }
+
+    /// How that file is compressed as a whole, if it is: then the runs of the map lie in what it unpacks to.
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
+    }
+
+    /// Memory that the map takes, and what makes the files readable, bytes.
+    pub fn memory(&self) -> u64 {
+        self.sources.iter().map(|file| file.held()).sum::<u64>() + self.image.map().memory() as u64
     }
 
     /// Fails if the content of the disk is not all there; see [`Image::is_partial`].
@@ -56,7 +73,7 @@ impl Disk {
         }
     }
 
-    /// All the files that hold the disk.
+    /// All the files that hold the disk, as the map's runs lie in them.
     pub fn sources(&self) -> &Sources {
         &self.sources
     }
@@ -64,8 +81,8 @@ impl Disk {
 
 /// Opens the disk image in `source`. For a raw disk, what the source knows of its allocation becomes holes.
 ///
-/// Reads metadata only: time and memory are proportional to it, not to the virtual size. Nothing remains after a
-/// cancellation.
+/// Reads metadata only: time and memory are proportional to it, not to the virtual size; but a file that is compressed as a whole
+/// is read through ([`Unpacked`]). Nothing remains after a cancellation.
 ///
 /// # Errors
 ///
@@ -88,6 +105,12 @@ struct Opening {
     references: Policy,
     /// The start of the image's own file, which is wanted first to recognise the format, then to parse it.
     head: (Stored, Bytes),
+    compression: Option<Compression>,
+}
+
+/// No start of a file.
+fn nothing() -> (Stored, Bytes) {
+    (Stored::image(0, 0), Bytes::new())
 }
 
 enum Policy {
@@ -103,11 +126,7 @@ impl Opening {
             References::List => Policy::List,
             References::Beneath(folder) => Policy::Beneath(Opener::new(folder)?),
         };
-        Ok(Self {
-            sources: Sources::new(vec![source]),
-            references,
-            head: (Stored::image(0, 0), Bytes::new()),
-        })
+        Ok(Self { sources: Sources::new(vec![source]), references, head: nothing(), compression: None })
     }
 
     async fn run(
@@ -116,9 +135,10 @@ impl Opening {
         options: &Options,
         cancel: &CancellationToken,
     ) -> Result<Disk, ConvertError> {
-        let mut step = open(self.sources.image().len(), how).map_err(|error| self.refused(error))?;
+        let file = self.sources.image().clone();
+        let mut step = open(file.len(), how);
         let mut image = loop {
-            step = match step {
+            step = match self.unpacked(step, how, options, cancel).await? {
                 Open::Ready(image) => break image,
                 Open::Need(need) => {
                     // A job that reads a local file cannot be dropped, only waited for.
@@ -141,8 +161,7 @@ impl Opening {
                     self.sources = Sources::new(files);
                     options.workers.run(move || refer.resume(referred)).await?
                 }
-            }
-            .map_err(|error| self.refused(error))?;
+            };
         };
         if image.format() == Format::Raw
             && image.member().is_none()
@@ -151,7 +170,27 @@ impl Opening {
             let len = self.sources.image().len();
             image = raw::open(len, Some(&allocation)).map_err(|error| self.refused(error))?;
         }
-        Ok(Disk { image: Arc::new(image), sources: self.sources })
+        Ok(Disk { image: Arc::new(image), file, sources: self.sources, compression: self.compression })
+    }
+
+    /// The next step. Where it turned out that the file is compressed, that of opening what it unpacks to.
+    async fn unpacked(
+        &mut self,
+        step: Result<Open<Image>, OpenError>,
+        how: &OpenOptions,
+        options: &Options,
+        cancel: &CancellationToken,
+    ) -> Result<Open<Image>, ConvertError> {
+        let compression = match step {
+            Err(OpenError::Unsupported(Feature::Compressed(compression))) => compression,
+            step => return step.map_err(|error| self.refused(error)),
+        };
+        let content = Unpacked::open(self.sources.image().clone(), compression, options, cancel).await?;
+        let step = open_unpacked(compression, content.len(), how);
+        self.sources = Sources::new(vec![Arc::new(content)]);
+        self.head = nothing();
+        self.compression = Some(compression);
+        step.map_err(|error| self.refused(error))
     }
 
     fn refused(&self, error: OpenError) -> ConvertError {

@@ -86,7 +86,11 @@ pub enum ConvertError {
 impl ConvertError {
     /// True if the image itself is at fault: refused, damaged or not supported.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Decode { .. } | Self::Reference { .. })
+        match self {
+            Self::Open { .. } | Self::Decode { .. } | Self::Reference { .. } => true,
+            Self::Source(error) => error.fault == SourceFault::Scattered,
+            _ => false,
+        }
     }
 
     /// What would help, where something would.
@@ -180,6 +184,9 @@ pub enum SourceFault {
     /// It is shorter than when it was opened.
     #[error("it became shorter while it was read")]
     Shrunk,
+    /// It is compressed as a whole, and so many of its bytes were asked for one by one that it was decoded many times.
+    #[error("it is compressed as a whole, and read in too many places")]
+    Scattered,
     /// No bytes arrived for too long, or too few.
     #[error("no answer in time")]
     Stalled,
@@ -208,6 +215,7 @@ impl SourceFault {
                 Some("check the permissions; for a URL, that its signature is for GET and still valid")
             }
             Self::NoRanges => Some("download the image first"),
+            Self::Scattered => Some("unpack it first"),
             Self::Changed | Self::Shrunk => Some("stop what writes to it, then start again"),
             _ => None,
         }

@@ -26,6 +26,7 @@ mod share;
 mod sink;
 mod source;
 mod sources;
+mod unpacked;
 mod workers;
 mod zero;
 
@@ -45,5 +46,6 @@ pub use scan::{SCAN_GRANULARITY, scan};
 pub use sink::{FilledPart, Part, PartRules, PartSize, Payload, PutNow, Sink, Zeroes};
 pub use source::{ByteSource, ReadAt, SourceShape};
 pub use sources::Sources;
+pub use unpacked::Unpacked;
 pub use workers::Workers;
 pub use zero::is_zero;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use disk_image::limits::MAX_UNPACKED;
+
 use crate::Workers;
 
 /// Memory that a conversion may hold unless told otherwise, bytes: 192 MiB.
@@ -17,11 +19,18 @@ pub struct Options {
     pub workers: Workers,
     /// Where work is counted, for whoever shows progress.
     pub counters: Arc<Counters>,
+    /// The most that a file which is compressed as a whole may unpack to, bytes; [`MAX_UNPACKED`] unless less is wanted.
+    pub max_unpacked: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memory: DEFAULT_MEMORY, workers: Workers::default(), counters: Arc::default() }
+        Self {
+            memory: DEFAULT_MEMORY,
+            workers: Workers::default(),
+            counters: Arc::default(),
+            max_unpacked: MAX_UNPACKED,
+        }
     }
 }
 

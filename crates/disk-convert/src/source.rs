@@ -61,6 +61,11 @@ pub trait ByteSource: Send + Sync {
         false
     }
 
+    /// Memory that it holds besides what is being read, bytes.
+    fn held(&self) -> u64 {
+        0
+    }
+
     /// This source for CPU workers, if its reads never wait for a network.
     fn blocking(&self) -> Option<&dyn ReadAt> {
         None

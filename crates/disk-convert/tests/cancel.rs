@@ -2,6 +2,8 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk_convert::*;
-use disk_image::{Format, ObjectMap, OpenOptions, Span};
+use disk_image::{Codec, Compression, Encoder, Format, ObjectMap, OpenOptions, Span};
 use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1 << 20;
@@ -163,4 +165,22 @@ async fn converting_waits_for_its_writes() {
     let ended = convert(&disk, &layout, SlowSink(calls.clone()), &Options::default(), &cancel).await;
     assert!(matches!(ended, Err(ConvertError::Cancelled)), "{ended:?}");
     calls.all_ended();
+}
+
+/// A compressed file is read through while it is opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn unpacking_waits_for_its_reads() {
+    // Stored, so that it takes more than one read.
+    let noise = support::noise(5 * MIB, 3);
+    let mut file = vec![0; noise.len() + noise.len() / 100 + 100];
+    let len = Encoder::new(Codec::Gzip).encode(&noise, &mut file).unwrap();
+    file.truncate(len);
+    assert!(len as u64 > 2 * MIB, "{len}");
+    let (calls, cancel) = (Arc::new(Calls::default()), CancellationToken::new());
+    let slow = SlowDisk { content: MemorySource::new("memory", file), calls: calls.clone() };
+    calls.cancel_first(&cancel);
+    let ended = Unpacked::open(Arc::new(slow), Compression::Gzip, &Options::default(), &cancel).await;
+    assert!(matches!(ended, Err(ConvertError::Cancelled)));
+    calls.all_ended();
+    assert_eq!(calls.begun.load(Ordering::SeqCst), 1);
 }

@@ -3,7 +3,8 @@
 //! Two kinds. An OVA (DMTF DSP0243 *Open Virtualization Format* 2.1, section 5.3) holds a descriptor (`.ovf`), a manifest (`.mf`) and
 //! disks (`.vmdk`): the VMDK parser sees the member as its file, descriptor and manifest are not read. What Compute Engine
 //! imports holds a raw disk, `disk.raw`, in most cases sparse. The tar is that of POSIX.1 (`ustar`, and `pax` for long names and
-//! sizes) or GNU tar; gzip around it is [`gce`](crate::gce)'s.
+//! sizes) or GNU tar; gzip around it is [`unpack`](crate::unpack)'s, or [`gce`](crate::gce)'s
+//! where it was written here.
 //!
 //! Refused: several disks unless one is chosen; in an OVA disks that are compressed as files, cut into members, sparse or name other
 //! files; links, headers with a wrong checksum, and an archive without its end: it was cut. What a raw disk holds is not

@@ -1,6 +1,6 @@
 //! Why a disk image was refused.
 
-use crate::{FileId, Format, Guid, Role, Span};
+use crate::{Compression, FileId, Format, Guid, Role, Span};
 
 /// Why a disk image was refused. Nothing was read beyond its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +17,15 @@ pub enum OpenError {
     /// The content matches more than one format.
     #[error("the content matches both {0} and {1}")]
     Ambiguous(Format, Format),
+
+    /// What a compressed file unpacks to matches no format, or several.
+    #[error("{error}, in what the {compression} file unpacks to")]
+    Inside {
+        /// How the file is compressed.
+        compression: Compression,
+        /// What is wrong there.
+        error: Box<OpenError>,
+    },
 
     /// The format was named, and the content is something else.
     #[error("not a {expected} image: its first bytes are {found:02x?}, expected {signature:02x?}")]
@@ -60,6 +69,15 @@ pub enum OpenError {
         found: u32,
         /// What it should say.
         expected: u32,
+    },
+
+    /// A compressed stream breaks the rules of its format.
+    #[error("{what} is damaged behind the first {content} bytes of its content")]
+    Damaged {
+        /// The stream.
+        what: Item,
+        /// Bytes that it decodes to.
+        content: u64,
     },
 
     /// The file beneath an image is not the one that it was made on.
@@ -185,7 +203,7 @@ impl OpenError {
     pub fn is_unsupported(&self) -> bool {
         match self {
             Self::Unsupported(_) => true,
-            Self::In { error, .. } => error.is_unsupported(),
+            Self::In { error, .. } | Self::Inside { error, .. } => error.is_unsupported(),
             _ => false,
         }
     }
@@ -210,7 +228,8 @@ impl OpenError {
         match self {
             Self::UnknownFormat => Some("if this is a raw disk, say so with --format raw"),
             Self::Ambiguous(..) => Some("name the format with --format"),
-            Self::Truncated { .. } | Self::Missing { .. } | Self::Checksum { .. } => {
+            Self::Inside { .. } => Some("unpack it first, and name the format with --format"),
+            Self::Truncated { .. } | Self::Missing { .. } | Self::Checksum { .. } | Self::Damaged { .. } => {
                 Some("the file may be truncated; compare its size and checksum with the original")
             }
             Self::Unsupported(feature) => feature.hint(),
@@ -358,9 +377,19 @@ pub enum Feature {
     /// Archive with a member that is not a file.
     #[error("an archive member of the type {0:?}")]
     ArchiveMember(char),
-    /// A gzip file that does not say where its members are.
-    #[error("a gzip file without an index of its members")]
-    GzipWithoutIndex,
+    /// A file that is compressed as a whole: [`unpack`](crate::unpack) makes it readable, [`open_unpacked`](crate::open_unpacked)
+    /// opens what is in it.
+    #[error("its file unpacked, as it is compressed with {0}")]
+    Compressed(Compression),
+    /// A Zstandard file with a frame above [`MAX_FRAME`](crate::limits::MAX_FRAME).
+    #[error("a Zstandard frame of more than 64 MiB read at random")]
+    ZstdFrame,
+    /// A Zstandard file with a window above [`MAX_WINDOW_LOG`](crate::limits::MAX_WINDOW_LOG).
+    #[error("a Zstandard window of more than 8 MiB")]
+    ZstdWindow,
+    /// A file that is compressed as a whole, and unpacks to another one.
+    #[error("its file unpacked twice, as it is compressed with {0} and then again")]
+    CompressedTwice(Compression),
     /// Another disk image format, recognised by its signature.
     #[error("the {0} format")]
     OtherFormat(&'static str),
@@ -375,13 +404,16 @@ impl Feature {
             Self::OvaCompressed | Self::OvaChunks | Self::OvaReference | Self::OvaSparse => {
                 Some("unpack the archive first, for example with `tar -xf`")
             }
-            Self::GzipWithoutIndex => Some(
-                "unpack it first, with `tar -xSzf` if it is an archive and else with `gzip -d`; only what `--to gce` makes can be read as it is",
-            ),
             Self::OtherFormat("tar") => Some(
                 "the disk in an archive is called disk.raw or, in an OVA, NAME.vmdk; unpack others first",
             ),
-            Self::OtherFormat("xz" | "Zstandard" | "bzip2" | "ZIP") => Some("unpack it first"),
+            Self::Compressed(_) | Self::CompressedTwice(_) | Self::OtherFormat("bzip2" | "ZIP") => {
+                Some("unpack it first")
+            }
+            Self::OtherFormat("xz") => Some("unpack it first, with `xz -d`"),
+            Self::ZstdFrame | Self::ZstdWindow => {
+                Some("unpack it first, with `zstd -d`; what `pzstd` makes has frames")
+            }
             Self::VmdkExtentAlone => Some(
                 "name the descriptor, which lies beside it: NAME.vmdk for NAME-s001.vmdk, NAME-delta.vmdk or NAME-sesparse.vmdk",
             ),

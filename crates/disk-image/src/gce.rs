@@ -9,8 +9,8 @@
 //! member from the end of the file, without reading what lies between: so such an archive is an image like others, read at random
 //! and decoded in parallel.
 //!
-//! Refused on reading: a gzip file without that index, whose content can only be had from start to end; members that are not
-//! as the header and the index say. A plain tar is read by the module `archive`.
+//! Refused on reading: members that are not as the header and the index say. A gzip file without that index is read through first
+//! ([`unpack`](crate::unpack)), and the tar in it, as a plain one, by the module `archive`.
 
 mod header;
 mod index;

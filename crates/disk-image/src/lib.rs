@@ -38,6 +38,7 @@ mod reference;
 mod span;
 #[cfg(test)]
 mod testing;
+pub mod unpack;
 mod varint;
 pub mod vhd;
 pub mod vhdx;
@@ -57,6 +58,7 @@ pub use packed::{Frame, PackedLayout, Placed, Unsettled};
 pub use plan::{Encoded, Origin, Piece, Plan, ReadShape};
 pub use reference::{Refer, Reference, Referred, Role};
 pub use span::{FileId, Span, Stored};
+pub use unpack::Compression;
 
 use limits::MAX_FILE_LEN;
 use probe::{Head, PROBE_LEN, probe};
@@ -90,7 +92,8 @@ struct Layer {
 ///
 /// # Errors
 ///
-/// Here and at each [`Need::resume`] and [`Refer::resume`]: whatever makes the image unreadable or unsafe to read.
+/// Here and at each [`Need::resume`] and [`Refer::resume`]: whatever makes the image unreadable or unsafe to read. A file that is
+/// compressed as a whole is [`Feature::Compressed`]: see [`unpack`] and [`open_unpacked`].
 pub fn open(file_len: u64, options: &OpenOptions) -> Result<Open<Image>, OpenError> {
     let window = Window::file(FileId::IMAGE, file_len);
     check_len(window)?;
@@ -99,10 +102,36 @@ pub fn open(file_len: u64, options: &OpenOptions) -> Result<Open<Image>, OpenErr
     match format {
         Some(_) if member.is_some() => Err(OpenError::NoArchive),
         Some(format) => open_as(format, window, &layer),
-        None => Ok(Open::need_one(window.at(0, PROBE_LEN.min(file_len)), move |head| {
-            open_probed(&head, window, layer, member)
-        })),
+        None => open_by_content(window, layer, member, None),
     }
+}
+
+/// Opens the disk image in the `len` bytes that a file unpacks to, which [`open`] found to be compressed as a whole
+/// ([`Feature::Compressed`]). All that it asks for of [`FileId::IMAGE`] is of what was unpacked.
+///
+/// # Errors
+///
+/// As [`open`]. What is compressed once more is refused.
+pub fn open_unpacked(
+    compression: Compression,
+    len: u64,
+    options: &OpenOptions,
+) -> Result<Open<Image>, OpenError> {
+    let window = Window::file(FileId::IMAGE, len);
+    check_len(window)?;
+    let OpenOptions { snapshot, backing_format, member, .. } = options.clone();
+    open_by_content(window, Layer { depth: 0, snapshot, backing_format }, member, Some(compression))
+}
+
+fn open_by_content(
+    window: Window,
+    layer: Layer,
+    member: Option<String>,
+    within: Option<Compression>,
+) -> Result<Open<Image>, OpenError> {
+    Ok(Open::need_one(window.at(0, PROBE_LEN.min(window.len)), move |head| {
+        open_probed(&head, window, layer, member, within)
+    }))
 }
 
 /// Opens what begins with `head`. The end of the file is asked for only where it could change the answer.
@@ -111,10 +140,26 @@ fn open_probed(
     window: Window,
     layer: Layer,
     member: Option<String>,
+    within: Option<Compression>,
 ) -> Result<Open<Image>, OpenError> {
-    let start = match probe(head)? {
+    // A format that is named is that of the file, not of what is in it.
+    let inside = move |error| match (error, within) {
+        (error @ (OpenError::UnknownFormat | OpenError::Ambiguous(..)), Some(compression)) => {
+            OpenError::Inside { compression, error: Box::new(error) }
+        }
+        (error, _) => error,
+    };
+    let start = match probe(head).map_err(inside)? {
         Head::Archive => return archive::open(window, layer, member),
-        Head::Gzip => return gce::open(window, &layer, member),
+        Head::Compressed(compression) => {
+            return match (within, compression) {
+                (Some(first), _) => Err(OpenError::Unsupported(Feature::CompressedTwice(first))),
+                (None, Compression::Gzip) => gce::open(window, &layer, member),
+                (None, Compression::Zstandard) => {
+                    Err(OpenError::Unsupported(Feature::Compressed(compression)))
+                }
+            };
+        }
         _ if member.is_some() => return Err(OpenError::NoArchive),
         Head::Container(format) => return open_as(format, window, &layer),
         Head::Tail(start) => start,
@@ -122,9 +167,11 @@ fn open_probed(
     let tail = probe::tail(window.len);
     if head.len() as u64 == window.len {
         let tail = usize::try_from(tail.start).ok().and_then(|at| head.get(at..));
-        return open_as(start.with_tail(tail.unwrap_or_default())?, window, &layer);
+        return open_as(start.with_tail(tail.unwrap_or_default()).map_err(inside)?, window, &layer);
     }
-    Ok(Open::need_one(window.stored(tail), move |tail| open_as(start.with_tail(&tail)?, window, &layer)))
+    Ok(Open::need_one(window.stored(tail), move |tail| {
+        open_as(start.with_tail(&tail).map_err(inside)?, window, &layer)
+    }))
 }
 
 fn check_len(window: Window) -> Result<(), OpenError> {

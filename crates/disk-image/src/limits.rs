@@ -92,3 +92,32 @@ pub const MAX_ARCHIVE_RUNS: usize = 1 << 20;
 
 /// Largest unit of an archive for Compute Engine, bytes: what 64 TiB take in [`MAX_ARCHIVE_RUNS`] runs, were every other one a hole.
 pub const MAX_GCE_UNIT: u64 = 32 << 20;
+
+/// Content from one checkpoint of a compressed file to the next, bytes, as long as they fit [`MAX_CHECKPOINT_MEMORY`]. Half of it is
+/// decoded in vain for each read; a window takes a twentieth of the time that this takes to decode.
+pub const CHECKPOINT_SPACING: u64 = 1 << 20;
+
+/// Memory that the checkpoints of a compressed file may take, bytes: one for each MiB of 1 GiB that does not compress, or of 3 GiB of
+/// what disks mostly hold. Of more content they are further apart.
+pub const MAX_CHECKPOINT_MEMORY: usize = 32 << 20;
+
+/// What is known to be zero of compressed content is counted in so many bytes: as a pass over a raw disk counts zeroes.
+pub const FILLED_GRANULE: u64 = 64 << 10;
+
+/// Most runs of compressed content that are known not to be zero: 1 MiB of them.
+pub const MAX_FILLED_RUNS: usize = 1 << 16;
+
+/// Most zeroes behind the last member of a compressed file, bytes: more than tapes, tar and stores that count blocks append.
+pub const MAX_PADDING: u64 = 1 << 20;
+
+/// Most content of a Zstandard frame in a compressed file, bytes: only at its start can decoding begin. `pzstd` makes frames of 8 MiB at
+/// its default level, and of 512 MiB at its highest, `zstd` one of any file.
+pub const MAX_FRAME: u64 = 64 << 20;
+
+/// Largest window of a Zstandard frame in a compressed file, a power of two bytes: the 8 MiB that RFC 8878 asks of every decoder. Each
+/// read in flight holds one.
+pub const MAX_WINDOW_LOG: u32 = 23;
+
+/// What a compressed file may unpack to, bytes, unless the caller wants less: a raw disk of the largest size, in an archive. A deflate
+/// stream makes 1032 bytes of one at most, so time stays proportional to the file.
+pub const MAX_UNPACKED: u64 = MAX_VIRTUAL_SIZE + (1 << 30);

@@ -10,7 +10,7 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 use crate::vhd::is_footer;
-use crate::{Feature, Format, OpenError, Span};
+use crate::{Compression, Feature, Format, OpenError, Span};
 
 /// Bytes from the start of the file that a probe wants: reaches the ISO 9660 and Btrfs signatures.
 pub(crate) const PROBE_LEN: u64 = 68 << 10;
@@ -27,6 +27,9 @@ const VMDK_SPARSE: Signature = (0, b"KDMV");
 const VHD: Signature = (0, b"conectix");
 const VHDX: Signature = (0, b"vhdxfile");
 const GZIP: Signature = (0, b"\x1f\x8b");
+const ZSTD: Signature = (0, b"\x28\xb5\x2f\xfd");
+/// Skippable Zstandard frames, with which pzstd and others begin, have this in common, and four bits before it.
+const ZSTD_SKIPPABLE: Signature = (1, b"\x2a\x4d\x18");
 const TAR: Signature = (257, b"ustar");
 /// Extent files of ESX: nothing without their descriptor, as the parser says.
 const VMDK_COWD: Signature = (0, b"COWD");
@@ -55,7 +58,6 @@ const OTHERS: &[(Signature, &str)] = &[
     ((0, b"WithoutFreeSpace"), "Parallels"),
     ((0, b"WithouFreSpacExt"), "Parallels"),
     ((0, b"\xfd7zXZ\0"), "xz"),
-    ((0, b"\x28\xb5\x2f\xfd"), "Zstandard"),
     ((0, b"BZh"), "bzip2"),
     ((0, b"PK\x03\x04"), "ZIP"),
 ];
@@ -67,8 +69,8 @@ pub(crate) enum Head {
     Container(Format),
     /// A tar archive, which may hold a disk.
     Archive,
-    /// A gzip file, which may hold such an archive.
-    Gzip,
+    /// A file that is compressed as a whole, and may hold anything.
+    Compressed(Compression),
     /// Too little: the end of the file is wanted.
     Tail(Start),
 }
@@ -104,7 +106,8 @@ pub(crate) fn probe(head: &[u8]) -> Result<Head, OpenError> {
         (None, false) if has(head, TAR) => Ok(Head::Archive),
         (None, true) if has(head, TAR) => Err(OpenError::Unsupported(Feature::OtherFormat("tar"))),
         // Compressed bytes may look like anything.
-        (None, _) if has(head, GZIP) => Ok(Head::Gzip),
+        (None, _) if has(head, GZIP) => Ok(Head::Compressed(Compression::Gzip)),
+        (None, _) if is_zstd(head) => Ok(Head::Compressed(Compression::Zstandard)),
         (None, raw) => match OTHERS.iter().find(|(signature, _)| has(head, *signature)) {
             Some((_, name)) => Err(OpenError::Unsupported(Feature::OtherFormat(name))),
             None if raw => Ok(Head::Tail(Start::Raw)),
@@ -133,6 +136,12 @@ pub(crate) fn tail(file_len: u64) -> Span {
 /// True if this is the text of a VMDK descriptor.
 pub(crate) fn is_descriptor(head: &[u8]) -> bool {
     head.get(..VMDK_DESCRIPTOR.len()).is_some_and(|start| start.eq_ignore_ascii_case(VMDK_DESCRIPTOR))
+}
+
+/// True if a frame begins here.
+fn is_zstd(head: &[u8]) -> bool {
+    let is_skippable = head.first().is_some_and(|byte| byte & 0xf0 == 0x50);
+    has(head, ZSTD) || (is_skippable && has(head, ZSTD_SKIPPABLE))
 }
 
 fn has(head: &[u8], (at, bytes): Signature) -> bool {
@@ -166,8 +175,14 @@ mod tests {
             assert_eq!(probe(&head(&[signature])), Ok(Head::Tail(Start::Raw)), "{signature:?}");
         }
         assert_eq!(probe(&head(&[TAR])), Ok(Head::Archive));
-        assert_eq!(probe(&head(&[GZIP])), Ok(Head::Gzip));
-        assert_eq!(probe(&head(&[GZIP, RAW[0]])), Ok(Head::Gzip));
+        let gzip = Ok(Head::Compressed(Compression::Gzip));
+        assert_eq!(probe(&head(&[GZIP])), gzip);
+        assert_eq!(probe(&head(&[GZIP, RAW[0]])), gzip);
+        let zstd = Ok(Head::Compressed(Compression::Zstandard));
+        assert_eq!(probe(&head(&[ZSTD])), zstd);
+        assert_eq!(probe(&head(&[(0, b"\x50"), ZSTD_SKIPPABLE])), zstd);
+        assert_eq!(probe(&head(&[(0, b"\x5f"), ZSTD_SKIPPABLE])), zstd);
+        assert_eq!(probe(&head(&[(0, b"\x60"), ZSTD_SKIPPABLE])), Ok(Head::Tail(Start::Unknown)));
         for (signature, name) in OTHERS {
             let expected = OpenError::Unsupported(Feature::OtherFormat(name));
             assert_eq!(probe(&head(&[*signature])), Err(expected));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk_convert::{
-    ByteSource, ConvertError, Disk, GuestDigest, References, Sink, SinkError, Summed, convert, open_image,
-    storage_bound,
+    ByteSource, ConvertError, Disk, GuestDigest, Options, References, Sink, SinkError, Summed, convert,
+    open_image, storage_bound,
 };
 use disk_image::limits::MAX_MAP_MEMORY;
 use disk_image::{Format, ObjectMap, OpenOptions};
@@ -114,7 +114,7 @@ impl Found {
     fn new(Begun { deadline, mut memory }: Begun, opened: Opened, policy: &Policy) -> Self {
         let Opened { disk, min_disk_size, storage_bound } = opened;
         if let Some(memory) = &mut memory {
-            memory.shrink_to(policy.options.memory.saturating_add(disk.image().map().memory() as u64));
+            memory.shrink_to(policy.options.memory.saturating_add(disk.memory()));
         }
         Self { disk, policy: policy.clone(), min_disk_size, storage_bound, deadline, memory }
     }
@@ -215,7 +215,11 @@ impl Opened {
         stop: &CancellationToken,
     ) -> Result<Self, IngestError> {
         let how = OpenOptions { format: policy.format, ..OpenOptions::default() };
-        let opened = open_image(source, &how, &References::Deny, &policy.options, stop).await;
+        // An image is longer than its disk only by metadata and by what snapshots keep.
+        let max_unpacked = policy.max_virtual_size.saturating_mul(2).min(policy.options.max_unpacked);
+        // Progress is that of storing.
+        let options = Options { max_unpacked, counters: Arc::default(), ..policy.options.clone() };
+        let opened = open_image(source, &how, &References::Deny, &options, stop).await;
         let disk = opened.map_err(opening_failed(stop))?;
         let image = disk.image();
         let virtual_size = image.virtual_size();
@@ -224,7 +228,7 @@ impl Opened {
             false => Err(IngestError::TooLarge { limit, found, allowed }),
         };
         within(Limit::VirtualSize, virtual_size, policy.max_virtual_size)?;
-        within(Limit::Metadata, image.map().memory() as u64, policy.max_metadata)?;
+        within(Limit::Metadata, disk.memory(), policy.max_metadata)?;
         let min_disk_size = min_disk_size(virtual_size, policy.wanted_disk_size)?;
         let storage_bound = storage_bound(image.map());
         within(Limit::StorageSize, storage_bound, policy.max_storage_size)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk_convert::{Digesting, MemorySink, MemorySource, Options};
+use disk_image::{Codec, Encoder};
 use image_ingest::{IngestError, MemoryBudget, Policy, UriPolicy, probe_source};
 use tokio_util::sync::CancellationToken;
 
@@ -62,4 +63,29 @@ async fn one_that_waits_can_be_cancelled() {
     let sink = Digesting::new(MemorySink::default(), &policy.options.workers);
     assert!(matches!(held.store(sink, &cancel).await, Err(IngestError::Cancelled)));
     assert_eq!(budget.free(), budget.total());
+}
+
+/// A compressed file is read through before anything is known of what is in it: the policy holds there already.
+#[tokio::test]
+async fn a_compressed_source_is_held_to_the_policy() {
+    let mut disk = vec![0; 16 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let mut file = vec![0; 1 << 20];
+    let len = Encoder::new(Codec::Gzip).encode(&disk, &mut file).unwrap();
+    file.truncate(len);
+    let source = |file: &[u8]| Arc::new(MemorySource::new("disk.gz", file.to_vec()));
+    let (budget, never) = (MemoryBudget::new(400 * MIB), CancellationToken::new());
+    let wide = policy(&budget);
+    let narrow = Policy { max_virtual_size: 4 * MIB, ..wide.clone() };
+    let refused = probe_source(source(&file), &narrow, &never).await.map(drop).unwrap_err();
+    assert!(refused.is_refusal());
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert_eq!(why, "the length of what the file unpacks to is 8388609, the limit is 8388608");
+    assert_eq!(budget.free(), budget.total());
+
+    let found = probe_source(source(&file), &wide, &never).await.unwrap();
+    assert_eq!(found.virtual_size(), 16 * MIB);
+    let sink = Digesting::new(MemorySink::default(), &wide.options.workers);
+    let stored = found.store(sink, &never).await.unwrap();
+    assert!(stored.output.output == disk);
 }

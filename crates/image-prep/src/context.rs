@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use disk_convert::{Counters, Disk, Options, Workers};
+use disk_image::limits::MAX_UNPACKED;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ApiArgs, CommonArgs};
@@ -135,7 +136,12 @@ impl Context {
 
     /// What work on a disk may use, with counters of its own.
     pub(crate) fn options(&self) -> Options {
-        Options { memory: self.memory, workers: self.workers.clone(), counters: Arc::<Counters>::default() }
+        Options {
+            memory: self.memory,
+            workers: self.workers.clone(),
+            counters: Arc::<Counters>::default(),
+            max_unpacked: MAX_UNPACKED,
+        }
     }
 
     /// Memory for image data, bytes.

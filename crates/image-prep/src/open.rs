@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use disk_convert::{ByteSource, ConvertError, Disk, FileSource, ReferenceFolder, References, open_image};
 use disk_image::{Format, OpenError, OpenOptions};
 use object_io::{HttpOptions, HttpSource};
+use tokio::time::timeout;
 
 use crate::args::{FormatName, OpenArgs, ReferenceArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::remote::{Remote, image_id};
 use crate::url_policy;
+
+/// What takes less to open shows no progress: it would flash by.
+const BEFORE_PROGRESS: Duration = Duration::from_millis(500);
 
 /// How an image is opened, whichever command says so.
 #[derive(Clone, Copy)]
@@ -126,13 +132,21 @@ pub(crate) async fn list(context: &Context, image: &str, how: impl Into<How<'_>>
     Ok(Listed { disk, formats_declared })
 }
 
+/// A file that is compressed as a whole is read through: that is shown, if it takes a while.
 async fn read(
     context: &Context,
     source: Arc<dyn ByteSource>,
-    options: &OpenOptions,
+    how: &OpenOptions,
     policy: &References,
 ) -> Result<Disk, ConvertError> {
-    open_image(source, options, policy, &context.options(), &context.cancel).await
+    let options = context.options();
+    let mut opening = pin!(open_image(source, how, policy, &options, &context.cancel));
+    if let Ok(opened) = timeout(BEFORE_PROGRESS, &mut opening).await {
+        return opened;
+    }
+    let is_counted = options.counters.total() > 0;
+    let _shown = is_counted.then(|| context.progress.bytes("unpacking", options.counters.clone()));
+    opening.await
 }
 
 async fn source(

@@ -153,13 +153,17 @@ pub(crate) fn form_name(disk: &Disk, form: Form, how: &LayoutArgs) -> String {
     match (form, how.compress) {
         (Form::Qcow2, None) => format!("qcow2-{}", cluster_size(how)),
         (Form::Qcow2, Some(compression)) => format!("qcow2-{}-{}", cluster_size(how), compression.name()),
-        // The same disk in another format is another object, and so is an archive with a file of that format.
-        (Form::Source, _) => {
-            let archive = if disk.image().member().is_some() { "archive-" } else { "" };
-            format!("{}-{archive}{}", form.name(), disk.image().format())
-        }
+        (Form::Source, _) => source_form(disk),
         (Form::Raw | Form::Vmdk | Form::Gce, _) => form.name().to_owned(),
     }
+}
+
+/// The form of an object that is the file of `disk`, as it is. The same disk in another format is another object, and so is an
+/// archive with a file of that format, and either of them compressed.
+pub(crate) fn source_form(disk: &Disk) -> String {
+    let compression = disk.compression().map(|compression| format!("{compression}-")).unwrap_or_default();
+    let archive = if disk.image().member().is_some() { "archive-" } else { "" };
+    format!("{}-{compression}{archive}{}", Form::Source.name(), disk.image().format())
 }
 
 /// The cluster size of a qcow2 output.

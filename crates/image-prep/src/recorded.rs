@@ -13,6 +13,7 @@ use disk_image::{Format, ObjectMap, qcow2};
 
 use crate::args::Form;
 use crate::open::Metadata;
+use crate::product::source_form;
 use crate::transfer::{FORM, GUEST_DIGEST};
 
 /// What an object says of the disk in it.
@@ -59,9 +60,12 @@ fn is_form_of(form: &str, disk: &Disk) -> bool {
     let format = disk.image().format();
     let is_format = |name: &str| name == format.to_string();
     let len = disk.source().len();
+    // No other form is compressed as a whole, but for archives that have an index and need not be unpacked.
+    if form == source_form(disk) || disk.compression().is_some() {
+        return form == source_form(disk);
+    }
     match *form.split('-').collect::<Vec<_>>() {
-        ["source", name] => is_format(name) && disk.image().member().is_none(),
-        ["source", "archive", name] => is_format(name) && disk.image().member().is_some(),
+        ["source", ..] => false,
         ["raw"] => format == Format::Raw && disk.image().virtual_size() == len,
         ["qcow2", cluster_size] => {
             // The clusters that are stored are those that were: laid out again they take as much.

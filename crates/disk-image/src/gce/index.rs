@@ -15,7 +15,7 @@
 use crate::fields::Fields;
 use crate::map::check_memory;
 use crate::span::Window;
-use crate::{Feature, Item, Open, OpenError, Span};
+use crate::{Compression, Feature, Item, Open, OpenError, Span};
 
 /// Lengths in a full member of the index: what a subfield of 16 bits of length holds, and a round number.
 pub(super) const MOST: usize = 16_000;
@@ -133,7 +133,7 @@ impl Walk {
         let Some(lengths) = parse(bytes) else {
             let span = Span::between(self.end.saturating_sub(bytes.len() as u64), self.end);
             return Err(match self.groups.is_empty() {
-                true => OpenError::Unsupported(Feature::GzipWithoutIndex),
+                true => OpenError::Unsupported(Feature::Compressed(Compression::Gzip)),
                 false => OpenError::Missing { what, span },
             });
         };

@@ -27,13 +27,17 @@ const MAX_HEAD_MEMBERS: usize = 256;
 
 /// Opens the disk in a gzip file; only under its own name, where a name is given.
 pub(crate) fn open(file: Window, layer: &Layer, name: Option<String>) -> Result<Open<Image>, OpenError> {
-    if layer.snapshot.is_some() {
-        return Err(OpenError::NoSnapshot);
-    }
-    if name.is_some_and(|name| name != RAW_DISK) {
-        return Err(OpenError::NoMember(vec![RAW_DISK.to_owned()]));
-    }
-    Members::read(file)?.and_then(move |members| Head { file, members, next: 0, map: None }.ask())
+    let has_snapshot = layer.snapshot.is_some();
+    // A file without an index may hold whatever was asked for.
+    Members::read(file)?.and_then(move |members| {
+        if has_snapshot {
+            return Err(OpenError::NoSnapshot);
+        }
+        if name.is_some_and(|name| name != RAW_DISK) {
+            return Err(OpenError::NoMember(vec![RAW_DISK.to_owned()]));
+        }
+        Head { file, members, next: 0, map: None }.ask()
+    })
 }
 
 /// The tar header while it is read.

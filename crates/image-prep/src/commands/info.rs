@@ -30,6 +30,9 @@ pub(super) struct Info {
     /// The member of an archive that it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
+    /// How its file is compressed as a whole, if it has to be unpacked to be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<String>,
     /// What only its format has; a raw disk has nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Of>,
@@ -104,6 +107,7 @@ pub(crate) async fn run(args: &InfoArgs, context: &Context) -> Result<Exit, Erro
         summary = Some(transfer::read(context, &disk).await?);
     }
     let mut info = Info::new(disk.source().name(), disk.source().len(), disk.image(), summary);
+    info.compression = disk.compression().map(|compression| compression.to_string());
     // What the files that were passed over hold would be missing.
     if !info.partial {
         info.guest = guest::look(context, &disk).await?;
@@ -132,6 +136,7 @@ impl Info {
             image: name.to_owned(),
             format: image.format().to_string(),
             member: image.member().map(str::to_owned),
+            compression: None,
             details,
             details_text,
             virtual_size: image.virtual_size(),
@@ -177,6 +182,7 @@ impl Info {
             fields.push((named.role.text(), format!("`{}` ({format}){by}", named.name.escape_debug())));
         }
         fields.extend(self.member.iter().map(|name| ("member", name.escape_debug().to_string())));
+        fields.extend(self.compression.iter().map(|compression| ("compression", compression.clone())));
         fields.extend(self.guest_digest.iter().map(|digest| ("guest digest", digest.clone())));
         fields.extend(self.check.map(|found| ("check", self.checked(found))));
         fields.extend(self.guest.iter().flat_map(guest::fields));

@@ -53,8 +53,9 @@ pub(crate) async fn run(args: &MapArgs, context: &Context) -> Result<Exit, Error
         None => {}
     }
     // A raw disk inside of an archive may be sparse there.
-    let flat = image.format() == Format::Raw && image.member().is_none();
-    let entries = Entries::new(image.map(), flat);
+    let is_compressed = disk.compression().is_some();
+    let flat = image.format() == Format::Raw && image.member().is_none() && !is_compressed;
+    let entries = Entries { is_compressed, ..Entries::new(image.map(), flat) };
     let names: Vec<&str> = disk.sources().iter().map(|file| file.name()).collect();
     context.output.write(|out| match context.output.is_json() {
         true => write_json(out, entries, &names),
@@ -210,6 +211,14 @@ impl Entry {
         Self { guest, kind, offset, file }
     }
 
+    /// The same of an image whose file is compressed as a whole: nothing of it lies anywhere as it is.
+    fn compressed(self) -> Self {
+        match self.kind {
+            Kind::Data if self.file == FileId::IMAGE => Self { kind: Kind::Compressed, offset: None, ..self },
+            _ => self,
+        }
+    }
+
     /// This entry and the next as one, if that is more of the same.
     fn joined(&self, next: &Self) -> Option<Self> {
         let contiguous = next.offset == self.offset.map(|offset| offset + self.guest.len);
@@ -224,12 +233,14 @@ struct Entries<'a> {
     extents: disk_image::Extents<'a>,
     /// The disk is the file, holes and all.
     flat: bool,
+    /// The file is compressed as a whole.
+    is_compressed: bool,
     pending: Option<Entry>,
 }
 
 impl<'a> Entries<'a> {
     fn new(map: &'a ExtentMap, flat: bool) -> Self {
-        Self { extents: map.iter(), flat, pending: None }
+        Self { extents: map.iter(), flat, is_compressed: false, pending: None }
     }
 }
 
@@ -239,6 +250,7 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Entry> {
         for extent in self.extents.by_ref() {
             let next = Entry::new(extent, self.flat);
+            let next = if self.is_compressed { next.compressed() } else { next };
             let joined = self.pending.and_then(|entry| entry.joined(&next));
             let done = self.pending.replace(joined.unwrap_or(next));
             if joined.is_none() && done.is_some() {

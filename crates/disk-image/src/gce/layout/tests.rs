@@ -5,7 +5,9 @@
 use super::*;
 use crate::archive::tar::Header;
 use crate::testing::Files;
-use crate::{Decoder, Encoded, Encoding, ExtentMapBuilder, Feature, Image, Item, OpenError, State, Stored};
+use crate::{
+    Compression, Decoder, Encoded, Encoding, ExtentMapBuilder, Feature, Image, Item, OpenError, State, Stored,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -216,7 +218,7 @@ fn damage_is_seen() {
         let expected = match len {
             0 => OpenError::Empty,
             1 => OpenError::UnknownFormat,
-            _ => OpenError::Unsupported(Feature::GzipWithoutIndex),
+            _ => OpenError::Unsupported(Feature::Compressed(Compression::Gzip)),
         };
         assert_eq!(error, expected, "{len}");
     }

@@ -7,7 +7,7 @@ use disk_convert::{ConvertError, ReferenceFault, SinkError, SinkFault, SourceErr
 use disk_image::gce::ArchiveError;
 use disk_image::qcow2::LayoutError;
 use disk_image::vmdk::StreamError;
-use disk_image::{DecodeError, Feature, FileId, Format, Item, OpenError, Reference, Role, Span};
+use disk_image::{Compression, DecodeError, Feature, FileId, Format, Item, OpenError, Reference, Role, Span};
 use image_api::rpc::BadRequest;
 use image_api::rpc::bad_request::FieldViolation;
 use image_api::{ApiError, Code, KeyError, StatusError, TransportError, any_of};
@@ -85,7 +85,9 @@ fn opening() -> Vec<OpenError> {
         OpenError::Descriptor { line: 3, expected: "KEY=VALUE" },
         OpenError::Unsupported(Feature::Luks),
         OpenError::Unsupported(Feature::VmdkExtentFiles),
-        OpenError::Unsupported(Feature::GzipWithoutIndex),
+        OpenError::Unsupported(Feature::CompressedTwice(Compression::Gzip)),
+        OpenError::Inside { compression: Compression::Gzip, error: Box::new(OpenError::UnknownFormat) },
+        OpenError::Damaged { what: Item::Numbered("gzip member", 3), content: 65536 },
         OpenError::Unsupported(Feature::OtherFormat("xz")),
         OpenError::Undeclared { role: Role::BackingFile, name: "base".to_owned() },
         OpenError::Unnamed(Role::DataFile),
@@ -126,9 +128,9 @@ fn converting() -> Vec<ConvertError> {
 
 fn sources() -> impl Iterator<Item = SourceFault> {
     use SourceFault::{Changed, Denied, Expired, Forbidden, Io, NoRanges, NotAFile, NotFound};
-    use SourceFault::{Protocol, Shrunk, Stalled, Unavailable};
+    use SourceFault::{Protocol, Scattered, Shrunk, Stalled, Unavailable};
     let all = [NotFound, Denied, Expired, NotAFile, Changed, Shrunk, Stalled, NoRanges, Forbidden, Protocol];
-    all.into_iter().chain([Unavailable, Io])
+    all.into_iter().chain([Scattered, Unavailable, Io])
 }
 
 fn sinks() -> impl Iterator<Item = SinkFault> {
