@@ -171,6 +171,9 @@ fn make_seeds(repo: &Repo, folder: &Path) -> Result<()> {
         let mut tar = Command::new("tar");
         run(tar.args(["-cf", name]).args(arguments.split(' ')).current_dir(folder))?;
     }
+    for name in ["disk.raw", "seed-0", "oldgnu.tar"] {
+        run(Command::new("gzip").args(["--keep", "--force", name]).current_dir(folder))?;
+    }
     make_guest_seed(folder)
 }
 

@@ -5,6 +5,7 @@
 //! that says what and where, or become the one disk that it may become; nothing beyond its own files may be opened, and little
 //! memory used. What qemu-img makes of it stands beside that. With `--url` an image server creates from each ([`url`]).
 
+mod archives;
 mod case;
 mod others;
 mod qcow2;
@@ -120,7 +121,8 @@ pub(crate) fn run(repo: &Repo, args: &HostileArgs) -> Result<ExitCode> {
 
 fn cases(work: &Path) -> Result<Vec<Case>> {
     let good = fresh(work.join("good"))?;
-    Ok([qcow2::cases(), vmdk::cases(&good)?, others::confusion(), others::microsoft(&good)?].concat())
+    let microsoft = others::microsoft(&good)?;
+    Ok([qcow2::cases(), vmdk::cases(&good)?, others::confusion(), microsoft, archives::cases()].concat())
 }
 
 /// What every judgement needs.

@@ -14,8 +14,11 @@ use tokio_util::sync::CancellationToken;
 const MAX_DISK: u64 = 8 << 20;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
-static OPTIONS: LazyLock<Options> =
-    LazyLock::new(|| Options { workers: Workers::new(Some(1)).unwrap(), ..Options::default() });
+static OPTIONS: LazyLock<Options> = LazyLock::new(|| Options {
+    workers: Workers::new(Some(1)).unwrap(),
+    max_unpacked: MAX_DISK,
+    ..Options::default()
+});
 
 fuzz_target!(|input: &[u8]| {
     let cancel = CancellationToken::new();
@@ -29,7 +32,10 @@ fuzz_target!(|input: &[u8]| {
     }
     let layout = ObjectMap::raw(len);
     let converted = RUNTIME.block_on(convert(&disk, &layout, MemorySink::default(), &OPTIONS, &cancel));
-    let expected = part(&Files::one(input), disk.image(), &layout, Span::new(0, len));
+    // What the input unpacks to, if it is compressed.
+    let file = disk.sources().image();
+    let file = RUNTIME.block_on(file.read(Span::new(0, file.len()))).unwrap();
+    let expected = part(&Files::one(&file), disk.image(), &layout, Span::new(0, len));
     match (converted, expected) {
         (Ok(bytes), Ok(expected)) => assert!(bytes == expected),
         (Err(_), Err(_)) => {}
