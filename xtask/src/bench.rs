@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::images::Size;
 use crate::null_store::NullStore;
 use crate::repo::Repo;
-use flows::{FLOWS, Flow, GROWTHS, Growth, Input, Rival};
+use flows::{ARCHIVES, FLOWS, Flow, GROWTHS, Growth, Input, Rival};
 use inputs::Inputs;
 use measure::{Absent, Pair, Printed, Stage, target};
 use place::Place;
@@ -116,7 +116,8 @@ pub(crate) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     if args.ingest {
         return ingest::run(repo, args);
     }
-    let flows: Vec<Flow> = FLOWS.iter().filter(|flow| args.wants(flow.name)).copied().collect();
+    let flows = FLOWS.iter().chain(ARCHIVES);
+    let flows: Vec<Flow> = flows.filter(|flow| args.wants(flow.name)).copied().collect();
     let growths: Vec<Growth> = GROWTHS.iter().filter(|growth| args.wants(growth.name)).copied().collect();
     ensure!(!(flows.is_empty() && growths.is_empty()), "no flow has such a name");
     let steps = growths.iter().flat_map(|growth| growth.steps.iter().map(|(input, ..)| *input));

@@ -4,6 +4,7 @@
 //! - `images` makes real disk images with qemu-img and checks every way through image-prep against qemu-img's answers; with `--boot`
 //!   disks with installed systems, and checks what is found in them.
 //! - `kinds` makes every kind of image that qemu-img writes, and compares what is read of it with what qemu-img reads.
+//! - `archives` has tar, bsdtar, pigz and Python write archives that image-prep reads, and read those that it writes.
 //! - `damage` cuts images short and flips bits in them, and shows what becomes of that here and with qemu-img.
 //! - `hostile` makes images of every known class of attack, and watches what becomes of them here and with qemu-img.
 //! - `fuzz` runs the fuzz targets of `disk-image`.
@@ -22,6 +23,7 @@
 // A command line's results go to standard output.
 #![allow(clippy::print_stdout)]
 
+mod archives;
 mod bench;
 mod chaos;
 mod child;
@@ -71,6 +73,8 @@ enum Command {
     Images(images::ImagesArgs),
     /// Compare what is read of every kind of image that qemu-img writes with what qemu-img reads
     Kinds(kinds::KindsArgs),
+    /// Read the archives of tar, bsdtar, pigz and Python, and have them read ours
+    Archives(archives::ArchivesArgs),
     /// Cut images short and flip bits in them: what is refused, and what becomes a wrong disk
     Damage(damage::DamageArgs),
     /// Make images of every known class of attack, and watch what becomes of them
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&repo, &args),
         Command::Images(args) => images::run(&repo, &args),
         Command::Kinds(args) => kinds::run(&repo, &args),
+        Command::Archives(args) => archives::run(&repo, &args),
         Command::Damage(args) => damage::run(&repo, &args),
         Command::Hostile(args) => hostile::run(&repo, &args),
         Command::Bench(args) => bench::run(&repo, &args),

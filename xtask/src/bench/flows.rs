@@ -4,11 +4,13 @@
 //! command, `IN` stands for the input, `OUT` for the output, `RAW` for the raw disk that the input was made from, `URL` for the
 //! object that an upload makes, and `NEAR` and `FAR` for a URL of the input, whose answers come at once or late.
 
+mod archives;
 mod ingests;
 mod uploads;
 
 use super::tools::Tool;
 
+pub(super) use archives::ARCHIVES;
 pub(super) use ingests::{INGESTS, IngestFlow};
 pub(super) use uploads::{Digest, RESUMED, UPLOADS, UploadFlow, Wire};
 
@@ -58,6 +60,17 @@ pub(super) enum Input {
     Spread(u64),
     /// A QCOW2 of so many TiB, all of it in zlib clusters of which only the metadata exists.
     Mapped(u64),
+    /// The disk in a tar.gz.
+    Archive(Writer),
+}
+
+/// Who wrote an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// image-prep.
+    Ours,
+    /// GNU tar, with gzip.
+    Tar,
 }
 
 /// A command line, and what it leaves.
@@ -80,6 +93,8 @@ pub(super) enum Leaves {
     Ingested,
     /// `OUT`, a QCOW2 with the disk in it.
     Qcow2,
+    /// `OUT`, a tar.gz with the disk in it.
+    TarGz,
     /// An exit code that says that two disks are the same.
     Verdict,
     /// The map as JSON.
@@ -101,7 +116,7 @@ pub(super) enum Leaves {
 impl Leaves {
     /// Whether there is an output file.
     pub(super) fn is_file(self) -> bool {
-        matches!(self, Self::Raw | Self::Ingested | Self::Qcow2)
+        matches!(self, Self::Raw | Self::Ingested | Self::Qcow2 | Self::TarGz)
     }
 
     /// Whether there is an object in a store.
@@ -134,8 +149,11 @@ pub(super) enum Target {
 /// it can be spread over cores.
 const AS_THE_FASTEST: Target = Target::ByPlace { tmpfs: 1.0, disk: 1.4 };
 
-/// The longest that an output of ours may be, as a multiple of the peer's.
+/// The longest that a QCOW2 of ours may be, as a multiple of the peer's.
 pub(super) const MAX_LEN_RATIO: f64 = 1.02;
+
+/// The same of an archive: independent members cost some.
+pub(super) const MAX_ARCHIVE_LEN_RATIO: f64 = 1.03;
 
 /// The most processor time that a conversion of ours may take, as a multiple of the peer's.
 pub(super) const MAX_CPU_RATIO: f64 = 1.05;
@@ -372,12 +390,12 @@ mod tests {
         let ingests = INGESTS.iter().map(|ingest| &ingest.flow);
         let digests = UPLOADS.iter().filter_map(|upload| upload.digest);
         let digests = digests.flat_map(|Digest { with, alone }| [with, alone]);
-        let flows = FLOWS.iter().chain(uploads).chain(ingests);
+        let flows = FLOWS.iter().chain(ARCHIVES).chain(uploads).chain(ingests);
         for job in flows.flat_map(of_flow).chain(growths).chain(digests).chain([RESUMED]) {
             let words: Vec<&str> = job.words.split(' ').collect();
             let inputs: &[&str] = if job.tool == Tool::Floor { &["RAW"] } else { &["IN", "NEAR", "FAR"] };
             assert!(inputs.iter().any(|input| words.contains(input)), "{job:?}");
-            let makes_temporary = job.tool == Tool::QemuThenS5cmd;
+            let makes_temporary = matches!(job.tool, Tool::QemuThenS5cmd | Tool::QemuTarS5cmd);
             assert_eq!(words.contains(&"OUT"), job.leaves.is_file() || makes_temporary, "{job:?}");
             let is_named = words.contains(&"URL") || words.windows(2).any(|two| two == ["BUCKET", "KEY"]);
             assert_eq!(is_named, job.leaves.is_object(), "{job:?}");
@@ -386,7 +404,7 @@ mod tests {
 
     #[test]
     fn names_are_not_used_twice() {
-        let mut names: Vec<&str> = FLOWS.iter().map(|flow| flow.name).collect();
+        let mut names: Vec<&str> = FLOWS.iter().chain(ARCHIVES).map(|flow| flow.name).collect();
         names.extend(UPLOADS.iter().map(|upload| upload.flow.name));
         names.extend(INGESTS.iter().map(|ingest| ingest.flow.name));
         names.extend(GROWTHS.iter().map(|growth| growth.name));

@@ -14,11 +14,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::flows::Input;
+use super::flows::{Input, Writer};
 use super::place;
 use crate::content::Content;
 use crate::images::{self, Size};
-use crate::repo::{Repo, output, run};
+use crate::repo::{Profile, Repo, output, run};
 use crate::sparse;
 
 /// Clusters of the sparse images, the default of qemu-img. One table of the second level is for 512 MiB of disk.
@@ -45,6 +45,7 @@ pub(super) struct Inputs {
 
 /// What an input is made with.
 struct Maker<'a> {
+    repo: &'a Repo,
     folder: &'a Path,
     /// What a GiB of data stands for.
     unit: u64,
@@ -74,7 +75,7 @@ impl Inputs {
         for form in images::prepare_named(repo, size, &forms)? {
             paths.insert(form.name, folder.join(form.file));
         }
-        let maker = Maker { folder: &folder, unit };
+        let maker = Maker { repo, folder: &folder, unit };
         for input in wanted.iter().filter(|input| !matches!(input, Input::Form(_))) {
             let path = folder.join(file(*input));
             if !path.exists() {
@@ -135,7 +136,7 @@ impl Inputs {
     /// The digest of the disk in an input, [`sparse::digest`].
     pub(super) fn disk(&self, input: Input) -> Result<String> {
         match input {
-            Input::Form(_) | Input::Split => {
+            Input::Form(_) | Input::Split | Input::Archive(_) => {
                 cached(&self.disk, || sparse::digest(&self.raw)).map(str::to_owned)
             }
             _ => Ok(fs::read_to_string(truth(self.path(input)?))?),
@@ -172,6 +173,8 @@ fn file(input: Input) -> String {
         Input::Repeated(gib) => format!("repeated-{gib}g.qcow2"),
         Input::Spread(gib) => format!("spread-{gib}g.qcow2"),
         Input::Mapped(tib) => format!("mapped-{tib}t.qcow2"),
+        Input::Archive(Writer::Ours) => "ours.tar.gz".to_owned(),
+        Input::Archive(Writer::Tar) => "tar.tar.gz".to_owned(),
     }
 }
 
@@ -210,12 +213,30 @@ impl Maker<'_> {
             }
             Input::Spread(gib) => synthetic::spread(&unfinished, form(SAMPLE)?, gib << 30, self.unit)?,
             Input::Mapped(tib) => synthetic::mapped(&unfinished, tib << 40)?,
+            Input::Archive(writer) => self.pack(&unfinished, form("raw")?, writer)?,
         }
         if matches!(input, Input::Repeated(_) | Input::Spread(_)) {
             self.judge(&unfinished, &truth(path))?;
         }
         fs::rename(unfinished, path)?;
         Ok(())
+    }
+
+    /// Makes an archive of the raw disk.
+    fn pack(&self, path: &Path, raw: &Path, writer: Writer) -> Result<()> {
+        let mut make = match writer {
+            Writer::Ours => {
+                let mut convert = Command::new(self.repo.build("image-prep", Profile::Release)?);
+                convert.args(["convert", "--quiet", "--format", "raw", "--to", "gce"]).arg(raw).arg(path);
+                convert
+            }
+            Writer::Tar => {
+                let mut tar = Command::new("tar");
+                tar.args(["--format=oldgnu", "-S", "--transform=s,.*,disk.raw,", "-czf"]).arg(path).arg(raw);
+                tar
+            }
+        };
+        run(&mut make)
     }
 
     /// Keeps the digest of what qemu-img finds in an image.

@@ -68,6 +68,7 @@ impl<'a> Judge<'a> {
         match leaves {
             Leaves::Raw | Leaves::Ingested => self.check_disk(out),
             Leaves::Qcow2 => self.check_qcow2(out),
+            Leaves::TarGz => self.check_archive(out),
             // The exit code was looked at.
             Leaves::Verdict => Ok(()),
             Leaves::Map => {
@@ -105,6 +106,16 @@ impl<'a> Judge<'a> {
         output(convert.args(["convert", "-m", "16", "-W", "-f", "qcow2", "-O", "raw"]).arg(out).arg(&raw))?;
         let checked = self.check_disk(&raw);
         fs::remove_file(raw)?;
+        checked
+    }
+
+    /// The disk in an archive is what GNU tar finds there.
+    fn check_archive(&self, out: &Path) -> Result<()> {
+        let folder = out.with_extension("back");
+        fs::create_dir(&folder)?;
+        output(Command::new("tar").arg("-C").arg(&folder).arg("-xSzf").arg(out))?;
+        let checked = self.check_disk(&folder.join("disk.raw"));
+        fs::remove_dir_all(folder)?;
         checked
     }
 

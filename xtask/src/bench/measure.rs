@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::flows::{
-    Flow, Growth, Input, Job, Leaves, MAX_CPU_RATIO, MAX_LEN_RATIO, MAX_UPLOAD_CPU_RATIO, Rival, Target,
+    Flow, Growth, Input, Job, Leaves, MAX_ARCHIVE_LEN_RATIO, MAX_CPU_RATIO, MAX_LEN_RATIO,
+    MAX_UPLOAD_CPU_RATIO, Rival, Target,
 };
 use super::inputs::Inputs;
 use super::judge::Judge;
@@ -294,7 +295,7 @@ impl Pair<'_> {
         let found = [
             (slow, Miss::Wall),
             (max_cpu_ratio(leaves).is_some_and(|most| above(self.cpu_ratio(), most)), Miss::Cpu),
-            (leaves == Leaves::Qcow2 && above(self.len_ratio(), MAX_LEN_RATIO), Miss::Length),
+            (max_len_ratio(leaves).is_some_and(|most| above(self.len_ratio(), most)), Miss::Length),
             (self.ours.peak() > flow.memory(), Miss::Memory),
         ];
         found.into_iter().filter_map(|(misses, what)| misses.then_some(what)).collect()
@@ -323,6 +324,15 @@ impl Miss {
             Self::Length => "length",
             Self::Memory => "memory",
         }
+    }
+}
+
+/// The longest that our output may be, as a multiple of the peer's, where that is aimed at.
+pub(super) fn max_len_ratio(leaves: Leaves) -> Option<f64> {
+    match leaves {
+        Leaves::Qcow2 => Some(MAX_LEN_RATIO),
+        Leaves::TarGz => Some(MAX_ARCHIVE_LEN_RATIO),
+        _ => None,
     }
 }
 

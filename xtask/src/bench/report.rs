@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::flows::{Flow, Growth, MAX_GROWTH, MAX_LEN_RATIO, Rival};
-use super::measure::{Absent, Miss, Pair, Side, Spread, growth, max_cpu_ratio, target};
+use super::flows::{Flow, Growth, MAX_GROWTH, Rival};
+use super::measure::{Absent, Miss, Pair, Side, Spread, growth, max_cpu_ratio, max_len_ratio, target};
 use super::place::Place;
 use super::tools::Tools;
 use crate::repo::{Repo, output};
@@ -348,8 +348,9 @@ fn evidence(miss: Miss, pair: &Pair<'_>, goal: Option<f64>, flow: &Flow) -> Stri
             peer.map_or_else(dash, split),
         ),
         Miss::Length => format!(
-            "output {:.3} x as long as the peer's, at most {MAX_LEN_RATIO} is aimed at",
-            pair.len_ratio().unwrap_or_default()
+            "output {:.3} x as long as the peer's, at most {} is aimed at",
+            pair.len_ratio().unwrap_or_default(),
+            max_len_ratio(flow.ours.leaves).unwrap_or_default()
         ),
         Miss::Memory => {
             let (found, most) = (ours.peak() >> 20, flow.memory() >> 20);

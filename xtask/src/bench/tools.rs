@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::flows::{Flow, Job};
 use crate::repo::{Profile, Repo, output, run};
@@ -40,6 +40,14 @@ pub(super) enum Tool {
     AwsCli,
     /// qemu-img into a file, and s5cmd with that.
     QemuThenS5cmd,
+    /// GNU tar, with gzip.
+    Tar,
+    /// The same with pigz, Debian package pigz.
+    TarPigz,
+    /// GNU tar with gzip, which unpacks.
+    Untar,
+    /// qemu-img into a file, tar with gzip into another one, and s5cmd with that.
+    QemuTarS5cmd,
     /// `benches/src/bin/ingest.rs`: the library, into a file.
     Ingest,
     /// The same into a store.
@@ -66,6 +74,10 @@ impl Tool {
             Self::S5cmd => "s5cmd",
             Self::AwsCli => "aws-cli",
             Self::QemuThenS5cmd => "qemu+s5",
+            Self::Tar => "tar",
+            Self::TarPigz => "tar+pigz",
+            Self::Untar => "tar xzf",
+            Self::QemuTarS5cmd => "qemu+tar",
             Self::Ingest => "ingest",
             Self::IngestBlocks => "to blocks",
             Self::QemuCurl => "qemu+curl",
@@ -86,6 +98,14 @@ const KEY: &str = "disk";
 /// `$0` is s5cmd. What goes through a file is written and read once more.
 const QEMU_THEN_S5CMD: &str =
     "qemu-img convert -m 16 -W -f vmdk -O qcow2 \"$1\" \"$2\" && \"$0\" cp -c 8 -p 16 \"$2\" \"$3\"";
+
+/// `$0` is s5cmd. What goes through files is written and read twice more.
+const QEMU_TAR_S5CMD: &str = "mkdir \"$2.d\" && qemu-img convert -m 16 -W -f vmdk -O raw \"$1\" \"$2.d/disk.raw\" \
+    && tar --format=oldgnu -C \"$2.d\" -Sczf \"$2\" disk.raw && \"$0\" cp -c 8 -p 16 \"$2\" \"$3\"";
+
+/// `$0` is tar. The member of the archive is called disk.raw.
+const UNTAR: &str =
+    "folder=$(dirname \"$2\") && \"$0\" -C \"$folder\" -xSzf \"$1\" && mv \"$folder/disk.raw\" \"$2\"";
 
 /// Where the programs are; for those that are not, why.
 #[derive(Debug)]
@@ -116,7 +136,9 @@ impl Tools {
             let result = match tool {
                 Tool::ImagePrep => built_here(repo, ("image-prep", "image-prep")),
                 Tool::TransferManager => transfer_manager(repo),
-                Tool::S5cmd | Tool::QemuThenS5cmd => python::s5cmd(repo),
+                Tool::S5cmd | Tool::QemuThenS5cmd | Tool::QemuTarS5cmd => python::s5cmd(repo),
+                Tool::Tar | Tool::Untar => tar(&[]),
+                Tool::TarPigz => tar(&["pigz"]),
                 Tool::AwsCli => python::aws_cli(repo),
                 Tool::Ingest | Tool::IngestBlocks => built_here(repo, ("benches", "bench-ingest")),
                 Tool::QemuCurl => network::qemu_curl(),
@@ -161,6 +183,8 @@ impl Tools {
         let mut command = Command::new(&found.program);
         let script = match job.tool {
             Tool::QemuThenS5cmd => Some(QEMU_THEN_S5CMD),
+            Tool::QemuTarS5cmd => Some(QEMU_TAR_S5CMD),
+            Tool::Untar => Some(UNTAR),
             Tool::Nbdkit => Some(network::NBDKIT),
             _ => None,
         };
@@ -207,6 +231,18 @@ fn installed(tool: Tool) -> Result<Found> {
     let said = output(Command::new(tool.name()).arg(question))?;
     let version = said.lines().next().unwrap_or_default().to_owned();
     Ok(Found { program: tool.name().into(), version })
+}
+
+/// GNU tar, and what it is to call.
+fn tar(filters: &[&str]) -> Result<Found> {
+    let mut versions = Vec::new();
+    for program in ["tar"].iter().chain(filters) {
+        let said = output(Command::new(program).arg("--version"))?;
+        versions.push(said.lines().next().unwrap_or_default().to_owned());
+    }
+    let version = versions.join(", ");
+    ensure!(version.contains("GNU tar"), "another tar: {version}");
+    Ok(Found { program: "tar".into(), version })
 }
 
 /// Builds a program of ours, of the package that has it.

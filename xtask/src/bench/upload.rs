@@ -24,7 +24,7 @@ use super::judge::Judge;
 use super::measure::{Absent, Pair, Side, Spread, Stage};
 use super::place::{self, Place};
 use super::report::{Report, Subject, UPLOAD_TABLE};
-use super::tools::{Paths, Tools};
+use super::tools::{Paths, Tool, Tools};
 use super::{BenchArgs, MARGIN};
 use crate::null_store::{Counts, NullStore};
 use crate::repo::Repo;
@@ -45,9 +45,11 @@ pub(super) fn run(repo: &Repo, args: &BenchArgs) -> Result<ExitCode> {
     wanted.extend(resumes.then_some(RESUMED_INPUT));
     let inputs = Inputs::prepare(repo, args.size, &wanted)?;
     let place = Place::tmpfs(&args.tmpfs)?;
-    // A temporary file, and an input in the page cache.
-    let need = inputs.stored()? + MARGIN;
-    place::ensure_memory(2 * need)?;
+    // Temporary files, of which a disk and its archive are the most, and an input in the page cache.
+    let makes_archive = |rival: &Rival| rival.job.tool == Tool::QemuTarS5cmd;
+    let files = 1 + u64::from(flows.iter().any(|flow| flow.rivals.iter().any(makes_archive)));
+    let need = files * inputs.stored()? + MARGIN;
+    place::ensure_memory(need + inputs.stored()? + MARGIN)?;
     place::ensure_space(&place.folder, need)?;
     let folder = repo.target().join("bench");
     let state = State::new(folder.join("state"))?;

@@ -4,7 +4,8 @@
 //! The peers as they are quickest: qemu-img with 16 requests in any order; nbdkit's curl plugin behind nbdcopy, which is a
 //! pipeline by itself, with qemu-nbd between them where there is something to decode, as nbdkit has no such formats.
 
-use super::{Flow, Input, Job, Leaves, Rival, Target, rival};
+use super::archives::untar;
+use super::{Flow, Input, Job, Leaves, Rival, Target, Writer, rival};
 use crate::bench::tools::Tool;
 
 /// An ingest, and what else is asked of it.
@@ -25,6 +26,9 @@ const LATE: Target = Target::AtLeast(20.0);
 
 /// Beyond the object: its metadata, read a second time.
 const FETCHED: Option<f64> = Some(1.01);
+
+/// An archive of tar is read through before its content is read.
+const FETCHED_TWICE: Option<f64> = Some(2.5);
 
 /// Each form from near, where blocks are made of it too, and from where each answer is late.
 macro_rules! ingests {
@@ -47,6 +51,8 @@ macro_rules! ingests {
                     rival(nbdkit(concat!($format, " FAR OUT")), LATE),
                 ],
             ),)*
+            into_blocks("tar.gz URL -> blocks", Writer::Ours, FETCHED),
+            into_blocks("tar's tar.gz -> blocks", Writer::Tar, FETCHED_TWICE),
         ]
     };
 }
@@ -59,11 +65,20 @@ pub(in crate::bench) const INGESTS: &[IngestFlow] = ingests![
     ("vmdk stream", "vmdk", DECODED),
 ];
 
+/// What `tar xzf` makes.
+const UNPACKED: &[Rival] = &[untar(Target::AtLeast(1.5))];
+
 /// The same ingest into blocks of a store that keeps nothing.
 const BLOCKS: Rival = rival(
     Job { tool: Tool::IngestBlocks, words: "NEAR blocks BUCKET", leaves: Leaves::DiskDigest },
     Target::None,
 );
+
+/// An archive into blocks, beside unpacking it from the page cache to a file.
+const fn into_blocks(name: &'static str, writer: Writer, fetched: Option<f64>) -> IngestFlow {
+    let flow = Flow { name, input: Input::Archive(writer), ours: BLOCKS.job, rivals: UNPACKED };
+    IngestFlow { flow, fetched }
+}
 
 const fn near(name: &'static str, form: &'static str, rivals: &'static [Rival]) -> IngestFlow {
     IngestFlow { flow: flow(name, form, "NEAR raw OUT", rivals), fetched: FETCHED }

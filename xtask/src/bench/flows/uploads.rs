@@ -70,6 +70,16 @@ pub(in crate::bench) const UPLOADS: &[UploadFlow] = &[
     },
     UploadFlow {
         flow: Flow {
+            name: "vmdk stream -> tar.gz S3",
+            input: Input::Form("vmdk stream"),
+            ours: ours("upload --quiet --no-digest --to gce IN URL", Leaves::DiskObject),
+            rivals: &[rival(QEMU_TAR_S5CMD, Target::AtLeast(4.5))],
+        },
+        digest: None,
+        wire: None,
+    },
+    UploadFlow {
+        flow: Flow {
             name: "sparse raw -> S3",
             input: Input::Form("raw"),
             ours: ours("upload --quiet --format raw IN URL", Leaves::DiskObject),
@@ -107,3 +117,6 @@ const AWS_CLI: Job =
 /// Through a temporary file, in the form that ours has: sparse, and nothing compressed again.
 const QEMU_THEN_S5CMD: Job =
     Job { tool: Tool::QemuThenS5cmd, words: "IN OUT URL", leaves: Leaves::DiskObject };
+
+/// As Compute Engine wants it: a raw disk in a file, a tar of it in another one, and that is sent.
+const QEMU_TAR_S5CMD: Job = Job { tool: Tool::QemuTarS5cmd, words: "IN OUT URL", leaves: Leaves::DiskObject };
