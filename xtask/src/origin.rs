@@ -123,7 +123,7 @@ pub(crate) fn serve() -> ExitCode {
                 let connection = ServerConnection::new(Arc::clone(&config))?;
                 Ok(shared.converse(StreamOwned::new(connection, stream))?)
             };
-            std::thread::spawn(|| each(&listener, accept));
+            std::thread::spawn(move || each(&listener, accept));
         }
         println!("{said}");
         each(&plain, move |stream| {
@@ -141,7 +141,10 @@ pub(crate) fn serve() -> ExitCode {
 }
 
 /// A thread for each connection. A client that hangs up ends its own.
-fn each(listener: &TcpListener, converse: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> Result<()> {
+fn each(
+    listener: &TcpListener,
+    converse: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static,
+) -> Result<()> {
     let converse = Arc::new(converse);
     for stream in listener.incoming() {
         let (stream, converse) = (stream?, Arc::clone(&converse));
