@@ -89,7 +89,6 @@ const MOST_DENSE: u64 = 8 * GIB;
 
 /// Makes and reads every archive.
 pub(crate) fn run(repo: &Repo, args: &ArchivesArgs) -> Result<ExitCode> {
-    let (folder, _) = images::prepare(repo, args.size, &["raw".to_owned()])?;
     let forms = images::prepare_named(repo, args.size, &["raw"])?;
     let base = images::folder(repo, args.size).join(&forms.first().context("no raw disk")?.file);
     let image_prep = repo.build("image-prep", Profile::Release)?;

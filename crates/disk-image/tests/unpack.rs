@@ -197,7 +197,7 @@ impl Bits {
     /// The low bits of a number, lowest first.
     fn put(mut self, number: u32, count: u32) -> Self {
         for bit in 0..count {
-            if self.1 % 8 == 0 {
+            if self.1.is_multiple_of(8) {
                 self.0.push(0);
             }
             *self.0.last_mut().unwrap() |= ((number >> bit & 1) as u8) << (self.1 % 8);
