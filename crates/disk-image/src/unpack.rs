@@ -14,6 +14,8 @@
 //! caller wants. Cost: the scan decodes everything once, on one core; checkpoints take
 //! [`MAX_CHECKPOINT_MEMORY`](crate::limits::MAX_CHECKPOINT_MEMORY), whatever the file: where they would take more, every other one goes.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
 mod checkpoints;
 mod filled;
 mod gzip;

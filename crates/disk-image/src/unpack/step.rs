@@ -1,5 +1,7 @@
 //! A stream that is decoded in steps, whichever format it has.
 
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
 use std::ops::Range;
 
 use super::Compression;
