@@ -7,7 +7,7 @@ use disk_image::{Compression, OpenError, Span};
 use libfuzzer_sys::fuzz_target;
 
 /// More content takes longer than an input may.
-const MAX_CONTENT: u64 = 4 << 20;
+const MAX_CONTENT: u64 = 512 << 10;
 
 fuzz_target!(|input: (u8, u8, &[u8])| {
     let (kind, at, bytes) = input;
