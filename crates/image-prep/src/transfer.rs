@@ -10,8 +10,8 @@ use disk_convert::{
 };
 use object_io::limits::PART_LEN;
 use object_io::{
-    Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Store,
-    StoreConfig, UploadOf, UploadedObject,
+    Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Scheme,
+    Store, StoreConfig, UploadOf, UploadedObject,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::credentials::variable;
 use crate::error::Error;
 use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
-use crate::{folders, resume};
+use crate::{folders, resume, service};
 
 /// Metadata of an object: the guest digest of the disk in it.
 pub(crate) const GUEST_DIGEST: &str = "guest-digest";
@@ -45,9 +45,11 @@ pub(crate) struct Uploaded {
     pub(crate) ours: bool,
 }
 
-/// Connects to the store that the command line, the environment and the profile name. A cloud that was chosen has one of its own.
+/// Connects to the store that the command line, the environment and the profile name. A cloud that was chosen has one of its own, and so
+/// have names in Google Cloud Storage: what is set for other stores is not theirs.
 pub(crate) async fn connect(
     args: &StoreArgs,
+    scheme: Scheme,
     api: Option<&ApiArgs>,
     context: &Context,
 ) -> Result<Store, Error> {
@@ -61,9 +63,26 @@ pub(crate) async fn connect(
     let keys = ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "YC_STORAGE_ACCESS_KEY"];
     let cloud = api.and_then(|api| api.cloud).or(own.cloud);
     let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
+    let (endpoint_url, default_endpoint_url) = match scheme {
+        Scheme::Gs => {
+            let google = || Cloud::Gcp.storage_url().to_owned();
+            (Some(typed(&args.endpoint_url, emulator()).unwrap_or_else(google)), None)
+        }
+        Scheme::S3 => {
+            let cloud = cloud.filter(|cloud| *cloud != Cloud::Gcp);
+            let default = cloud.map(|cloud| Cloud::storage_url(cloud).to_owned());
+            (typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)), default)
+        }
+    };
+    let tokens = match (&endpoint_url, scheme) {
+        (Some(url), Scheme::Gs) => service::store_tokens(api, url, context)?,
+        _ => None,
+    };
     let config = StoreConfig {
-        endpoint_url: typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)),
-        default_endpoint_url: cloud.map(|cloud| Cloud::storage_url(cloud).to_owned()),
+        scheme,
+        tokens,
+        endpoint_url,
+        default_endpoint_url,
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
         profile: typed(&args.aws_profile, own_unless(&keys, &own.aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
@@ -71,7 +90,30 @@ pub(crate) async fn connect(
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),
         ..StoreConfig::default()
     };
-    Ok(Store::connect(config).await?)
+    match Store::connect(config).await {
+        Err(ObjectError::NoCredentials) if scheme == Scheme::Gs => {
+            Err(Error::NoStorageCredentials { source: None })
+        }
+        Err(ObjectError::Credentials { source }) if scheme == Scheme::Gs => {
+            Err(Error::NoStorageCredentials { source: Some(source) })
+        }
+        connected => Ok(connected?),
+    }
+}
+
+/// The store of what is known by an endpoint, or of the cloud that was chosen: Google's, or another.
+pub(crate) fn scheme_at(endpoint: &str, api: &ApiArgs, context: &Context) -> Result<Scheme, Error> {
+    match service::is_google(api, context)? {
+        true => Ok(Scheme::Gs),
+        false => Ok(Scheme::of_endpoint(endpoint)),
+    }
+}
+
+/// The store that stands in for Google's, by the name that Google's own clients have for it: a URL, or host and port, which stand for plain
+/// http.
+fn emulator() -> Option<String> {
+    let host = variable("STORAGE_EMULATOR_HOST")?;
+    Some(if host.contains("://") { host } else { format!("http://{host}") })
 }
 
 /// Finds out what can fail without reading the disk: whether the bucket is there, may be written, and URLs may live so long.
@@ -82,7 +124,9 @@ pub(crate) async fn check(
     lifetime: Duration,
 ) -> Result<(), Error> {
     let cancel = &context.cancel;
-    store.presign_get(bucket, PROBE, lifetime, cancel).await?;
+    if !store.is_bearer() {
+        store.presign_get(bucket, PROBE, lifetime, cancel).await?;
+    }
     match store.head_bucket(bucket, cancel).await {
         // Who may write objects need not be allowed to ask for the bucket: only an upload that begins shows it.
         Err(ObjectError::AccessDenied { .. }) => {
