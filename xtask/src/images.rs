@@ -28,7 +28,7 @@ pub(crate) use table::Table;
 /// Arguments of `images`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
-    /// Make disks with installed systems instead, and check what `info` says of them in every format and over HTTP
+    /// Make disks with installed systems instead, and check what `info` says of them in every format and over HTTPS
     ///
     /// Debian's packages come from its archive the first time. Wants tools that other checks do not, and for LVM root; whatever
     /// is missing is named.

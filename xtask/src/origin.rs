@@ -1,4 +1,4 @@
-//! A folder behind URLs: files by ranges over plain HTTP/1.1, as an object store serves them to whoever has a pre-signed URL.
+//! A folder behind URLs: files by ranges over HTTP/1.1, plain or with TLS, as an object store serves them to whoever has a pre-signed URL.
 //!
 //! RFC 9110, sections 13.1.1 (`If-Match`) and 14 (ranges). It runs as a process of its own, this program again, with a thread for
 //! each connection, so that a reader's processor time is the reader's alone. Each answer may come late by a fixed time, which
@@ -7,7 +7,7 @@
 //! Queries are not looked at.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use crate::garage::process::Process;
@@ -41,7 +44,10 @@ pub(crate) struct Fetched {
 /// A folder that is being served.
 #[derive(Debug)]
 pub(crate) struct Origin {
+    /// Where it is asked what it counted, and files too.
     address: SocketAddr,
+    /// Where it serves the same over TLS.
+    tls: Option<SocketAddr>,
     /// Ends with us.
     _process: Process,
 }
@@ -49,13 +55,24 @@ pub(crate) struct Origin {
 impl Origin {
     /// Serves a folder on a free port of loopback, each answer late by `delay`.
     pub(crate) fn start(folder: &Path, delay: Duration) -> Result<Self> {
+        Self::listen(folder, delay, &[])
+    }
+
+    /// The same with URLs of `https`, for a certificate (PEM) of loopback and its key.
+    pub(crate) fn start_tls(folder: &Path, certificate: &Path, key: &Path) -> Result<Self> {
+        Self::listen(folder, Duration::ZERO, &[certificate, key])
+    }
+
+    fn listen(folder: &Path, delay: Duration, identity: &[&Path]) -> Result<Self> {
         // Not the path of this program: what lies there may have been built anew meanwhile.
         let mut command = Command::new("/proc/self/exe");
-        command.arg(SERVE).arg(folder).arg(delay.as_millis().to_string());
+        command.arg(SERVE).arg(folder).arg(delay.as_millis().to_string()).args(identity);
         let mut process = Process::start(command.stdout(Stdio::piped()))?;
         let line = process.first_line().context("the origin ended before it listened")?;
-        let address = line.trim().parse().with_context(|| format!("the origin said {line:?}"))?;
-        Ok(Self { address, _process: process })
+        let mut addresses = line.split_whitespace().map(str::parse);
+        let mut next = || addresses.next().transpose().with_context(|| format!("the origin said {line:?}"));
+        let address = next()?.with_context(|| format!("the origin said {line:?}"))?;
+        Ok(Self { address, tls: next()?, _process: process })
     }
 
     /// Host and port.
@@ -65,7 +82,10 @@ impl Origin {
 
     /// Where a file is, by its path in the folder.
     pub(crate) fn url(&self, file: &str) -> String {
-        format!("http://{}/{file}", self.address)
+        match self.tls {
+            Some(address) => format!("https://{address}/{file}"),
+            None => format!("http://{}/{file}", self.address),
+        }
     }
 
     /// What was sent so far.
@@ -90,15 +110,26 @@ pub(crate) fn serve() -> ExitCode {
             anyhow::bail!("expected a folder and milliseconds")
         };
         let delay = Duration::from_millis(delay.to_string_lossy().parse()?);
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        println!("{}", listener.local_addr()?);
         let shared = Arc::new(Shared::new(folder.into(), delay));
-        for stream in listener.incoming() {
-            let (stream, shared) = (stream?, Arc::clone(&shared));
-            // A client that hangs up ends its thread.
-            std::thread::spawn(move || shared.converse(&stream));
+        let plain = TcpListener::bind(("127.0.0.1", 0))?;
+        let mut said = plain.local_addr()?.to_string();
+        if let (Some(certificate), Some(key)) = (words.next(), words.next()) {
+            let config = identity(certificate.as_ref(), key.as_ref())?;
+            let listener = TcpListener::bind(("127.0.0.1", 0))?;
+            said += &format!(" {}", listener.local_addr()?);
+            let shared = Arc::clone(&shared);
+            let accept = move |stream: TcpStream| -> Result<()> {
+                stream.set_nodelay(true)?;
+                let connection = ServerConnection::new(Arc::clone(&config))?;
+                Ok(shared.converse(StreamOwned::new(connection, stream))?)
+            };
+            std::thread::spawn(move || each(&listener, accept));
         }
-        Ok(())
+        println!("{said}");
+        each(&plain, move |stream| {
+            stream.set_nodelay(true)?;
+            Ok(shared.converse(stream)?)
+        })
     };
     match served() {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +138,30 @@ pub(crate) fn serve() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread for each connection. A client that hangs up ends its own.
+fn each(
+    listener: &TcpListener,
+    converse: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static,
+) -> Result<()> {
+    let converse = Arc::new(converse);
+    for stream in listener.incoming() {
+        let (stream, converse) = (stream?, Arc::clone(&converse));
+        std::thread::spawn(move || converse(stream));
+    }
+    Ok(())
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.with_context(|| certificate.display().to_string())?;
+    let key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(Arc::new(config))
 }
 
 /// What all connections share.
@@ -133,19 +188,19 @@ impl Shared {
     }
 
     /// Answers requests until the client hangs up.
-    fn converse(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+    fn converse(&self, stream: impl Read + Write) -> io::Result<()> {
         let mut reader = BufReader::new(stream);
         while let Some(head) = read_head(&mut reader)? {
             let len = head.header("content-length").and_then(|len| len.parse().ok()).unwrap_or(0);
             io::copy(&mut (&mut reader).take(len), &mut io::sink())?;
+            let stream = reader.get_mut();
             match (head.method.as_str(), head.target.as_str()) {
                 ("GET", COUNTS) => self.tell(stream)?,
                 ("POST", COUNTS) => {
                     self.bytes.store(0, Ordering::SeqCst);
                     self.requests.store(0, Ordering::SeqCst);
                     respond(stream, 200, &[], 4)?;
-                    (&*stream).write_all(b"null")?;
+                    stream.write_all(b"null")?;
                 }
                 _ => {
                     self.requests.fetch_add(1, Ordering::SeqCst);
@@ -153,6 +208,7 @@ impl Shared {
                     self.answer(stream, &head)?;
                 }
             }
+            stream.flush()?;
             if head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
                 return Ok(());
             }
@@ -160,7 +216,7 @@ impl Shared {
         Ok(())
     }
 
-    fn tell(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn tell(&self, stream: &mut impl Write) -> io::Result<()> {
         let load = |count: &AtomicU64| count.load(Ordering::SeqCst);
         let fetched = Fetched { bytes: load(&self.bytes), requests: load(&self.requests) };
         let text = serde_json::to_string(&fetched)?;
@@ -168,7 +224,7 @@ impl Shared {
         stream.write_all(text.as_bytes())
     }
 
-    fn answer(&self, mut stream: &TcpStream, head: &Head) -> io::Result<()> {
+    fn answer(&self, stream: &mut impl Write, head: &Head) -> io::Result<()> {
         let path = head.target.split('?').next().unwrap_or_default().trim_start_matches('/');
         let is_inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         let path = self.folder.join(path);
@@ -205,7 +261,7 @@ impl Shared {
             // too many at most.
             let piece = left.min(CHUNK);
             self.bytes.fetch_add(piece, Ordering::SeqCst);
-            if io::copy(&mut (&file).take(piece), &mut stream)? < piece {
+            if io::copy(&mut (&file).take(piece), stream)? < piece {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             left -= piece;
@@ -218,7 +274,7 @@ impl Shared {
 const CHUNK: u64 = 64 << 10;
 
 fn respond(
-    mut stream: &TcpStream,
+    stream: &mut impl Write,
     status: u16,
     headers: &[(&'static str, String)],
     len: u64,
@@ -270,7 +326,7 @@ mod tests {
         let shared = Shared::new(folder.path().to_owned(), Duration::ZERO);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let _ = shared.converse(&stream.unwrap());
+                let _ = shared.converse(stream.unwrap());
             }
         });
         let ask = |request: &str| {

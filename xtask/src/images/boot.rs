@@ -2,7 +2,7 @@
 //!
 //! Debian from its archive, started by BIOS, by UEFI or by both, whole and broken in each point of readiness; Windows' layout, LUKS,
 //! LVM, XFS, Btrfs, and a disk without partitions. What `info --json` has to say of each stands in [`cases`]; it has to say the same
-//! of every format, from a file and by ranges over HTTP, and to read less than [`MAX_READ`] for that: by its own count of the guest's
+//! of every format, from a file and by ranges over HTTPS, and to read less than [`MAX_READ`] for that: by its own count of the guest's
 //! bytes, and by the server's count of the file's. The tree of Debian's files is kept under `target/images/boot/`, a disk only as
 //! long as it is judged.
 
@@ -16,7 +16,6 @@ mod tools;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -45,8 +44,9 @@ pub(super) fn run(repo: &Repo, profile: Profile, only: &[String]) -> Result<Exit
     let lab = Lab { folder: scratch.0.clone(), debian };
     let formats = scratch.0.join("formats");
     fs::create_dir(&formats)?;
-    let origin = Origin::start(&formats, Duration::ZERO)?;
-    let judge = judge::Judge { image_prep, formats, origin };
+    let tls = repo.path("crates/image-server/tests/tls");
+    let origin = Origin::start_tls(&formats, &tls.join("cert.pem"), &tls.join("key.pem"))?;
+    let judge = judge::Judge { image_prep, formats, origin, root: tls.join("root.pem") };
     println!("MiB of the guest that were read, and MiB of the file that a server sent\n");
     let mut table = Table::new(&judge::columns());
     for case in &cases {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 as far as uploaders speak it: bodies with a length, one request after the other on a connection.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::COUNTS;
@@ -66,7 +66,7 @@ pub(super) fn converse(stream: &TcpStream, objects: &Objects) -> io::Result<()> 
 }
 
 /// The next request, unless the client has hung up.
-pub(crate) fn read_head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Head>> {
+pub(crate) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
     let mut lines = reader.take(MAX_HEAD);
     let mut line = || {
         let mut line = String::new();

@@ -10,8 +10,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Bytes to have before the disk is asked for more: enough for it to write at full speed, little enough to wait for at the end.
-const ENOUGH: u64 = 32 << 20;
+/// Bytes to have before the disk is asked for more: little enough to wait for at the end, and enough for what each sync costs besides,
+/// a commit of the journal and a flush of the disk's cache. 2.3 GiB of plain QCOW2 to ext4 took 2.3 s and 2.7 s of processor time with a sync
+/// each 32 MiB, 1.6 s and 1.7 s with one each 256 MiB, 1.8 s with the one at the end alone; of zstd 3.2, 2.4 and 3.0 s.
+const ENOUGH: u64 = 256 << 20;
 
 /// Flushes a file on a thread of its own, from the first [`ENOUGH`] bytes on.
 pub(super) struct Flusher {

@@ -1,4 +1,4 @@
-//! What `info --json` says of a disk, held against what is known of it: in every format, from a file and over HTTP.
+//! What `info --json` says of a disk, held against what is known of it: in every format, from a file and over HTTPS.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ pub(super) struct Judge {
     /// Where the forms of a disk lie, which is served.
     pub(super) formats: PathBuf,
     pub(super) origin: Origin,
+    /// The authority behind the server's certificate.
+    pub(super) root: PathBuf,
 }
 
 impl Judge {
@@ -105,7 +107,7 @@ impl Judge {
             guest["bytesRead"].take();
         }
         ensure!(ours == wanted, "it is another disk than the raw one: {ours:#}");
-        ensure!(theirs == wanted, "over HTTP it is another disk: {theirs:#}");
+        ensure!(theirs == wanted, "over HTTPS it is another disk: {theirs:#}");
         ensure!(read > 0 && read < MAX_READ, "{read} bytes of the guest were read");
         ensure!(sent > 0 && sent < MAX_READ, "{sent} bytes of the file were sent");
         if form.file != "disk.raw" {
@@ -117,7 +119,9 @@ impl Judge {
 
     /// What is said of the inside of an image.
     fn info(&self, image: &str) -> Result<Value> {
-        let said = output(Command::new(&self.image_prep).args(["info", "--json", "--quiet", image]))?;
+        let mut command = Command::new(&self.image_prep);
+        command.env("SSL_CERT_FILE", &self.root).args(["info", "--json", "--quiet", image]);
+        let said = output(&mut command)?;
         let mut info: Value = serde_json::from_str(&said).context("info")?;
         ensure!(info["guest"].is_object(), "nothing is said of the inside of {image}");
         Ok(info["guest"].take())
