@@ -74,8 +74,14 @@ pub(crate) async fn connect(
             (typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)), default)
         }
     };
+    let is_for_it = scheme == Scheme::S3 || own.cloud == Some(Cloud::Gcp);
+    let own_profile = own_unless(&keys, &own.aws_profile).filter(|_| is_for_it);
+    let profile = typed(&args.aws_profile, own_profile);
+    // Where keys are named nobody looks for tokens.
+    let has_keys =
+        profile.is_some() || ["AWS_PROFILE", "AWS_ACCESS_KEY_ID"].iter().any(|name| variable(name).is_some());
     let tokens = match (&endpoint_url, scheme) {
-        (Some(url), Scheme::Gs) => service::store_tokens(api, url, context)?,
+        (Some(url), Scheme::Gs) if !has_keys => service::store_tokens(api, url, context)?,
         _ => None,
     };
     let config = StoreConfig {
@@ -84,7 +90,7 @@ pub(crate) async fn connect(
         endpoint_url,
         default_endpoint_url,
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
-        profile: typed(&args.aws_profile, own_unless(&keys, &own.aws_profile)),
+        profile,
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),

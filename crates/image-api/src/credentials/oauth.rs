@@ -85,9 +85,8 @@ pub(super) async fn fetch(
 
 /// What an endpoint refused. A page that is no refusal of this kind may repeat what was sent, and that was a secret.
 fn refusal(http_status: u16, body: &[u8]) -> StatusError {
-    let (error, description) = match serde_json::from_slice::<Refusal>(body) {
-        Ok(Refusal { error, error_description }) => (error, error_description),
-        Err(_) => return StatusError::read(http_status, b"", None, None),
+    let Ok(Refusal { error, error_description: description }) = serde_json::from_slice(body) else {
+        return StatusError::read(http_status, b"", None, None);
     };
     let code = match error.as_str() {
         "invalid_grant" | "invalid_client" | "unauthorized_client" => Code::Unauthenticated,
