@@ -6,7 +6,8 @@
 //! Order for credentials: [`StoreConfig::credentials`]; `AWS_ACCESS_KEY_ID`; a profile that is named (option or `AWS_PROFILE`);
 //! `YC_STORAGE_ACCESS_KEY`; the default profile; a web identity; a container's endpoint. So what was set for this command comes before what
 //! lies in a file. The endpoint follows the same order. In Google Cloud Storage, after what is named: [`StoreConfig::tokens`], if there are
-//! any; what nobody named for it is of another store.
+//! any; what nobody named for it is of another store, and so are keys that cannot be Google's ([`HmacKeys`]). Tokens go over TLS, or stay on
+//! this machine.
 //!
 //! Refused: the instance metadata service. Where there is none, asking takes seconds, and the usual error is that nothing was configured.
 
@@ -35,7 +36,7 @@ use aws_types::service_config::ServiceConfigKey;
 use url::{Host, Url};
 
 use crate::clock::StoreClock;
-use crate::google::{Bearer, Dialect, Tokens};
+use crate::google::{Bearer, Dialect, HmacKeys, Tokens};
 use crate::limits::CONNECT_TIMEOUT;
 use crate::link::RateLimit;
 use crate::profile::{Address, Known, StoreKind};
@@ -135,7 +136,7 @@ impl Store {
         let credentials = match config.credentials.clone() {
             Some(credentials) => SharedCredentialsProvider::new(credentials.for_sdk("options")),
             None if config.scheme == Scheme::Gs => {
-                SharedCredentialsProvider::new(named_keys(&providers, profile, named))
+                SharedCredentialsProvider::new(hmac_keys(&config, &providers, named))
             }
             None => SharedCredentialsProvider::new(chain(&providers, profile, named)),
         };
@@ -143,7 +144,9 @@ impl Store {
         let endpoint = endpoint_of(&config, &sdk, named)?;
         let region = region.unwrap_or_else(|| Region::new(default_region(endpoint.as_ref())));
         let found = credentials.provide_credentials().await.map(drop).map_err(no_credentials);
-        let (credentials, is_bearer) = match (found, config.tokens.clone()) {
+        let guarded = endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url));
+        // Whoever reads a token on its way can use it.
+        let (credentials, is_bearer) = match (found, config.tokens.clone().filter(|_| guarded)) {
             (Err(ObjectError::NoCredentials), Some(tokens)) => {
                 let tokens = SharedCredentialsProvider::new(Bearer(tokens));
                 tokens.provide_credentials().await.map_err(no_credentials)?;
@@ -172,7 +175,7 @@ impl Store {
             credentials,
             clock,
             region: region.as_ref().into(),
-            guarded: endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url)),
+            guarded,
             endpoint,
             profile,
             retry: config.retry,
@@ -230,6 +233,21 @@ fn named_keys(providers: &ProviderConfig, profile: Option<&str>, named: bool) ->
     let variables = EnvironmentVariableCredentialsProvider::new();
     let first = CredentialsProviderChain::first_try("Environment", variables);
     if named { first.or_else("Profile", file(providers, None)) } else { first }
+}
+
+/// The same for Google Cloud Storage, as far as they are keys of Google's.
+fn hmac_keys(config: &StoreConfig, providers: &ProviderConfig, named: bool) -> CredentialsProviderChain {
+    let profile = config.profile.as_deref();
+    let endpoint = config.endpoint_url.as_deref().and_then(|text| parse_endpoint(text).ok());
+    let at_google = endpoint.is_some_and(|url| StoreKind::of_endpoint(Some(&url)) == Some(StoreKind::Gcs));
+    let may_fail = config.tokens.is_some() && profile.is_none();
+    let of = |keys: ProfileFileCredentialsProvider| HmacKeys { keys, at_google, may_fail };
+    if profile.is_some() {
+        return CredentialsProviderChain::first_try("Profile", of(file(providers, profile)));
+    }
+    let keys = EnvironmentVariableCredentialsProvider::new();
+    let first = CredentialsProviderChain::first_try("Environment", HmacKeys { keys, at_google, may_fail });
+    if named { first.or_else("Profile", of(file(providers, None))) } else { first }
 }
 
 /// A profile; the one that `AWS_PROFILE` names, or the default, where `None`.

@@ -28,6 +28,9 @@ const ID: &str = "x-id=";
 /// Where the token stands in a signed request.
 const TOKEN: &str = "x-amz-security-token";
 
+/// How the access ids of Google's HMAC keys begin (<https://cloud.google.com/storage/docs/authentication/hmackeys>).
+const HMAC_PREFIX: &str = "GOOG";
+
 const AMZ: &str = "x-amz-";
 const AMZ_META: &str = "x-amz-meta-";
 const GOOG_META: &str = "x-goog-meta-";
@@ -58,6 +61,34 @@ impl ProvideCredentials for Bearer {
             let token = self.0.token().await.map_err(CredentialsError::provider_error)?;
             let end = SystemTime::now() + KEPT;
             Ok(Credentials::new("bearer", "none", Some(token), Some(end), "Bearer"))
+        })
+    }
+}
+
+/// Key pairs as far as they are HMAC keys of Google's: those of AWS lie in the same variables and files. Google's keys are lasting, so
+/// no pair with a session token is one; at Google's own host they are known by their [names](HMAC_PREFIX) too.
+#[derive(Debug)]
+pub(crate) struct HmacKeys<P> {
+    pub(crate) keys: P,
+    /// Google's own host is spoken to, and nothing that stands in for it.
+    pub(crate) at_google: bool,
+    /// There is something else to try, and nobody named these for this command.
+    pub(crate) may_fail: bool,
+}
+
+impl<P: ProvideCredentials> ProvideCredentials for HmacKeys<P> {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let none = || CredentialsError::not_loaded("no HMAC key of Google's");
+            match self.keys.provide_credentials().await {
+                Ok(pair) if pair.session_token().is_some() => Err(none()),
+                Ok(pair) if self.at_google && !pair.access_key_id().starts_with(HMAC_PREFIX) => Err(none()),
+                Err(_) if self.may_fail => Err(none()),
+                found => found,
+            }
         })
     }
 }
@@ -144,6 +175,44 @@ fn without_id(uri: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn keys_of_aws_are_not_googles() {
+        let pair = |id: &str, token: Option<&str>| {
+            Credentials::new(id, "secret", token.map(str::to_owned), None, "test")
+        };
+        let google = |keys| HmacKeys { keys, at_google: true, may_fail: true };
+        for (keys, is_taken) in [
+            (google(pair("GOOG1EXAMPLE", None)), true),
+            (google(pair("AKIAEXAMPLE", None)), false),
+            (google(pair("ASIAEXAMPLE", Some("token"))), false),
+            (HmacKeys { at_google: false, ..google(pair("test-key", None)) }, true),
+            (HmacKeys { at_google: false, ..google(pair("test-key", Some("token"))) }, false),
+        ] {
+            let found = keys.provide_credentials().await;
+            assert_eq!(found.is_ok(), is_taken, "{keys:?}");
+            let is_none = matches!(found, Ok(_) | Err(CredentialsError::CredentialsNotLoaded(_)));
+            assert!(is_none, "the next in the chain is asked: {keys:?}");
+        }
+        // A profile that cannot be had ends the search where somebody named it.
+        for may_fail in [false, true] {
+            let found = HmacKeys { keys: Broken, at_google: true, may_fail }.provide_credentials().await;
+            let is_none = matches!(found, Err(CredentialsError::CredentialsNotLoaded(_)));
+            assert_eq!(is_none, may_fail, "{found:?}");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl ProvideCredentials for Broken {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::provider_error("expired")))
+        }
+    }
 
     #[test]
     fn what_the_sdk_adds_to_queries_is_taken_out() {

@@ -201,3 +201,12 @@ async fn a_key_pair_comes_before_tokens() {
     drop(store);
     local.stop().await;
 }
+
+#[tokio::test]
+async fn a_token_goes_by_no_open_wire() {
+    let tokens = Arc::new(Given::default());
+    // Not known to be this machine.
+    let connected = Store::connect(config("http://0.0.0.0:1", &tokens)).await;
+    assert!(matches!(connected, Err(ObjectError::NoCredentials)), "{connected:?}");
+    assert_eq!(tokens.0.load(Ordering::Relaxed), 0);
+}
