@@ -95,7 +95,11 @@ impl ComputeEngine {
         let mut last_answer = Instant::now();
         loop {
             let began = Instant::now();
-            let pause = match self.wait_once(name, options.max_interval, &mut on_progress, cancel).await {
+            let mut on_look = |seen: &Operation| {
+                last_answer = Instant::now();
+                on_progress(seen);
+            };
+            let pause = match self.wait_once(name, options.max_interval, &mut on_look, cancel).await {
                 Ok(operation) => {
                     on_progress(&operation);
                     if operation.is_done() {
@@ -121,7 +125,7 @@ impl ComputeEngine {
         &self,
         name: &str,
         interval: Duration,
-        on_progress: &mut impl FnMut(&Operation),
+        on_look: &mut impl FnMut(&Operation),
         cancel: &CancellationToken,
     ) -> Result<Operation, ApiError> {
         let named = self.named(name);
@@ -137,7 +141,7 @@ impl ComputeEngine {
             // What goes wrong with a look goes wrong with the call too, which says so.
             if let Ok(seen) = self.client.attempt::<_, Operation>(&GET_OPERATION, &named, None, cancel).await
             {
-                on_progress(&seen);
+                on_look(&seen);
                 if seen.is_done() {
                     return Ok(seen);
                 }
