@@ -153,6 +153,18 @@ pub(crate) enum Error {
         /// What became of asking for a token, where one was asked for.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// An Image of Compute Engine would be deleted for what nobody has looked at.
+    #[error("--if-exists replace is not for Compute Engine with --uri")]
+    ReplaceByUri,
+    /// Compute Engine reads from Cloud Storage alone.
+    #[error("Compute Engine reads from Google Cloud Storage, and by {by} the bucket is in another store")]
+    StoreElsewhere {
+        /// Who said so.
+        by: String,
+    },
+    /// One endpoint for the stores of two clouds.
+    #[error("--endpoint-url is for one store, and s3:// and gs:// are in two")]
+    TwoStores,
     /// The store that is known is not the one that is meant.
     #[error("the store is {found}, and it is at {expected}")]
     OtherStore {
@@ -433,6 +445,9 @@ impl Error {
             | Self::NoFolder
             | Self::NoProject
             | Self::OtherCloud { .. }
+            | Self::ReplaceByUri
+            | Self::StoreElsewhere { .. }
+            | Self::TwoStores
             | Self::NoCancel
             | Self::NoBucket
             | Self::NoOperation

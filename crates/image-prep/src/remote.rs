@@ -76,6 +76,11 @@ impl Remote {
             remote.service = Some(ImageService { endpoint, bearer });
         }
         if let Some(store) = store {
+            // What is sent there would be sent to the other's store: URLs that are signed, and tokens.
+            if store.endpoint_url.is_some() && [Scheme::S3, Scheme::Gs].iter().all(|of| schemes.contains(of))
+            {
+                return Err(Error::TwoStores);
+            }
             for scheme in schemes {
                 let connected = transfer::connect(store, scheme, Some(&args.api), context).await?;
                 remote.stores.push((scheme, connected));

@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::args::ApiArgs;
+use crate::args::values::Bucket;
 use crate::cloud::{Cloud, Services};
 use crate::context::Context;
 use crate::credentials::{self, By, Choice, Source, Told};
 use crate::error::Error;
 use crate::url_policy;
-pub(crate) use google::{Google, check_transport, project, store_tokens};
-pub(crate) use images::{Found, Images, Request, id_of_image};
+pub(crate) use google::{Google, check_transport, is_googles_own, project, store_tokens};
+pub(crate) use images::{Found, Images, Request, id_of_image, is_refused};
 
 /// Another address for the machine's metadata; the cloud's own tools have it too.
 const METADATA_VARIABLE: &str = "YC_METADATA_ADDR";
@@ -38,6 +39,13 @@ pub(crate) struct Service {
 /// Whether the command speaks to Compute Engine.
 pub(crate) fn is_google(args: &ApiArgs, context: &Context) -> Result<bool, Error> {
     Ok(args.cloud.or(context.profile()?.cloud) == Some(Cloud::Gcp))
+}
+
+/// The bucket of the profile. By its name alone it is one of the profile's own cloud: in another that name may be a stranger's.
+pub(crate) fn own_bucket<'a>(args: &ApiArgs, context: &'a Context) -> Result<Option<&'a Bucket>, Error> {
+    let own = context.profile()?;
+    let is_at_home = is_google(args, context)? == (own.cloud == Some(Cloud::Gcp));
+    Ok(own.bucket.as_ref().filter(|bucket| is_at_home || bucket.scheme.is_some()))
 }
 
 /// The images of the cloud that the command line, the environment and the profiles name, and the service by which its operations are

@@ -16,9 +16,9 @@ use object_io::{
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ApiArgs, Form, IfExists, LayoutArgs, StoreArgs};
-use crate::cloud::Cloud;
+use crate::cloud::{self, Cloud};
 use crate::context::Context;
-use crate::credentials::variable;
+use crate::credentials::{By, Told, variable};
 use crate::error::Error;
 use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
 use crate::{folders, resume, service};
@@ -30,6 +30,9 @@ pub(crate) const FORM: &str = "form";
 
 /// What the keys begin with that are made here.
 pub(crate) const KEY_PREFIX: &str = "image-prep/";
+
+/// The store that stands in for Google's.
+const EMULATOR_VARIABLE: &str = "STORAGE_EMULATOR_HOST";
 
 /// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
 const PROBE: &str = "image-prep/probe";
@@ -63,26 +66,25 @@ pub(crate) async fn connect(
     let keys = ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "YC_STORAGE_ACCESS_KEY"];
     let cloud = api.and_then(|api| api.cloud).or(own.cloud);
     let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
-    let (endpoint_url, default_endpoint_url) = match scheme {
+    // Where there are keys nobody minds what is wrong with tokens.
+    let (endpoint_url, default_endpoint_url, tokens) = match scheme {
         Scheme::Gs => {
-            let google = || Cloud::Gcp.storage_url().to_owned();
-            (Some(typed(&args.endpoint_url, emulator()).unwrap_or_else(google)), None)
+            let endpoint = google_endpoint(args);
+            let tokens = service::store_tokens(api, &endpoint, context);
+            (Some(endpoint.value), None, tokens)
         }
         Scheme::S3 => {
             let cloud = cloud.filter(|cloud| *cloud != Cloud::Gcp);
             let default = cloud.map(|cloud| Cloud::storage_url(cloud).to_owned());
-            (typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)), default)
+            (typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)), default, Ok(None))
         }
     };
-    let is_for_it = scheme == Scheme::S3 || own.cloud == Some(Cloud::Gcp);
-    let own_profile = own_unless(&keys, &own.aws_profile).filter(|_| is_for_it);
-    let profile = typed(&args.aws_profile, own_profile);
-    // Where keys are named nobody looks for tokens.
-    let has_keys =
-        profile.is_some() || ["AWS_PROFILE", "AWS_ACCESS_KEY_ID"].iter().any(|name| variable(name).is_some());
-    let tokens = match (&endpoint_url, scheme) {
-        (Some(url), Scheme::Gs) if !has_keys => service::store_tokens(api, url, context)?,
-        _ => None,
+    // A profile is about the store of its own cloud, and its keys are no business of another's.
+    let is_at_home = (scheme == Scheme::Gs) == (own.cloud == Some(Cloud::Gcp));
+    let own_aws_profile = own.aws_profile.clone().filter(|_| is_at_home);
+    let (tokens, without) = match tokens {
+        Ok(tokens) => (tokens, Error::NoStorageCredentials { source: None }),
+        Err(error) => (None, error),
     };
     let config = StoreConfig {
         scheme,
@@ -90,16 +92,14 @@ pub(crate) async fn connect(
         endpoint_url,
         default_endpoint_url,
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
-        profile,
+        profile: typed(&args.aws_profile, own_unless(&keys, &own_aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),
         ..StoreConfig::default()
     };
     match Store::connect(config).await {
-        Err(ObjectError::NoCredentials) if scheme == Scheme::Gs => {
-            Err(Error::NoStorageCredentials { source: None })
-        }
+        Err(ObjectError::NoCredentials) if scheme == Scheme::Gs => Err(without),
         Err(ObjectError::Credentials { source }) if scheme == Scheme::Gs => {
             Err(Error::NoStorageCredentials { source: Some(source) })
         }
@@ -115,10 +115,29 @@ pub(crate) fn scheme_at(endpoint: &str, api: &ApiArgs, context: &Context) -> Res
     }
 }
 
+/// Google's store, or what was named in its place.
+fn google_endpoint(args: &StoreArgs) -> Told<String> {
+    match (&args.endpoint_url, emulator()) {
+        (Some(typed), _) => Told { value: typed.clone(), by: By::Option("--endpoint-url") },
+        (None, Some(url)) => Told { value: url, by: By::Variable(EMULATOR_VARIABLE) },
+        (None, None) => Told { value: Cloud::Gcp.storage_url().to_owned(), by: By::Default },
+    }
+}
+
+/// Fails where Google's own Compute Engine would be told of an object by its name, and the object would be in another store.
+pub(crate) fn check_store(args: &StoreArgs, api: &ApiArgs, context: &Context) -> Result<(), Error> {
+    let Told { value, by } = google_endpoint(args);
+    let is_its_own = cloud::parse(&value, "https", true).is_ok_and(|url| Cloud::Gcp.has(&url));
+    match is_its_own || !service::is_googles_own(api, context)? {
+        true => Ok(()),
+        false => Err(Error::StoreElsewhere { by: by.to_string() }),
+    }
+}
+
 /// The store that stands in for Google's, by the name that Google's own clients have for it: a URL, or host and port, which stand for plain
 /// http.
 fn emulator() -> Option<String> {
-    let host = variable("STORAGE_EMULATOR_HOST")?;
+    let host = variable(EMULATOR_VARIABLE)?;
     Some(if host.contains("://") { host } else { format!("http://{host}") })
 }
 

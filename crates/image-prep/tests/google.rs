@@ -3,6 +3,12 @@
 
 #[path = "support/cloud.rs"]
 mod cloud;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "google/replace.rs"]
+mod replace;
+#[path = "google/secrets.rs"]
+mod secrets;
 mod support;
 use std::ffi::OsStr;
 use std::fs;
@@ -28,8 +34,12 @@ impl Google {
     }
 
     fn with_token(token: Option<&str>) -> Self {
+        Self::with(token, None)
+    }
+
+    fn with(token: Option<&str>, max_virtual_size: Option<u64>) -> Self {
         let (bench, dir) = (Bench::new(), Bench::new());
-        let cloud = Cloud::start_for_google(&dir.path("cloud"), token);
+        let cloud = Cloud::start_for_google(&dir.path("cloud"), token, max_virtual_size);
         bench.sample();
         Self { bench, cloud, _dir: dir }
     }
@@ -376,6 +386,9 @@ fn names_in_googles_store_are_taken_wherever_others_are() {
     assert!(none.code == 0 && none.stdout.is_empty(), "{none:?}");
     let made = google.run(&["create", "--uri", &to, "--name", "named", "--json"]);
     assert_eq!(google.made(&made)["diskSizeGb"], "1");
+    fs::write(google.bench.path("uri"), format!("{to}\n")).unwrap();
+    let made = google.run(&["create", "--uri", "@uri", "--name", "named-too", "--json"]);
+    assert_eq!(google.made(&made)["name"], "named-too");
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(crate) struct ApiArgs {
     /// Cloud whose services are used, its object store too [default: ru]
     ///
     /// `gcp` is Google's: `create` makes Images of Compute Engine by `images.insert`, which reads the object with the rights of the caller.
+    /// It knows a call that is repeated for an hour at least: long after that, the same command fails at the Image that it has made.
     #[arg(long, value_name = "CLOUD", conflicts_with = "local")]
     pub(crate) cloud: Option<Cloud>,
     /// Image service, or the address of a cloud that knows where its services are [env: YC_ENDPOINT]

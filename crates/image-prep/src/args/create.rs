@@ -65,8 +65,9 @@ pub(crate) struct CreateArgs {
     /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` and `replace` set.
     /// `replace` reuses that Image too; another of the name gets a new one, and is deleted when the Image is READY in its place; if that
     /// fails it has its name back. With --detach, or after a kill, nobody is there to do either: the other Image then stays, by the
-    /// name NAME-replaced-ID. Compute Engine renames no Image: there the other one is deleted when the object is uploaded, before the new one
-    /// is asked for. An object that was there before is not deleted.
+    /// name NAME-replaced-ID. Compute Engine renames no Image: there the other one is deleted before the new one is made, when the object is
+    /// uploaded and the service has refused the new one for its name alone; if that fails the object is kept, and with --uri it is not
+    /// done. An object that was there before is not deleted.
     #[arg(long, value_name = "WHAT")]
     pub(crate) if_exists: Option<IfExists>,
     #[command(flatten)]

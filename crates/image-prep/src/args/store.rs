@@ -13,7 +13,8 @@ pub(crate) struct StoreArgs {
     ///
     /// Credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or YC_STORAGE_ACCESS_KEY and
     /// YC_STORAGE_SECRET_KEY) or from a profile of the AWS configuration files; never from the command line. In Google Cloud Storage
-    /// they are HMAC keys, in the same variables; without any, tokens are used as by --cloud gcp.
+    /// they are HMAC keys, in the same variables (those of AWS are passed over); without any, tokens are used as by --cloud gcp, with
+    /// https or on this machine, and with STORAGE_EMULATOR_HOST only what an option names.
     #[arg(long, value_name = "URL", conflicts_with = "local")]
     pub(crate) endpoint_url: Option<String>,
     /// Region of the store [env: AWS_REGION, AWS_DEFAULT_REGION]

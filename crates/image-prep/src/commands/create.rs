@@ -19,8 +19,10 @@ mod preflight;
 mod request;
 mod source;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use disk_convert::{Disk, GuestDigest};
-use image_api::{ApiError, Operation, OperationOutcome, TransportError};
+use image_api::{ApiError, Code, Operation, OperationOutcome, TransportError};
 use object_io::{BucketUri, ObjectError, ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -30,7 +32,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::product::form_name;
-use crate::service::{Found, Request};
+use crate::service::{Found, Request, id_of_image};
 use crate::transfer::{Existing, KEY_PREFIX, Put};
 use crate::{notes, resume, service, show, transfer};
 use images::Standing;
@@ -55,7 +57,7 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
         return forecast::run(args, context, &fields, &bucket, &source).await;
     }
     let place = Place::open(args, context, [fields.owner()], bucket).await?;
-    let create = Create { args, context, fields, cloud: &place.cloud };
+    let create = Create { args, context, fields, cloud: &place.cloud, is_bereft: AtomicBool::new(false) };
     let operation = create.of(&source).await;
     place.close(context).await;
     let operation = operation?;
@@ -104,6 +106,8 @@ struct Create<'a> {
     context: &'a Context,
     fields: Request,
     cloud: &'a Cloud,
+    /// The Image that had the name is deleted, and there is none in its place.
+    is_bereft: AtomicBool,
 }
 
 impl Create<'_> {
@@ -157,6 +161,10 @@ impl Create<'_> {
     async fn of_disk(&mut self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
         let Self { args, context, cloud: Cloud { bucket, .. }, .. } = *self;
         let form = args.upload.form();
+        // The service reads by a URL, and a token signs none.
+        if !self.is_google() && store.is_bearer() {
+            return Err(ObjectError::CannotSign { place: bucket.to_string().into() }.into());
+        }
         transfer::check(context, store, bucket.bucket(), args.upload.expires.0).await?;
         let prepared =
             transfer::lay_out(context, Some(store), disk, bucket.bucket(), form, &args.layout).await?;
@@ -206,8 +214,9 @@ impl Create<'_> {
         };
         let is_needed = match &result {
             Ok(operation) => !operation.done,
-            Err(error) => error.may_go_on(),
+            Err(error) => error.may_go_on() || self.is_read_by_another(error).await,
         };
+        let is_bereft = self.is_bereft.load(Ordering::Relaxed);
         // Another operation, of an earlier run.
         let reader = || notes::reader(&store.endpoint(), object.bucket(), object.key());
         let is_gone = if is_needed {
@@ -217,6 +226,9 @@ impl Create<'_> {
             false
         } else if args.keep_object || !ours {
             true
+        } else if is_bereft {
+            context.warn(&format!("{object} is kept: the Image can be made of it"));
+            false
         } else if let Some(notes::Note { id, .. }) = reader() {
             context.warn(&format!("{object} is kept: operation {id} may still read it"));
             false
@@ -253,6 +265,11 @@ impl Create<'_> {
             self.forget(&operation.id);
             attempt += 1;
         };
+        self.follow(operation, object).await
+    }
+
+    /// Notes an operation that makes the Image and, unless that was declined, waits for it.
+    async fn follow(&self, operation: Operation, object: Option<notes::Object>) -> Result<Operation, Error> {
         tracing::info!("operation {}", operation.id);
         if operation.done {
             // An earlier run may have noted it, and would keep the object for it.
@@ -338,14 +355,40 @@ impl Create<'_> {
             OperationOutcome::Failed(_) => return Ok(true),
             OperationOutcome::Succeeded(_) => {}
         }
-        // Of Compute Engine it has been looked for already.
-        let Some(image) = Found::made_by(operation) else { return Ok(self.is_google()) };
+        let Some(image) = Found::made_by(operation) else {
+            return match self.is_google() {
+                true => self.has_gone(operation).await,
+                false => Ok(false),
+            };
+        };
         match self.cloud.images.again(&image, &self.context.cancel).await? {
             // Under another name it is not what was asked for; the one that was set aside just now is itself.
             Some(found) => {
                 Ok(found.name != self.fields.name() && replaced.is_none_or(|old| old.id != found.id))
             }
             None => Ok(true),
+        }
+    }
+
+    /// True if the name is taken by an Image of Compute Engine that is being made: maybe by this command on another machine, or long
+    /// ago, from the same object.
+    async fn is_read_by_another(&self, error: &Error) -> bool {
+        let is_taken = matches!(error, Error::Api(error) if error.code() == Code::AlreadyExists);
+        if !self.is_google() || !is_taken {
+            return false;
+        }
+        let found = self.cloud.images.find(&self.fields, &self.context.cancel).await;
+        matches!(found, Ok(Some(image)) if image.is_being_made())
+    }
+
+    /// True if what an operation of Compute Engine has made is not there any more. Who may make Images need not be allowed to look.
+    async fn has_gone(&self, operation: &Operation) -> Result<bool, Error> {
+        match self.cloud.images.find(&self.fields, &self.context.cancel).await {
+            Ok(found) => {
+                Ok(found.is_none_or(|found| id_of_image(operation).is_some_and(|id| id != found.id)))
+            }
+            Err(Error::Api(error)) if service::is_refused(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, Er
                 true => google::check(args, &mut findings).await?,
                 false => service::check(args, &mut findings).await?,
             }
-            let own = context.profile().ok().and_then(|own| own.bucket.as_ref());
+            let own = crate::service::own_bucket(&args.api, context).ok().flatten();
             let bucket = args.bucket.as_ref().or(own);
             let at_home = if is_google { Scheme::Gs } else { Scheme::S3 };
             let scheme = bucket.and_then(|bucket| bucket.scheme).unwrap_or(at_home);

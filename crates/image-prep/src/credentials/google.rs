@@ -107,6 +107,10 @@ impl Choice<'_> {
         if self.args.instance_service_account {
             return told(Source::Machine, By::Option("--instance-service-account"));
         }
+        // What only a variable names, as the stand-in for a store, gets what an option names, and nothing that lies about.
+        if matches!(endpoint.by, By::Variable(_)) {
+            return Ok(None);
+        }
         for name in TOKEN_VARIABLES {
             if let Some(value) = (self.variable)(name) {
                 let token = Token::new(&value).ok_or_else(|| Error::Token { place: name.to_owned() })?;
@@ -261,6 +265,25 @@ mod tests {
         assert_eq!(other.by(), None);
         other.own.is_named = true;
         assert!(matches!(other.by(), Some(By::Profile(_))));
+    }
+
+    #[test]
+    fn what_a_variable_names_gets_what_an_option_names() {
+        let endpoint = Url::parse("http://127.0.0.1:1").unwrap();
+        let endpoint = Told { value: endpoint, by: By::Variable("STORAGE_EMULATOR_HOST") };
+        let mut machine = Machine::new().gcloud().set("GOOGLE_OAUTH_ACCESS_TOKEN", "ya29.a");
+        machine.own = config::Profile {
+            cloud: Some(Cloud::Gcp),
+            instance_service_account: true,
+            is_named: true,
+            ..Default::default()
+        };
+        let is_found = |args: &ApiArgs| {
+            let variable = |name: &str| machine.variables.get(name).cloned();
+            Choice { args, variable: &variable, own: &machine.own }.credentials(&endpoint).unwrap().is_some()
+        };
+        assert!(!is_found(&machine.args));
+        assert!(is_found(&ApiArgs { instance_service_account: true, ..ApiArgs::default() }));
     }
 
     #[test]

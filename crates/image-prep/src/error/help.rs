@@ -64,6 +64,15 @@ impl Error {
                  may write the bucket: `gcloud storage hmac create ACCOUNT` makes one, put it into AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY",
             ),
+            Self::ReplaceByUri => Some(
+                "an Image there has to be deleted before another can have its name: delete it first, or choose another --name",
+            ),
+            Self::StoreElsewhere { .. } => {
+                Some("leave that out, or name an --endpoint that reads from that store")
+            }
+            Self::TwoStores => Some(
+                "name the store of s3:// in AWS_ENDPOINT_URL_S3; one that stands in for Google's in STORAGE_EMULATOR_HOST",
+            ),
             Self::NoCancel => Some("delete the Image when the operation is done"),
             Self::NoProject => Some("say --project, or put it into GOOGLE_CLOUD_PROJECT or a profile"),
             Self::Config { .. } => Some(
@@ -80,7 +89,9 @@ impl Error {
             Self::Manifest { .. } => Some("`image-prep create --help` says what --manifest takes"),
             Self::Entry { source, .. } | Self::NotMade { source, .. } => source.hint(),
             Self::NoFolder => Some("say --folder-id, or put it into YC_FOLDER_ID or a profile"),
-            Self::NoBucket => Some("say --bucket, or put it into IMAGE_PREP_BUCKET or a profile"),
+            Self::NoBucket => Some(
+                "say --bucket, or put it into IMAGE_PREP_BUCKET or a profile; with its scheme into a profile of another cloud",
+            ),
             Self::Token { .. } => Some("a token is one line of visible ASCII"),
             Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
             Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::Images;
 use crate::args::{ApiArgs, TransportArg};
-use crate::cloud::Cloud;
+use crate::cloud::{self, Cloud};
 use crate::context::Context;
 use crate::credentials::google::{Choice, Source};
 use crate::credentials::{self, By, Told};
@@ -50,6 +50,11 @@ pub(crate) fn check_transport(args: &ApiArgs) -> Result<(), Error> {
             Err(Error::OtherCloud { what: "--transport grpc", cloud: Error::COMPUTE_ENGINE })
         }
     }
+}
+
+/// Whether Compute Engine is Google's own, and nothing that stands in for it.
+pub(crate) fn is_googles_own(args: &ApiArgs, context: &Context) -> Result<bool, Error> {
+    Ok(Cloud::Gcp.has(&choice(args, context)?.endpoint_url(true)?.value))
 }
 
 impl Google {
@@ -124,11 +129,14 @@ fn credentials_of(source: &Source) -> Result<Credentials, Error> {
 
 async fn usable(source: &Told<Source>, context: &Context) -> Result<Credentials, Error> {
     let credentials = credentials_of(&source.value)?;
-    if is_guess(source) {
+    if matches!(source.value, Source::Machine) {
         match credentials.get(&context.cancel).await {
             Ok(token) if is_foreign(&token) => return Err(Error::NoGoogleCredentials { source: None }),
             Ok(_) => {}
-            Err(source) => return Err(Error::NoGoogleCredentials { source: Some(source) }),
+            Err(error) if is_guess(source) => {
+                return Err(Error::NoGoogleCredentials { source: Some(error) });
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(credentials)
@@ -144,26 +152,34 @@ fn is_foreign(token: &Token) -> bool {
 }
 
 /// Tokens for Google Cloud Storage at an endpoint, if there are any that may be used with it. None is asked for yet.
+///
+/// What options name is for the cloud of the command: where that is another, they are not for this store.
 pub(crate) fn store_tokens(
     api: Option<&ApiArgs>,
-    endpoint: &str,
+    endpoint: &Told<String>,
     context: &Context,
 ) -> Result<Option<Arc<dyn Tokens>>, Error> {
     // What is no URL is told by whoever connects to it.
-    let Ok(value) = Url::parse(endpoint) else { return Ok(None) };
+    let Ok(value) = cloud::parse(&endpoint.value, "https", true) else { return Ok(None) };
+    if value.scheme() != "https" && !url_policy::is_loopback(&value) {
+        return Ok(None);
+    }
     let none = ApiArgs::default();
-    let choice =
-        Choice { args: api.unwrap_or(&none), variable: &credentials::variable, own: context.profile()? };
-    let by = if Cloud::Gcp.has(&value) { By::Default } else { By::Option("--endpoint-url") };
+    let args = match api {
+        Some(api) if super::is_google(api, context)? => api,
+        _ => &none,
+    };
+    let choice = Choice { args, variable: &credentials::variable, own: context.profile()? };
+    let by = if Cloud::Gcp.has(&value) { By::Default } else { endpoint.by.clone() };
     let Some(source) = choice.credentials(&Told { value, by })? else { return Ok(None) };
     let credentials = credentials_of(&source.value)?;
-    Ok(Some(Arc::new(StoreTokens { credentials, is_guess: is_guess(&source) })))
+    Ok(Some(Arc::new(StoreTokens { credentials, is_of_machine: matches!(source.value, Source::Machine) })))
 }
 
 #[derive(Debug)]
 struct StoreTokens {
     credentials: Credentials,
-    is_guess: bool,
+    is_of_machine: bool,
 }
 
 impl Tokens for StoreTokens {
@@ -171,10 +187,26 @@ impl Tokens for StoreTokens {
         Box::pin(async {
             // A request that is cancelled drops this too.
             match self.credentials.get(&CancellationToken::new()).await {
-                Ok(token) if self.is_guess && is_foreign(&token) => Err(ApiError::NotAToken.into()),
+                Ok(token) if self.is_of_machine && is_foreign(&token) => Err(ApiError::NotAToken.into()),
                 Ok(token) => Ok(token.expose().to_owned()),
                 Err(error) => Err(error.into()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_of_the_other_cloud_has_nothing_for_this_one() {
+        for (token, is_of_machine, is_shown) in
+            [("ya29.own", true, true), ("t1.other", true, false), ("t1.typed", false, true)]
+        {
+            let credentials = Credentials::token(Token::new(token).unwrap());
+            let got = StoreTokens { credentials, is_of_machine }.token().await;
+            assert_eq!(got.is_ok(), is_shown, "{token}");
+        }
     }
 }

@@ -176,6 +176,11 @@ fn there<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     }
 }
 
+/// True if the service said that it does not do it. A busy server, or a gateway before it, says nothing of the kind.
+pub(crate) fn is_refused(error: &ApiError) -> bool {
+    error.status().is_some() && !error.is_retryable()
+}
+
 /// Google's operation in our shape. One that has made an Image is given it, for as long as that is there.
 async fn of_google(
     engine: &ComputeEngine,
@@ -185,7 +190,12 @@ async fn of_google(
     let has_made =
         operation.is_done() && operation.failure().is_none() && operation.operation_type() == "insert";
     let image = match has_made {
-        true => there(engine.get(operation.target_name(), cancel).await)?,
+        true => match engine.get(operation.target_name(), cancel).await {
+            Ok(image) => Some(image),
+            // It has gone; or who may make Images may not look at them, and has made one all the same.
+            Err(error) if is_refused(&error) => None,
+            Err(error) => return Err(error.into()),
+        },
         false => None,
     };
     // Another one may have the name by now.
@@ -345,4 +355,42 @@ pub(crate) fn id_of_image(operation: &Operation) -> Option<String> {
         return Some(image_id);
     }
     operation.metadata_as::<google::Operation>()?.target_id.map(|id| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Google's own answers to a caller that may make Images, and not look at them.
+    fn service() -> String {
+        const DONE: &str = r#"{"name":"operation-1","operationType":"insert","status":"DONE","targetId":"99","targetLink":"https://h/images/web"}"#;
+        const NO: &str = r#"{"error":{"code":403,"message":"Required 'compute.images.get' permission"}}"#;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut head) = (stream.unwrap(), [0; 4096]);
+                let len = stream.read(&mut head).unwrap();
+                let is_image = String::from_utf8_lossy(&head[..len]).contains("/images/");
+                let (status, body) = if is_image { ("403 Forbidden", NO) } else { ("200 OK", DONE) };
+                let head =
+                    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}", body.len());
+                write!(stream, "{head}\r\n\r\n{body}").unwrap();
+            }
+        });
+        endpoint
+    }
+
+    #[tokio::test]
+    async fn an_image_that_may_not_be_looked_at_is_made_all_the_same() {
+        let client = Client::new(&service(), None).unwrap();
+        let images = Images::Google(ComputeEngine::new(client, "p"));
+        let operation = images.operation("operation-1", &CancellationToken::new()).await.unwrap();
+        assert_eq!(operation.outcome(), OperationOutcome::Succeeded(None));
+        assert_eq!(id_of_image(&operation).as_deref(), Some("99"));
+    }
 }

@@ -60,9 +60,12 @@ impl Cloud {
     }
 
     /// The same, with a server that reads the objects of the bucket by their names, as Compute Engine does, and what it is told; one at a
-    /// time, and it has patience. With a token, for whoever has it.
-    pub(crate) fn start_for_google(dir: &Path, token: Option<&str>) -> Self {
+    /// time, and it has patience. With a token, for whoever has it; with a limit, for disks up to that.
+    pub(crate) fn start_for_google(dir: &Path, token: Option<&str>, max_virtual_size: Option<u64>) -> Self {
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        if let Some(limit) = max_virtual_size {
+            config.limits.max_virtual_size = limit;
+        }
         config.source_buckets.push(BUCKET.parse().unwrap());
         config.any_uri_host = true;
         config.limits.running_ingests = 1;

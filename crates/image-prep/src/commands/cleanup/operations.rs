@@ -68,14 +68,16 @@ impl Cleanup<'_> {
             self.context.warn(&format!("operation {id} is left: it is waited for again"));
             return false;
         }
-        let ended = match service.images.cancel(id, &self.context.cancel).await {
+        let answer = service.images.cancel(id, &self.context.cancel).await;
+        let how = if answer.is_ok() { "is asked to end, and has not yet" } else { "has not ended yet" };
+        let ended = match answer {
             // It may have ended meanwhile, and not all can be cancelled.
             Ok(_) | Err(_) if !self.context.cancel.is_cancelled() => {
                 let ended = service::wait(self.context, &service.images, id);
                 match tokio::time::timeout(ENDS_WITHIN, ended).await {
                     Ok(ended) => ended,
                     Err(_) => {
-                        self.context.warn(&format!("operation {id} is asked to end, and has not yet"));
+                        self.context.warn(&format!("operation {id} {how}"));
                         return false;
                     }
                 }

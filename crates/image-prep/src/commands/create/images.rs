@@ -3,11 +3,12 @@
 //! The contract has no place for a guest digest, so it is kept in a label. A label has 63 characters, a digest 64: the last
 //! one is left out, which leaves 252 bits of it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use disk_convert::GuestDigest;
 use image_api::compute::UpdateImageRequest;
-use image_api::{ApiError, Client, FieldMask, Operation, Uuid, WaitOptions};
+use image_api::{ApiError, Client, Code, FieldMask, Operation, Uuid, WaitOptions};
 use object_io::{ObjectUri, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -117,7 +118,7 @@ impl Create<'_> {
     }
 
     /// Makes the Image, in the place of another where there is one: that one gives its name away, is deleted when the new
-    /// Image is READY, and gets the name back if there is none. Where no Image can be renamed it is deleted before.
+    /// Image is READY, and gets the name back if there is none. Where no Image can be renamed see `supplant`.
     pub(super) async fn make(
         &self,
         content: &str,
@@ -127,10 +128,7 @@ impl Create<'_> {
     ) -> Result<Operation, Error> {
         let Some(old) = replaced.as_deref() else { return self.create(content, uri, object, None).await };
         let Some(client) = self.cloud.images.yandex() else {
-            let operation = self.cloud.images.delete(old, &self.context.cancel).await?;
-            self.end(operation, &self.context.cancel).await?;
-            self.context.note(&format!("the Image `{}` that had the name, {}, is deleted", old.name, old.id));
-            return self.create(content, uri, object, None).await;
+            return self.supplant(content, uri, object, old).await;
         };
         let aside = aside(old);
         if let Err(error) = self.rename(client, old, &aside, &self.context.cancel).await {
@@ -156,6 +154,74 @@ impl Create<'_> {
             _ => self.give_back(client, old, &aside).await,
         }
         result
+    }
+
+    /// The same where no Image can be renamed: the old one is deleted before. But not before the service was asked for the new one
+    /// and had nothing against it but the name; and not if that is another Image's by now.
+    async fn supplant(
+        &self,
+        content: &str,
+        uri: &str,
+        object: Option<Object>,
+        old: &Found,
+    ) -> Result<Operation, Error> {
+        // A key of its own: nothing comes of this call, unless the name is free.
+        match self.ask(&self.fields.with_uri(uri), Uuid::new_v4()).await {
+            Ok(operation) => return self.follow(operation, object).await,
+            Err(Error::Api(error)) if error.code() == Code::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match self.find_image().await? {
+            None => return self.create(content, uri, object, None).await,
+            Some(found) if found.id != old.id => {
+                let why = format!("it has taken the place of {} since", old.id);
+                return Err(Error::ImageOther { name: found.name, id: found.id, why });
+            }
+            Some(_) => {}
+        }
+        self.remove(old).await?;
+        self.context.note(&format!("the Image `{}` that had the name, {}, is deleted", old.name, old.id));
+        let result = self.create(content, uri, object, None).await;
+        if result.as_ref().map_or(true, |operation| service::failure(operation).is_some()) {
+            self.without_image(old);
+        }
+        result
+    }
+
+    /// Deletes an Image, and waits until it has gone. Where that is not known it is told.
+    async fn remove(&self, image: &Found) -> Result<(), Error> {
+        let cancel = &self.context.cancel;
+        if cancel.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let deleted = match self.cloud.images.delete(image, cancel).await {
+            // Here a refusal is one to look at the operation, which goes on.
+            Ok(operation) => match self.end(operation, cancel).await {
+                Err(error @ Error::Operation { .. }) => Err((error, true)),
+                Err(error) => Err((error, false)),
+                Ok(()) => return Ok(()),
+            },
+            Err(Error::Api(error)) if error.code() == Code::NotFound => return Ok(()),
+            Err(error) => {
+                let is_there = is_refusal(&error);
+                Err((error, is_there))
+            }
+        };
+        deleted.map_err(|(error, is_there)| {
+            if !is_there {
+                self.without_image(image);
+            }
+            error
+        })
+    }
+
+    /// Tells that an Image has gone and nothing has come in its place. What was uploaded for that stays.
+    fn without_image(&self, old: &Found) {
+        self.is_bereft.store(true, Ordering::Relaxed);
+        self.context.warn(&format!(
+            "the Image `{}`, {}, is deleted or being deleted, and no other is known to have its place; the same command again makes one",
+            old.name, old.id
+        ));
     }
 
     /// Gives an Image that was set aside its name back. Not to succeed is told.
@@ -242,7 +308,7 @@ fn is_of(operation: &Operation, image: &Found) -> bool {
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Operation { .. } => true,
-        Error::Api(error) => error.status().is_some() && !error.is_retryable(),
+        Error::Api(error) => service::is_refused(error),
         _ => false,
     }
 }

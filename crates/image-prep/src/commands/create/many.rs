@@ -10,6 +10,7 @@ pub(in crate::commands) mod outcome;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use disk_convert::ConvertError;
 use object_io::BucketUri;
@@ -150,7 +151,13 @@ impl One {
         let (context, Entry { args, fields }) = (&self.context, &self.entry);
         match (&self.cloud, source) {
             (Some(cloud), source) => {
-                let create = Create { args, context, fields: fields.clone(), cloud };
+                let create = Create {
+                    args,
+                    context,
+                    fields: fields.clone(),
+                    cloud,
+                    is_bereft: AtomicBool::new(false),
+                };
                 Ok(Made::Operation(create.of(source).await?.into()))
             }
             (None, Source::Disk(disk, _)) => {

@@ -8,14 +8,14 @@ use object_io::{BucketUri, ObjectError, ObjectUri, Scheme};
 use url::Url;
 
 use super::request;
-use crate::args::{CreateArgs, Form};
+use crate::args::{CreateArgs, Form, IfExists};
 use crate::context::Context;
 use crate::error::Error;
 use crate::open::open;
 use crate::product::check_form;
 use crate::service::{self, Request};
 use crate::sizes::min_disk_size;
-use crate::{guest, url_policy};
+use crate::{guest, transfer, url_policy};
 
 /// Where `--local` puts objects.
 const LOCAL_BUCKET: &str = "uploads";
@@ -41,6 +41,10 @@ pub(super) fn for_cloud(args: &CreateArgs, context: &Context) -> Result<CreateAr
         };
     }
     service::check_transport(&args.api)?;
+    if args.uri.is_some() && args.if_exists == Some(IfExists::Replace) {
+        return Err(Error::ReplaceByUri);
+    }
+    transfer::check_store(&args.store, &args.api, context)?;
     match args.upload.to.replace(Form::Gce) {
         None | Some(Form::Gce) => Ok(args),
         Some(_) => Err(Error::OtherCloud { what: "a form other than gce", cloud: Error::COMPUTE_ENGINE }),
@@ -71,13 +75,7 @@ impl Source {
     pub(super) async fn of(args: &CreateArgs, context: &Context) -> Result<Self, Error> {
         let is_google = is_google(args, context)?;
         if let Some(typed) = &args.uri {
-            return Ok(Self::Uri(match typed.parse::<ObjectUri>() {
-                // By its name, as Compute Engine reads whatever is there.
-                Ok(object) if is_google && object.scheme() == Scheme::Gs => {
-                    url_policy::check(&request::location(&object), false)?
-                }
-                _ => source_uri(typed, args.open.allow_http)?,
-            }));
+            return Ok(Self::Uri(source_uri(typed, is_google, args.open.allow_http)?));
         }
         let image = args.image();
         let disk = open(context, image, &args.open).await?;
@@ -108,7 +106,7 @@ pub(super) fn bucket(args: &CreateArgs, context: &Context) -> Result<BucketUri, 
     let uri = match &args.bucket {
         Some(bucket) => bucket.uri(at_home),
         None if args.local.local.is_some() || args.uri.is_some() => at_home.place(LOCAL_BUCKET, "").parse(),
-        None => context.profile()?.bucket.as_ref().ok_or(Error::NoBucket)?.uri(at_home),
+        None => service::own_bucket(&args.api, context)?.ok_or(Error::NoBucket)?.uri(at_home),
     };
     let uri = uri.map_err(ObjectError::from)?;
     match is_google && uri.scheme() != Scheme::Gs {
@@ -118,17 +116,29 @@ pub(super) fn bucket(args: &CreateArgs, context: &Context) -> Result<BucketUri, 
 }
 
 /// The URL of `--uri`: as typed, or read from `@FILE` or `@-`.
-fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
-    let Some(path) = typed.strip_prefix('@') else { return url_policy::check(typed, allow_http) };
+fn source_uri(typed: &str, is_google: bool, allow_http: bool) -> Result<Url, Error> {
+    let file = typed.strip_prefix('@');
+    let text = file.map_or_else(|| Ok(typed.to_owned()), read_uri)?;
+    let text = text.trim();
+    match text.parse::<ObjectUri>() {
+        // By its name, as Compute Engine reads whatever is there.
+        Ok(object) if is_google && object.scheme() == Scheme::Gs => {
+            url_policy::check(&request::location(&object), false)
+        }
+        _ => url_policy::check(text, allow_http).map_err(|error| match (error, file) {
+            // Any file can be named here by mistake, and most hold no URL.
+            (Error::Scheme { .. }, Some(path)) => Error::NoUrl { path: path.into() },
+            (error, _) => error,
+        }),
+    }
+}
+
+fn read_uri(path: &str) -> Result<String, Error> {
     let mut text = String::new();
     let read = match path {
         "-" => std::io::stdin().lock().take(URI_MAX).read_to_string(&mut text),
         path => std::fs::File::open(path).and_then(|file| file.take(URI_MAX).read_to_string(&mut text)),
     };
     read.map_err(|source| Error::File { action: "read the URL in", path: path.into(), source })?;
-    url_policy::check(text.trim(), allow_http).map_err(|error| match error {
-        // Any file can be named here by mistake, and most hold no URL.
-        Error::Scheme { .. } => Error::NoUrl { path: path.into() },
-        error => error,
-    })
+    Ok(text)
 }
