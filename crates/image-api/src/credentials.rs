@@ -141,7 +141,7 @@ impl Credentials {
     }
 
     /// Forgets a token that a server refused. False where there is no other to be got.
-    pub(crate) async fn refused(&self, token: &Token) -> bool {
+    pub async fn refused(&self, token: &Token) -> bool {
         if matches!(self.0.origin, Origin::Given(_)) {
             return false;
         }

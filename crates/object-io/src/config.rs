@@ -29,7 +29,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, ecs::EcsCredentialsProvider
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::config::{
-    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, SharedInterceptor,
+    IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    SharedInterceptor,
 };
 use aws_smithy_http_client::tls;
 use aws_types::service_config::ServiceConfigKey;
@@ -162,10 +163,13 @@ impl Store {
         let clock = StoreClock::default();
         builder.push_interceptor(SharedInterceptor::new(clock.clone()));
         if config.scheme == Scheme::Gs {
-            builder.push_interceptor(SharedInterceptor::new(Dialect { is_bearer }));
+            let tokens = config.tokens.clone().filter(|_| is_bearer);
+            builder.push_interceptor(SharedInterceptor::new(Dialect { tokens }));
         }
         if is_bearer {
-            builder = builder.credentials_provider(credentials.clone());
+            // Whoever gives tokens keeps them, and knows which are refused.
+            let cache = IdentityCache::no_cache();
+            builder = builder.credentials_provider(credentials.clone()).identity_cache(cache);
         }
         builder.set_endpoint_url(endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()));
         Ok(Self(Arc::new(Inner {

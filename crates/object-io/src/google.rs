@@ -5,13 +5,12 @@
 //! place of the signature: what is `x-amz-` in such a request is `x-goog-` or nothing, and back in the answer.
 //!
 //! The token comes through the SDK as the session token of a key pair that signs for nobody, since that is what the SDK asks for
-//! asynchronously and renews; it stands in a header of its own when the request is signed, and goes from there to where it belongs.
+//! asynchronously, for each request; it stands in a header of its own when the request is signed, and goes from there to where it belongs.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
@@ -35,9 +34,6 @@ const AMZ: &str = "x-amz-";
 const AMZ_META: &str = "x-amz-meta-";
 const GOOG_META: &str = "x-goog-meta-";
 
-/// For how long the SDK keeps a token before it asks again: whoever gives tokens keeps them, and knows their ends.
-const KEPT: Duration = Duration::from_secs(60);
-
 /// A token that comes.
 pub type TokenFuture<'a> =
     Pin<Box<dyn Future<Output = Result<String, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
@@ -46,6 +42,9 @@ pub type TokenFuture<'a> =
 pub trait Tokens: fmt::Debug + Send + Sync {
     /// A token that is good for a few minutes at least.
     fn token(&self) -> TokenFuture<'_>;
+
+    /// The store has refused the last one: if there is another to be had, it comes next.
+    fn refused(&self);
 }
 
 /// Bearer tokens in the shape of a key pair.
@@ -59,8 +58,7 @@ impl ProvideCredentials for Bearer {
     {
         future::ProvideCredentials::new(async {
             let token = self.0.token().await.map_err(CredentialsError::provider_error)?;
-            let end = SystemTime::now() + KEPT;
-            Ok(Credentials::new("bearer", "none", Some(token), Some(end), "Bearer"))
+            Ok(Credentials::new("bearer", "none", Some(token), None, "Bearer"))
         })
     }
 }
@@ -93,10 +91,10 @@ impl<P: ProvideCredentials> ProvideCredentials for HmacKeys<P> {
     }
 }
 
-/// Speaks Google's dialect; `is_bearer` where tokens take the place of signatures.
+/// Speaks Google's dialect; with `tokens` where they take the place of signatures.
 #[derive(Debug)]
 pub(crate) struct Dialect {
-    pub(crate) is_bearer: bool,
+    pub(crate) tokens: Option<Arc<dyn Tokens>>,
 }
 
 impl Intercept for Dialect {
@@ -124,7 +122,7 @@ impl Intercept for Dialect {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.request_mut().headers_mut();
-        if !self.is_bearer {
+        if self.tokens.is_none() {
             return Ok(());
         }
         // What is only asked for its address has the token in the query, and is never sent.
@@ -146,6 +144,9 @@ impl Intercept for Dialect {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        if let Some(tokens) = self.tokens.as_ref().filter(|_| context.response().status().as_u16() == 401) {
+            tokens.refused();
+        }
         let headers = context.response_mut().headers_mut();
         let theirs: Vec<_> =
             headers.iter().filter(|(name, _)| name.starts_with(GOOG_META)).map(owned).collect();

@@ -1,6 +1,7 @@
 //! Compute Engine as a command finds it: where it is, for which project, and as whom.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use image_api::{ApiError, Client, ClientOptions, ComputeEngine, Credentials, METADATA_ADDRESS, Token};
 use object_io::{TokenFuture, Tokens};
@@ -173,25 +174,43 @@ pub(crate) fn store_tokens(
     let by = if Cloud::Gcp.has(&value) { By::Default } else { endpoint.by.clone() };
     let Some(source) = choice.credentials(&Told { value, by })? else { return Ok(None) };
     let credentials = credentials_of(&source.value)?;
-    Ok(Some(Arc::new(StoreTokens { credentials, is_of_machine: matches!(source.value, Source::Machine) })))
+    let is_of_machine = matches!(source.value, Source::Machine);
+    Ok(Some(Arc::new(StoreTokens { credentials, is_of_machine, is_refused: AtomicBool::default() })))
 }
 
 #[derive(Debug)]
 struct StoreTokens {
     credentials: Credentials,
     is_of_machine: bool,
+    /// The store has refused the last one.
+    is_refused: AtomicBool,
+}
+
+impl StoreTokens {
+    async fn get(&self) -> Result<Token, ApiError> {
+        // A request that is cancelled drops this too.
+        let never = CancellationToken::new();
+        let token = self.credentials.get(&never).await?;
+        match self.is_refused.swap(false, Ordering::Relaxed) && self.credentials.refused(&token).await {
+            true => self.credentials.get(&never).await,
+            false => Ok(token),
+        }
+    }
 }
 
 impl Tokens for StoreTokens {
     fn token(&self) -> TokenFuture<'_> {
         Box::pin(async {
-            // A request that is cancelled drops this too.
-            match self.credentials.get(&CancellationToken::new()).await {
+            match self.get().await {
                 Ok(token) if self.is_of_machine && is_foreign(&token) => Err(ApiError::NotAToken.into()),
                 Ok(token) => Ok(token.expose().to_owned()),
                 Err(error) => Err(error.into()),
             }
         })
+    }
+
+    fn refused(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
     }
 }
 
@@ -205,7 +224,8 @@ mod tests {
             [("ya29.own", true, true), ("t1.other", true, false), ("t1.typed", false, true)]
         {
             let credentials = Credentials::token(Token::new(token).unwrap());
-            let got = StoreTokens { credentials, is_of_machine }.token().await;
+            let got =
+                StoreTokens { credentials, is_of_machine, is_refused: AtomicBool::default() }.token().await;
             assert_eq!(got.is_ok(), is_shown, "{token}");
         }
     }

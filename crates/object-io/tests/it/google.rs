@@ -19,6 +19,7 @@ use object_io::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::local::{BUCKET, Local, metadata, noise};
 use crate::multipart::parts;
@@ -32,6 +33,8 @@ impl Tokens for Given {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok("ya29.token".to_owned()) })
     }
+
+    fn refused(&self) {}
 }
 
 /// The requests that the front has seen, and what was wrong with them.
@@ -209,4 +212,50 @@ async fn a_token_goes_by_no_open_wire() {
     let connected = Store::connect(config("http://0.0.0.0:1", &tokens)).await;
     assert!(matches!(connected, Err(ObjectError::NoCredentials)), "{connected:?}");
     assert_eq!(tokens.0.load(Ordering::Relaxed), 0);
+}
+
+/// Gives the first of its tokens until it is refused, then the next.
+#[derive(Debug, Default)]
+struct Renewed(AtomicU32);
+
+impl Tokens for Renewed {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(async { Ok(format!("ya29.{}", self.0.load(Ordering::Relaxed))) })
+    }
+
+    fn refused(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Knows one token; one request a connection.
+async fn gate(known: &'static str) -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU32::new(0));
+    let shared = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (head, _) = head_of(&mut client).await.unwrap();
+            shared.fetch_add(1, Ordering::Relaxed);
+            let status = if head.contains(known) { "200 OK" } else { "401 Unauthorized" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            client.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (endpoint, asked)
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_renewed_once() {
+    for (known, asks, is_known) in [("ya29.0", 1, true), ("ya29.1", 2, true), ("ya29.2", 2, false)] {
+        let (endpoint, asked) = gate(known).await;
+        let config = StoreConfig {
+            tokens: Some(Arc::new(Renewed::default())),
+            ..config(&endpoint, &Arc::new(Given::default()))
+        };
+        let store = Store::connect(config).await.unwrap();
+        let answer = store.head_bucket(BUCKET, &CancellationToken::new()).await;
+        assert_eq!((answer.is_ok(), asked.load(Ordering::Relaxed)), (is_known, asks), "{known}: {answer:?}");
+    }
 }
