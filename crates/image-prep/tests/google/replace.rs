@@ -56,7 +56,7 @@ fn what_fails_after_the_deletion_is_told_and_can_go_on() {
     let first = google.made(&google.create("sample.raw", "web", &[]));
     let failed = google.create("large", "web", &REPLACE);
     assert_eq!(failed.code, 4, "{failed:?}");
-    let told = format!("the Image `web`, {}, is deleted or being deleted", first["id"].as_str().unwrap());
+    let told = format!("the Image `web`, {}, is deleted or may be", first["id"].as_str().unwrap());
     assert!(failed.stderr.contains(&told) && failed.stderr.contains("is kept"), "{failed:?}");
     assert!(google.cloud.images(FOLDER).is_empty());
     assert_eq!((google.cloud.objects(BUCKET).len(), google.bench.journals().len()), (1, 1));
@@ -77,10 +77,9 @@ fn an_interrupted_deletion_is_told() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let run = finish(child);
     assert_eq!(run.code, 130, "{run:?}");
-    assert!(run.stderr.contains("is deleted or being deleted") && run.stderr.contains("is kept"), "{run:?}");
+    assert!(run.stderr.contains("is deleted or may be") && run.stderr.contains("is kept"), "{run:?}");
     assert_eq!(google.cloud.objects(BUCKET).len(), 1);
-    // What was begun is brought to its end.
-    until("the Image is gone", || google.cloud.images(FOLDER).is_empty());
+    // A server may drop what nobody waits for: either way the same command goes on from there.
     let again = google.run(&[&args[..], &["--json"]].concat());
     assert_eq!(google.made(&again)["name"], "web");
     assert!(google.is_clean());

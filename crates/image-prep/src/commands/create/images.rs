@@ -219,7 +219,7 @@ impl Create<'_> {
     fn without_image(&self, old: &Found) {
         self.is_bereft.store(true, Ordering::Relaxed);
         self.context.warn(&format!(
-            "the Image `{}`, {}, is deleted or being deleted, and no other is known to have its place; the same command again makes one",
+            "the Image `{}`, {}, is deleted or may be, and no other is known to have its place; the same command again makes one",
             old.name, old.id
         ));
     }
