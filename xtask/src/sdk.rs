@@ -4,7 +4,8 @@
 //!   (`sdk/create.py`): every field that can be typed arrives over REST and gRPC, and tokens are got as the SDK gets them.
 //! - The cloud's own Python SDK (PyPI), in plaintext and over TLS with discovery (`sdk/check.py`).
 //! - Its Node SDK (npm), over TLS (`sdk/check.mjs`). Where there is no `node`, PyPI has one.
-//! - Google's Python client for Compute Engine (PyPI), in plaintext, for everybody and with a token (`sdk/check_google.py`).
+//! - Google's Python client for Compute Engine (PyPI), in plaintext, for everybody and with a token (`sdk/check_google.py`); and
+//!   `image-prep create --cloud gcp` against a service that is made of its messages, and against image-server (`sdk/create_google.py`).
 //! - schemathesis (PyPI), which makes requests of the OpenAPI document that the server serves, good ones and bad ones, and holds
 //!   the answers against it ([`schemathesis`]).
 //!
@@ -150,6 +151,12 @@ fn google(tools: &Tools, server: &Server, scripts: &Path, dir: &Path) -> Result<
         }
         walk(&mut script, server, served, &dir)?;
     }
+    let dir = dir.join("create");
+    let served = server.start_with(&dir, false, &["--source-bucket", "images"])?;
+    let mut script = Command::new(&python);
+    script.arg(scripts.join("create_google.py")).env("IMAGE_PREP", &server.image_prep);
+    served.store.tell(script.env("DISK", &server.image));
+    walk(&mut script, server, served, &dir)?;
     Ok(true)
 }
 

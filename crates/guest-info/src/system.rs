@@ -41,8 +41,22 @@ pub struct System {
     /// The processor: `x86_64`, `aarch64`, and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub architecture: Option<&'static str>,
+    /// The newest kernel of Linux that has modules, by its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// Number of the partition that holds it.
     pub partition: u32,
+}
+
+impl System {
+    fn new(family: Family) -> Self {
+        Self { family, id: None, version: None, name: None, architecture: None, kernel: None, partition: 0 }
+    }
+
+    /// Whether it is Linux with a kernel from this version on.
+    pub fn is_linux_from(&self, major: u64, minor: u64) -> bool {
+        self.kernel.as_deref().is_some_and(|kernel| version_key(kernel) >= vec![major, minor])
+    }
 }
 
 /// Where os-release(5) looks.
@@ -52,10 +66,32 @@ pub(crate) const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-releas
 const PROGRAMS: [&str; 5] =
     ["/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/bin/sh", "/bin/busybox", "/bin/bash"];
 
+/// Where modules lie: the second where /lib has not become a link.
+const MODULES: [&str; 2] = ["/usr/lib/modules", "/lib/modules"];
+
+/// Its version, and the folder of its modules.
+pub(crate) fn newest_kernel(tree: &Tree<'_>) -> Result<Option<(String, String)>, Trouble> {
+    for folder in MODULES {
+        let names = tree.names(folder)?;
+        let newest = names.into_iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
+        if let Some(version) = newest.max_by_key(|name| version_key(name)) {
+            let folder = format!("{folder}/{version}");
+            return Ok(Some((version, folder)));
+        }
+    }
+    Ok(None)
+}
+
+/// Versions compare by their numbers.
+fn version_key(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
 /// The system whose files can be read.
 pub(crate) fn linux(tree: &Tree<'_>, partition: u32, unread: &mut Unread) -> System {
-    let mut system =
-        System { family: Family::Linux, id: None, version: None, name: None, architecture: None, partition };
+    // What goes wrong with it goes wrong with its drivers, and is told there.
+    let kernel = newest_kernel(tree).ok().flatten().map(|(version, _)| printable(&version));
+    let mut system = System { kernel, partition, ..System::new(Family::Linux) };
     match tree.texts(&OS_RELEASE) {
         Ok(found) => {
             let values = found.first().map(|text| text.settings().filter_map(|(_, line)| value(line)));
@@ -126,7 +162,7 @@ pub(crate) fn by_looks(partitions: &[Partition], boot: &Boot) -> Option<System> 
         _ => (Family::Linux, largest(&OF_LINUX).or_else(|| largest(&OF_EXT))?),
     };
     let architecture = boot.loaders.iter().find_map(|loader| loader.architecture);
-    Some(System { family, id: None, version: None, name: None, architecture, partition: partition.number })
+    Some(System { architecture, partition: partition.number, ..System::new(family) })
 }
 
 /// What Linux may be installed on and is not read here.
@@ -134,3 +170,19 @@ const OF_LINUX: [Kind; 5] = [Kind::Xfs, Kind::Btrfs, Kind::LvmPv, Kind::Luks2, K
 
 /// What is read, and has no system if this is asked for; or it is damaged.
 const OF_EXT: [Kind; 2] = [Kind::Ext4, Kind::Ext3];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_compare_by_their_numbers() {
+        for (kernel, is_new) in
+            [("6.1.0-18-amd64", true), ("3.17.0", true), ("3.16.0-4-amd64", false), ("4", true)]
+        {
+            let system = System { kernel: Some(kernel.to_owned()), ..System::new(Family::Linux) };
+            assert_eq!(system.is_linux_from(3, 17), is_new, "{kernel}");
+        }
+        assert!(!System::new(Family::Linux).is_linux_from(0, 0));
+    }
+}

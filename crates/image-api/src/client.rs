@@ -11,6 +11,7 @@
 mod endpoints;
 mod error;
 mod exchange;
+mod google;
 mod grpc;
 mod reach;
 mod rest;
@@ -34,15 +35,20 @@ use crate::{
     operation::{CancelOperationRequest, GetOperationRequest},
 };
 use endpoints::Endpoints;
+pub(crate) use endpoints::{is_loopback, server_of};
 pub use error::{ApiError, StatusError, TransportError};
 pub(crate) use exchange::Exchange;
+pub use google::ComputeEngine;
 pub use reach::{Skew, reach};
+pub(crate) use rest::http_client_of;
 pub use retry::{Retry, WaitOptions};
 
 /// The header, or gRPC metadata, that makes a repeated call give the same Operation.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Most bytes of an answer: a page of 1000 images with full labels is below 16 MiB.
 const ANSWER_MAX: usize = 32 << 20;
+/// Longest time of an attempt that the server holds open: Compute Engine says two minutes for its `wait`, and an answer takes its time.
+const LONG_CALL: Duration = Duration::from_secs(150);
 /// How we call ourselves.
 const USER_AGENT: &str = concat!("image-prep/", env!("CARGO_PKG_VERSION"));
 
@@ -235,7 +241,7 @@ impl Client {
         Q: Name + Clone + 'static,
         M: Name + Default + 'static,
     {
-        self.send(&Call { name: call, path: grpc_path }, request, idempotency_key, cancel).await
+        self.send(&Call::new(call, grpc_path), request, idempotency_key, cancel).await
     }
 
     /// Shows an operation.
@@ -366,11 +372,17 @@ struct Call {
     name: &'static str,
     /// Over gRPC; the descriptors know the rest.
     path: &'static str,
+    /// The server answers when something has happened, or when [`LONG_CALL`] is nearly over.
+    is_long: bool,
 }
 
 impl Call {
     const fn new(name: &'static str, path: &'static str) -> Self {
-        Self { name, path }
+        Self { name, path, is_long: false }
+    }
+
+    const fn long(name: &'static str, path: &'static str) -> Self {
+        Self { name, path, is_long: true }
     }
 }
 
@@ -407,7 +419,10 @@ mod tests {
             CANCEL_OPERATION,
             LIST_ENDPOINTS,
             CREATE_IAM_TOKEN,
-        ] {
+        ]
+        .iter()
+        .chain(&google::CALLS)
+        {
             assert!(crate::Method::at(call.path).is_some(), "{}", call.path);
         }
     }

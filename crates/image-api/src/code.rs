@@ -99,6 +99,11 @@ impl Code {
         }
     }
 
+    /// The code of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// The name that the protocol gives this code.
     pub const fn name(self) -> &'static str {
         match self {
@@ -152,6 +157,7 @@ mod tests {
         for (code, status) in Code::ALL.into_iter().zip(expected) {
             assert_eq!(code.http_status(), status, "{code}");
             assert_eq!(Code::from(i32::from(code)), code);
+            assert_eq!(Code::of_name(code.name()), Some(code));
         }
         assert_eq!(Code::from(17), Code::Unknown);
         assert_eq!(Code::from(-1), Code::Unknown);

@@ -1,15 +1,18 @@
 //! Where the bearer token of each call comes from.
 //!
 //! A token is given, or it is got and renewed: for a JWT of a service account ([`ServiceAccountKey`]), for an OAuth token of a
-//! person (both at the `IamTokenService` of the endpoint), or from the metadata service of the virtual machine that this runs
-//! on ([`metadata`]). A token that was got is kept in memory, and by nobody else, until [`MARGIN`] before it ends; however many
+//! person (both at the `IamTokenService` of the endpoint), for what Google's application default credentials hold ([`GoogleKey`], at a
+//! token endpoint), or from the metadata service of the virtual machine that this runs on ([`metadata`]). A token that was got is kept in memory, and by nobody else, until [`MARGIN`] before it ends; however many
 //! calls want one at once, one of them asks. A call that is refused as UNAUTHENTICATED is made once more with a new token: a
 //! token may be revoked, and a clock that was set, or a machine that slept, makes the end of one a guess.
 //!
-//! Source: <https://yandex.cloud/en/docs/iam/operations/iam-token/create-for-sa>, and `IamTokenService` in `proto/`.
+//! Source: <https://yandex.cloud/en/docs/iam/operations/iam-token/create-for-sa>, and `IamTokenService` in `proto/`; of Google's see
+//! [`GoogleKey`].
 
+mod google;
 mod key;
 mod metadata;
+mod oauth;
 
 use std::{
     fmt,
@@ -21,6 +24,7 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use google::GoogleKey;
 pub use key::{KeyError, ServiceAccountKey};
 pub use metadata::METADATA_ADDRESS;
 
@@ -54,6 +58,7 @@ enum Origin {
     Given(Token),
     Account { key: ServiceAccountKey, exchange: Exchange },
     Person { oauth: Token, exchange: Exchange },
+    Google { key: GoogleKey, endpoint: oauth::TokenEndpoint },
     Machine(metadata::Metadata),
 }
 
@@ -88,6 +93,17 @@ impl Credentials {
     /// A person by an OAuth token, which is exchanged at the same service.
     pub fn oauth(oauth: Token, endpoint: &str, options: &ClientOptions) -> Result<Self, ApiError> {
         Ok(Self::of(Origin::Person { oauth, exchange: Exchange::new(endpoint, options)? }))
+    }
+
+    /// What a file of Google's application default credentials holds. `user_token_uri` is where a person's tokens are got, if not at
+    /// Google's address; what signs names its own.
+    pub fn google(
+        key: GoogleKey,
+        user_token_uri: Option<&str>,
+        options: &ClientOptions,
+    ) -> Result<Self, ApiError> {
+        let endpoint = key.endpoint(user_token_uri, options)?;
+        Ok(Self::of(Origin::Google { key, endpoint }))
     }
 
     /// The service account of the virtual machine that this runs on. `address` is a host, with or without a port.
@@ -125,7 +141,7 @@ impl Credentials {
     }
 
     /// Forgets a token that a server refused. False where there is no other to be got.
-    pub(crate) async fn refused(&self, token: &Token) -> bool {
+    pub async fn refused(&self, token: &Token) -> bool {
         if matches!(self.0.origin, Origin::Given(_)) {
             return false;
         }
@@ -162,6 +178,7 @@ impl Origin {
             Self::Given(_) => "the bearer of a token".to_owned(),
             Self::Account { key, .. } => format!("service account {}", key.account_id()),
             Self::Person { .. } => "the owner of the OAuth token".to_owned(),
+            Self::Google { key, .. } => key.whose(),
             Self::Machine(_) => "the service account of this machine".to_owned(),
         }
     }
@@ -170,6 +187,7 @@ impl Origin {
         let (exchange, identity) = match self {
             Self::Given(token) => return Ok(Fresh { token: token.clone(), life: Duration::MAX }),
             Self::Machine(metadata) => return metadata.fetch().await,
+            Self::Google { key, endpoint } => return key.fetch(endpoint).await,
             Self::Account { key, exchange } => {
                 let jwt = key.jwt(&audience(exchange.url()), SystemTime::now());
                 (exchange, Identity::Jwt(jwt.map_err(|source| ApiError::Key { source })?))

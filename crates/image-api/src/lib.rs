@@ -11,7 +11,7 @@
 //! - [`Code`]: the canonical codes and what HTTP calls them.
 //! - [`Method`]: the methods of the services and their HTTP forms, for whoever serves or calls them by name.
 //! - [`openapi`]: methods, messages and rules as an OpenAPI document.
-//! - [`Client`]: the calls over REST or gRPC, with bounded retries and cancellation.
+//! - [`Client`]: the calls over REST or gRPC, with bounded retries and cancellation; [`ComputeEngine`]: those of Google's API.
 //! - [`Credentials`]: where their bearer token comes from, and how it is renewed.
 //!
 //! No code is made from the services: both transports carry the bytes of messages, and the descriptors say the rest.
@@ -20,6 +20,7 @@ mod client;
 mod code;
 mod credentials;
 mod descriptors;
+mod google_state;
 mod json;
 mod method;
 mod openapi;
@@ -28,11 +29,11 @@ mod token;
 mod validate;
 
 pub use client::{
-    ApiError, Client, ClientOptions, Retry, Skew, StatusError, Transport, TransportError, Uuid, WaitOptions,
-    reach,
+    ApiError, Client, ClientOptions, ComputeEngine, Retry, Skew, StatusError, Transport, TransportError,
+    Uuid, WaitOptions, reach,
 };
 pub use code::Code;
-pub use credentials::{Credentials, KeyError, METADATA_ADDRESS, ServiceAccountKey};
+pub use credentials::{Credentials, GoogleKey, KeyError, METADATA_ADDRESS, ServiceAccountKey};
 pub use descriptors::DESCRIPTORS;
 pub use json::{JsonError, from_json, from_json_lenient, has_json_field, to_json, to_json_value};
 pub use method::{Binding, HttpCall, HttpRequest, Method, Route};

@@ -15,7 +15,8 @@ use axum::{
     http::{HeaderMap, Response, Uri},
 };
 use image_api::{
-    ApiError, Client, ClientOptions, Code, CreateImageRequest, OperationOutcome, Retry, Uuid, WaitOptions,
+    ApiError, Client, ClientOptions, Code, ComputeEngine, CreateImageRequest, OperationOutcome, Retry, Uuid,
+    WaitOptions,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -259,4 +260,39 @@ async fn cancel_is_posted() {
     let server = Server::start(&[RUNNING]).await;
     server.client().cancel_operation("op", &never()).await.unwrap();
     assert_eq!(server.seen()[0].path, "/operations/op:cancel");
+}
+
+#[tokio::test]
+async fn a_wait_that_fails_is_no_silence_where_the_operation_is_seen() {
+    // Longer than the patience, which is long for a machine that is busy.
+    let (held, patience) = (Duration::from_secs(11), Duration::from_secs(10));
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let routes = Router::new().fallback(move |uri: Uri| {
+        let is_over = Arc::clone(&is_over);
+        async move {
+            let mut answer = Response::builder();
+            let status =
+                match (uri.path().ends_with("/wait"), is_over.load(std::sync::atomic::Ordering::SeqCst)) {
+                    (true, false) => {
+                        tokio::time::sleep(held).await;
+                        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+                        answer = answer.status(503);
+                        "RUNNING"
+                    }
+                    (_, false) => "RUNNING",
+                    (_, true) => "DONE",
+                };
+            answer.body(Body::from(format!(r#"{{"name":"op","status":"{status}"}}"#))).unwrap()
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    let engine = ComputeEngine::new(Client::new(&endpoint, None).unwrap(), "p");
+    let options = WaitOptions {
+        first_interval: Duration::from_millis(5),
+        max_interval: Duration::from_millis(100),
+        patience,
+    };
+    assert!(engine.wait("op", &options, |_| {}, &never()).await.unwrap().is_done());
 }

@@ -14,8 +14,8 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
 };
 use image_api::{
-    ApiError, Client, ClientOptions, Code, Credentials, Retry, ServiceAccountKey, Timestamp, Token,
-    iam::CreateIamTokenResponse, to_json,
+    ApiError, Client, ClientOptions, Code, Credentials, GoogleKey, Retry, ServiceAccountKey, Timestamp,
+    Token, iam::CreateIamTokenResponse, to_json,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +55,8 @@ async fn answer(
 ) -> (StatusCode, String) {
     let mut cloud = cloud.lock().unwrap();
     let is_metadata = uri.path() == "/computeMetadata/v1/instance/service-accounts/default/token";
-    if is_metadata || uri.path() == "/iam/v1/tokens" {
+    let is_oauth = uri.path() == "/token";
+    if is_metadata || is_oauth || uri.path() == "/iam/v1/tokens" {
         if let Some(status) = cloud.broken {
             return (status, String::new());
         }
@@ -68,6 +69,13 @@ async fn answer(
             return (StatusCode::OK, answer.to_string());
         }
         cloud.proofs.push(body);
+        if is_oauth {
+            assert_eq!(headers["content-type"], "application/x-www-form-urlencoded");
+            let seconds = cloud.life.as_secs();
+            let answer =
+                serde_json::json!({"access_token": token, "expires_in": seconds, "token_type": "Bearer"});
+            return (StatusCode::OK, answer.to_string());
+        }
         let expires_at = Some(Timestamp::from(SystemTime::now() + cloud.life));
         let answer = CreateIamTokenResponse { iam_token: token, expires_at };
         return (StatusCode::OK, to_json(&answer).unwrap());
@@ -268,4 +276,79 @@ async fn a_token_for_ever_is_kept_for_a_day() {
         machine.get_operation("op", &never()).await.unwrap();
     }
     assert_eq!(cloud.lock().unwrap().given, 1);
+}
+
+/// What a form says.
+fn form(body: &str) -> std::collections::BTreeMap<String, String> {
+    url::form_urlencoded::parse(body.as_bytes()).into_owned().collect()
+}
+
+#[tokio::test]
+async fn a_service_account_of_google_signs_for_its_own_token_endpoint() {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use ring::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
+    use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+    let (endpoint, cloud) = start(HOUR).await;
+    let token_uri = format!("{endpoint}/token");
+    let json = serde_json::json!({
+        "type": "service_account", "project_id": "p", "private_key_id": "k", "private_key": PRIVATE,
+        "client_email": "me@p.iam.gserviceaccount.com", "token_uri": token_uri, "universe_domain": "googleapis.com",
+    });
+    let key = GoogleKey::from_json(&json.to_string()).unwrap();
+    assert_eq!((key.project(), key.is_signing()), (Some("p"), true));
+    let credentials = Credentials::google(key, None, &options()).unwrap();
+    assert!(!format!("{credentials:?}").contains("PRIVATE"));
+    let client = client(&endpoint, credentials);
+    for _ in 0..3 {
+        client.get_operation("op", &never()).await.unwrap();
+    }
+    let cloud = cloud.lock().unwrap();
+    assert_eq!((cloud.given, cloud.calls), (1, 3));
+    let form = form(&cloud.proofs[0]);
+    assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let (signed, signature) = form["assertion"].rsplit_once('.').unwrap();
+    let part = |number: usize| -> serde_json::Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split('.').nth(number).unwrap()).unwrap())
+            .unwrap()
+    };
+    assert_eq!(part(0), serde_json::json!({"typ": "JWT", "alg": "RS256", "kid": "k"}));
+    let claims = part(1);
+    assert_eq!((&claims["iss"], &claims["aud"]), (&"me@p.iam.gserviceaccount.com".into(), &token_uri.into()));
+    assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600);
+    let der = PrivatePkcs8KeyDer::from_pem_slice(PRIVATE.as_bytes()).unwrap();
+    let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).unwrap();
+    let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref());
+    public.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn a_user_of_google_has_a_refresh_token() {
+    let (endpoint, cloud) = start(HOUR).await;
+    let json =
+        r#"{"type":"authorized_user","client_id":"c","client_secret":"s&=","refresh_token":"1//SECRET"}"#;
+    let key = GoogleKey::from_json(json).unwrap();
+    let credentials = Credentials::google(key, Some(&format!("{endpoint}/token")), &options()).unwrap();
+    assert!(!format!("{credentials:?}").contains("SECRET"));
+    let client = client(&endpoint, credentials);
+    client.get_operation("op", &never()).await.unwrap();
+    // Somebody revokes the token, and then all of them.
+    cloud.lock().unwrap().given += 1;
+    client.get_operation("op", &never()).await.unwrap();
+    assert_eq!(cloud.lock().unwrap().given, 3);
+    let sent = form(&cloud.lock().unwrap().proofs[0]);
+    let expected = [
+        ("client_id", "c"),
+        ("client_secret", "s&="),
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "1//SECRET"),
+    ];
+    assert_eq!(sent, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    {
+        let mut cloud = cloud.lock().unwrap();
+        cloud.given += 1;
+        cloud.broken = Some(StatusCode::BAD_REQUEST);
+    }
+    let error = client.get_operation("op", &never()).await.unwrap_err();
+    assert!(matches!(&error, ApiError::NoToken { whose, .. } if whose.contains("gcloud")), "{error:?}");
 }

@@ -20,7 +20,7 @@ pub(crate) mod values;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use cleanup::CleanupArgs;
-pub(crate) use cloud::{ApiArgs, LocalArgs, StoredArgs};
+pub(crate) use cloud::{ApiArgs, LocalArgs, StoredArgs, TransportArg};
 pub(crate) use create::{CreateArgs, HardwareGeneration, ImageFields, OsType};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{FormatName, OpenArgs, ReferenceArgs};

@@ -1,6 +1,7 @@
-//! Where the services of a cloud are: built in for two, found out by an address that knows, or all at one address.
+//! Where the services of a cloud are: built in for three, found out by an address that knows, or all at one address.
 //!
-//! Source: the endpoints that <https://yandex.cloud/en/docs/api-design-guide/concepts/endpoints> lists, and `ApiEndpointService`.
+//! Source: the endpoints that <https://yandex.cloud/en/docs/api-design-guide/concepts/endpoints> lists, and `ApiEndpointService`; of
+//! Google's <https://cloud.google.com/compute/docs/reference/rest/v1>.
 
 use clap::ValueEnum;
 use image_api::{Client, ClientOptions};
@@ -19,16 +20,20 @@ pub(crate) enum Cloud {
     Ru,
     /// yandexcloud.kz, store storage.yandexcloud.kz
     Kz,
+    /// Google's: Compute Engine and Cloud Storage
+    Gcp,
 }
 
 impl Cloud {
-    const ALL: [Self; 2] = [Self::Ru, Self::Kz];
+    /// Those that speak the one API, and take the same credentials.
+    const YANDEX: [Self; 2] = [Self::Ru, Self::Kz];
 
     /// The host beneath which each service has one of its own.
     fn api_host(self) -> &'static str {
         match self {
             Self::Ru => "api.cloud.yandex.net",
             Self::Kz => "api.yandexcloud.kz",
+            Self::Gcp => "googleapis.com",
         }
     }
 
@@ -47,16 +52,20 @@ impl Cloud {
         match self {
             Self::Ru => "https://storage.yandexcloud.net",
             Self::Kz => "https://storage.yandexcloud.kz",
+            Self::Gcp => "https://storage.googleapis.com",
         }
     }
 
-    /// The cloud that an address belongs to, over TLS.
+    /// The cloud that an address belongs to, over TLS. Of Google's see [`Cloud::has`]: nothing of the others is for it.
     pub(crate) fn of(url: &Url) -> Option<Self> {
-        let host = url.host_str().filter(|_| url.scheme() == "https")?;
-        let is_of = |cloud: &Self| {
-            host.strip_suffix(cloud.api_host()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        Self::ALL.into_iter().find(is_of)
+        Self::YANDEX.into_iter().find(|cloud| cloud.has(url))
+    }
+
+    /// Whether an address belongs to it, over TLS.
+    pub(crate) fn has(self, url: &Url) -> bool {
+        let host = url.host_str().filter(|_| url.scheme() == "https");
+        let rest = host.and_then(|host| host.strip_suffix(self.api_host()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 }
 
@@ -127,6 +136,10 @@ mod tests {
             assert_eq!(of(url), Some(Cloud::Ru), "{url}");
         }
         assert_eq!(of("https://iam.api.yandexcloud.kz"), Some(Cloud::Kz));
+        let is_google = |url: &str| Cloud::Gcp.has(&Url::parse(url).unwrap());
+        assert!(is_google(&Cloud::Gcp.endpoint()) && is_google("https://oauth2.googleapis.com/token"));
+        assert!(!is_google("http://compute.googleapis.com") && !is_google("https://evilgoogleapis.com"));
+        assert_eq!(of("https://compute.googleapis.com"), None, "no token of the other clouds goes there");
         for other in [
             "http://compute.api.cloud.yandex.net",
             "https://evilapi.cloud.yandex.net",

@@ -8,7 +8,7 @@
 //!
 //! [profiles.work]
 //! cloud = "ru"                    # or endpoint = "https://images.example:8443"
-//! folder-id = "b1g..."
+//! folder-id = "b1g..."            # with cloud = "gcp": project
 //! service-account-key-file = "key.json"   # paths are relative to this file
 //! bucket = "images"
 //! ```
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::args::values::Bucket;
 use crate::cloud::Cloud;
 use crate::error::Error;
 use crate::folders;
@@ -40,12 +41,13 @@ pub(crate) struct Profile {
     pub(crate) cloud: Option<Cloud>,
     pub(crate) endpoint: Option<String>,
     pub(crate) folder_id: Option<String>,
+    pub(crate) project: Option<String>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) service_account_key_file: Option<PathBuf>,
     #[serde(default)]
     pub(crate) instance_service_account: bool,
     pub(crate) yc_profile: Option<String>,
-    pub(crate) bucket: Option<String>,
+    pub(crate) bucket: Option<Bucket>,
     pub(crate) storage_endpoint_url: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) aws_profile: Option<String>,
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(other.token_file.as_deref(), Some(Path::new("/t")));
         assert!(matches!(read(TEXT, Some("none")), Err(Error::NoProfile { name, .. }) if name == "none"));
         assert_eq!(read("[profiles.work]\n", None).unwrap(), Profile::default());
-        assert_eq!(read("[profiles.default]\nbucket = \"b\"\n", None).unwrap().bucket.as_deref(), Some("b"));
+        assert_eq!(read("[profiles.default]\nbucket = \"b\"\n", None).unwrap().bucket, "b".parse().ok());
         assert!(matches!(read("profile = \"gone\"\n", None), Err(Error::NoProfile { .. })));
     }
 

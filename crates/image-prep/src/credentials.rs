@@ -12,6 +12,7 @@
 //! and to a cloud that is built in if it has none. A profile of `yc` that was typed comes before the environment. Nothing is asked
 //! of anybody here.
 
+pub(crate) mod google;
 pub(crate) mod yc;
 
 use std::fmt;
@@ -44,6 +45,8 @@ pub(crate) enum By {
     Profile(String),
     /// The profile of `yc` of this name.
     Yc(String),
+    /// The file that gcloud keeps for application default credentials.
+    Gcloud,
     /// Nobody.
     Default,
 }
@@ -54,6 +57,7 @@ impl fmt::Display for By {
             Self::Option(name) | Self::Variable(name) => f.write_str(name),
             Self::Profile(name) => write!(f, "profile `{name}`"),
             Self::Yc(name) => write!(f, "profile `{name}` of yc"),
+            Self::Gcloud => f.write_str("gcloud's application default credentials"),
             Self::Default => f.write_str("built in"),
         }
     }
@@ -151,9 +155,12 @@ impl Choice<'_> {
         let is_its_own = match endpoint.by {
             By::Profile(_) | By::Default => true,
             By::Yc(_) => self.own.yc_profile.is_some(),
-            By::Option(_) | By::Variable(_) => false,
+            By::Option(_) | By::Variable(_) | By::Gcloud => false,
         };
-        self.own.is_named || is_its_own || self.own.endpoint.is_none() && Cloud::of(&endpoint.value).is_some()
+        // What it has for Google is for nobody else.
+        let is_of_google = self.own.cloud == Some(Cloud::Gcp);
+        let goes = is_its_own || self.own.endpoint.is_none() && Cloud::of(&endpoint.value).is_some();
+        !is_of_google && (self.own.is_named || goes)
     }
 
     /// The endpoint as a URL. One without a scheme has `https`, or `http` where `YC_PLAINTEXT` says so.
@@ -249,7 +256,7 @@ impl Choice<'_> {
             }
             By::Profile(_) => self.own.token_file.clone().or(self.own.service_account_key_file.clone()),
             By::Yc(_) => yc::path(),
-            By::Variable(_) | By::Default => None,
+            By::Variable(_) | By::Gcloud | By::Default => None,
         }
     }
 }

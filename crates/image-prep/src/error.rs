@@ -136,6 +136,35 @@ pub(crate) enum Error {
     /// No operation was named.
     #[error("with --local the operation has to be named")]
     NoOperation,
+    /// There is no way to stop an operation.
+    #[error("operations of Compute Engine cannot be cancelled")]
+    NoCancel,
+    /// What was typed has no meaning to the cloud that was named.
+    #[error("{what} is not for {cloud}")]
+    OtherCloud {
+        /// What was typed.
+        what: &'static str,
+        /// The cloud.
+        cloud: &'static str,
+    },
+    /// Google Cloud Storage without keys or tokens for it.
+    #[error("no credentials for Google Cloud Storage")]
+    NoStorageCredentials {
+        /// What became of asking for a token, where one was asked for.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// An Image of Compute Engine would be deleted for what nobody has looked at.
+    #[error("--if-exists replace is not for Compute Engine with --uri")]
+    ReplaceByUri,
+    /// Compute Engine reads from Cloud Storage alone.
+    #[error("Compute Engine reads from Google Cloud Storage, and by {by} the bucket is in another store")]
+    StoreElsewhere {
+        /// Who said so.
+        by: String,
+    },
+    /// One endpoint for the stores of two clouds.
+    #[error("--endpoint-url is for one store, and s3:// and gs:// are in two")]
+    TwoStores,
     /// The store that is known is not the one that is meant.
     #[error("the store is {found}, and it is at {expected}")]
     OtherStore {
@@ -161,6 +190,12 @@ pub(crate) enum Error {
     /// There is no token for a service that wants one.
     #[error("no token for the image service")]
     NoToken {
+        /// What became of asking the machine's metadata, where they were asked.
+        source: Option<ApiError>,
+    },
+    /// There are no credentials for Compute Engine, which wants some.
+    #[error("no credentials for Compute Engine")]
+    NoGoogleCredentials {
         /// What became of asking the machine's metadata, where they were asked.
         source: Option<ApiError>,
     },
@@ -256,6 +291,9 @@ pub(crate) enum Error {
     /// Nothing says whose the Image is to be.
     #[error("no folder for the Image")]
     NoFolder,
+    /// Nothing says in which project of Compute Engine the Image is to be.
+    #[error("no project for the Image")]
+    NoProject,
     /// Nothing says where to upload.
     #[error("no bucket for the upload")]
     NoBucket,
@@ -371,6 +409,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The other cloud, in [`Error::OtherCloud`].
+    pub(crate) const COMPUTE_ENGINE: &'static str = "Compute Engine";
+    /// And all but that.
+    pub(crate) const YANDEX: &'static str = "this image service; --cloud gcp has it";
+
     /// How the program ends.
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -400,6 +443,12 @@ impl Error {
             | Self::ForOne { .. }
             | Self::Manifest { .. }
             | Self::NoFolder
+            | Self::NoProject
+            | Self::OtherCloud { .. }
+            | Self::ReplaceByUri
+            | Self::StoreElsewhere { .. }
+            | Self::TwoStores
+            | Self::NoCancel
             | Self::NoBucket
             | Self::NoOperation
             | Self::NoProfile { .. } => Exit::Usage,

@@ -50,7 +50,13 @@ pub(crate) fn fields(guest: &Guest) -> Vec<(&'static str, String)> {
 }
 
 /// What `create` says before it sends anything: a warning for each point that is not as the cloud wants it.
-pub(crate) fn advise(context: &Context, name: &str, guest: &Guest, args: &CreateArgs) -> Result<(), Error> {
+pub(crate) fn advise(
+    context: &Context,
+    name: &str,
+    guest: &Guest,
+    args: &CreateArgs,
+    is_google: bool,
+) -> Result<(), Error> {
     let warned: Vec<&Finding> =
         judged(guest).iter().filter(|finding| finding.verdict == Verdict::Warn).collect();
     if args.strict && !warned.is_empty() {
@@ -63,11 +69,38 @@ pub(crate) fn advise(context: &Context, name: &str, guest: &Guest, args: &Create
     if !warned.is_empty() {
         context.note("`image-prep info` says what would help; the Image is made all the same");
     }
-    let suggested = suggestions(guest, Some(args));
+    // To Compute Engine what is known of the disk is told anyway.
+    let suggested = if is_google { String::new() } else { suggestions(guest, Some(args)) };
     if !suggested.is_empty() {
         context.note(&format!("by what is in the disk, {suggested} would fit"));
     }
     Ok(())
+}
+
+/// What the system in a disk can do, in the words of Compute Engine: `guestOsFeatures`.
+///
+/// UEFI_COMPATIBLE where a loader for UEFI lies where firmware looks; WINDOWS; VIRTIO_SCSI_MULTIQUEUE for Linux from 3.17 on, as Google
+/// asks for. Others depend on drivers that are not looked for.
+pub(crate) fn features(guest: &Guest) -> Vec<&'static str> {
+    let system = guest.system.as_ref();
+    let is_windows = system.is_some_and(|system| system.family == Family::Windows);
+    [
+        (guest.boot.uefi, "UEFI_COMPATIBLE"),
+        (is_windows, "WINDOWS"),
+        (system.is_some_and(|system| system.is_linux_from(3, 17)), "VIRTIO_SCSI_MULTIQUEUE"),
+    ]
+    .into_iter()
+    .filter_map(|(is_known, word)| is_known.then_some(word))
+    .collect()
+}
+
+/// The processor in the words of Compute Engine, if it has such machines.
+pub(crate) fn architecture(guest: &Guest) -> Option<&'static str> {
+    match guest.system.as_ref()?.architecture? {
+        "x86_64" => Some("X86_64"),
+        "aarch64" => Some("ARM64"),
+        _ => None,
+    }
 }
 
 /// What is said of a disk's readiness. What holds nothing that is known here is a disk for data, or one that only its owner understands.

@@ -16,8 +16,8 @@ use crate::args::values::LONGEST;
 use crate::context::Context;
 use crate::folders;
 
-/// Longest identifier: the service's own have 20 characters.
-const ID_MAX: usize = 50;
+/// Longest identifier: the service's own have 20 characters, Google's 55.
+const ID_MAX: usize = 63;
 
 /// How long an operation can read what it was given: no URL that is signed here lives longer.
 const READ_MAX: Duration = LONGEST;
@@ -28,7 +28,7 @@ const READ_MAX: Duration = LONGEST;
 pub(crate) struct Note {
     /// Its identifier.
     pub(crate) id: String,
-    /// The service that has it.
+    /// The service that has it; of Compute Engine with the project, which an identifier belongs to there.
     pub(crate) endpoint: String,
     /// Name of the Image.
     pub(crate) name: String,

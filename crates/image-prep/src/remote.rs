@@ -1,10 +1,10 @@
-//! Sources that are neither paths nor URLs: `image:ID`, the content of an Image, and `s3://BUCKET/KEY`, an object. Both are read as
+//! Sources that are neither paths nor URLs: `image:ID`, the content of an Image, and `s3://BUCKET/KEY` or `gs://BUCKET/KEY`, an object. Both are read as
 //! everybody else would read them: by ranges, an object through a URL that is signed here and never shown.
 //!
 //! The content of an Image is beside the cloud's contract: `image-server` serves it, the clouds do not.
 
 use object_io::limits::MAX_EXPIRY;
-use object_io::{Bearer, HttpOptions, HttpSource, ObjectError, ObjectUri, Store};
+use object_io::{Bearer, HttpOptions, HttpSource, ObjectError, ObjectUri, Scheme, Store};
 
 use crate::args::{StoreArgs, StoredArgs};
 use crate::context::Context;
@@ -22,14 +22,19 @@ pub(crate) fn image_id(image: &str) -> Option<&str> {
 
 /// True if this names an object in a store.
 pub(crate) fn is_object(image: &str) -> bool {
-    image.starts_with("s3://")
+    scheme_of(image).is_some()
+}
+
+fn scheme_of(image: &str) -> Option<Scheme> {
+    [Scheme::S3, Scheme::Gs].into_iter().find(|scheme| image.starts_with(scheme.prefix()))
 }
 
 /// What the images of a command are read from that are neither paths nor URLs.
 #[derive(Default)]
 pub(crate) struct Remote {
     service: Option<ImageService>,
-    store: Option<Store>,
+    /// Where objects are, by what their names begin with.
+    stores: Vec<(Scheme, Store)>,
     local: Option<Local>,
 }
 
@@ -49,12 +54,15 @@ impl Remote {
     ) -> Result<Self, Error> {
         let has_image = images.iter().any(|image| image_id(image).is_some());
         let store = store.filter(|_| images.iter().any(|image| is_object(image)));
+        let mut schemes: Vec<Scheme> = images.iter().filter_map(|image| scheme_of(image)).collect();
+        schemes.dedup();
         if let (Some(dir), true) = (&args.local.local, has_image || store.is_some()) {
             let local = Local::start(dir.as_deref(), args.api.transport.into(), context).await?;
             let bearer = Bearer::new(local.token().expose());
             let service = ImageService { endpoint: local.endpoint().to_owned(), bearer };
-            let store = store.map(|_| local.store().clone());
-            return Ok(Self { service: Some(service), store, local: Some(local) });
+            let here = |scheme| Some((scheme, store.map(|_| local.store().clone())?));
+            let stores = schemes.into_iter().filter_map(here).collect();
+            return Ok(Self { service: Some(service), stores, local: Some(local) });
         }
         let mut remote = Self::default();
         if has_image {
@@ -68,7 +76,15 @@ impl Remote {
             remote.service = Some(ImageService { endpoint, bearer });
         }
         if let Some(store) = store {
-            remote.store = Some(transfer::connect(store, Some(&args.api), context).await?);
+            // What is sent there would be sent to the other's store: URLs that are signed, and tokens.
+            if store.endpoint_url.is_some() && [Scheme::S3, Scheme::Gs].iter().all(|of| schemes.contains(of))
+            {
+                return Err(Error::TwoStores);
+            }
+            for scheme in schemes {
+                let connected = transfer::connect(store, scheme, Some(&args.api), context).await?;
+                remote.stores.push((scheme, connected));
+            }
         }
         Ok(remote)
     }
@@ -81,11 +97,16 @@ impl Remote {
                 return Err(Error::ImageId { id: id.to_owned() });
             }
             (format!("{}/images/{id}/disk.qcow2", service.endpoint), service.bearer.clone())
-        } else if let (Some(store), true) = (&self.store, is_object(image)) {
+        } else if let Some((_, store)) =
+            self.stores.iter().find(|(scheme, _)| Some(*scheme) == scheme_of(image))
+        {
             let object: ObjectUri = image.parse().map_err(ObjectError::from)?;
-            // As long as every store lets a URL live: it ends with this process anyway.
-            let url = store.presign_get(object.bucket(), object.key(), MAX_EXPIRY, &context.cancel).await?;
-            (url.expose().to_owned(), None)
+            let (bucket, key, cancel) = (object.bucket(), object.key(), &context.cancel);
+            match store.bearer().await? {
+                Some(bearer) => (store.url(bucket, key, cancel).await?.to_string(), Some(bearer)),
+                // As long as every store lets a URL live: it ends with this process anyway.
+                None => (store.presign_get(bucket, key, MAX_EXPIRY, cancel).await?.expose().to_owned(), None),
+            }
         } else {
             return Ok(None);
         };
@@ -104,6 +125,13 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_named_by_its_store() {
+        assert_eq!(scheme_of("s3://bucket/key"), Some(Scheme::S3));
+        assert_eq!(scheme_of("gs://bucket/key"), Some(Scheme::Gs));
+        assert!(!is_object("./s3://bucket/key") && !is_object("https://h/gs://b"));
+    }
 
     #[test]
     fn an_image_is_no_path() {

@@ -107,7 +107,7 @@ pub(crate) fn tell(context: &Context, progress: Progress, image: &str, to: &Obje
 pub(crate) async fn after_failure(store: &Store, journal: &Journal, error: ConvertError) -> Error {
     let Some(begun) = journal.begun() else { return error.into() };
     if may_go_on(&error) {
-        let place = format!("s3://{}/{}", begun.bucket, begun.key);
+        let place = store.place(&begun.bucket, &begun.key);
         return Error::Kept { place, sent: journal.bytes_sent(), len: begun.len, source: error.into() };
     }
     journal.give_up(store).await;

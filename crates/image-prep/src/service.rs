@@ -1,8 +1,10 @@
 //! The image service: its client, its credentials, and waiting for an operation.
 
+mod google;
+mod images;
+
 use std::time::Duration;
 
-use image_api::compute::ListImagesRequest;
 use image_api::{
     ApiError, Client, ClientOptions, Code, Credentials, METADATA_ADDRESS, Operation, OperationOutcome, Token,
     WaitOptions,
@@ -11,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::args::ApiArgs;
-use crate::cloud::Services;
+use crate::args::values::Bucket;
+use crate::cloud::{Cloud, Services};
 use crate::context::Context;
 use crate::credentials::{self, By, Choice, Source, Told};
 use crate::error::Error;
 use crate::url_policy;
+pub(crate) use google::{Google, check_transport, is_googles_own, project, store_tokens};
+pub(crate) use images::{Found, Images, Request, id_of_image, is_refused};
 
 /// Another address for the machine's metadata; the cloud's own tools have it too.
 const METADATA_VARIABLE: &str = "YC_METADATA_ADDR";
@@ -31,9 +36,31 @@ pub(crate) struct Service {
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// A client of the service that the command line, the environment and the profiles name.
-pub(crate) async fn connect(args: &ApiArgs, allow_http: bool, context: &Context) -> Result<Client, Error> {
-    client(args, &find(args, allow_http, context).await?)
+/// Whether the command speaks to Compute Engine.
+pub(crate) fn is_google(args: &ApiArgs, context: &Context) -> Result<bool, Error> {
+    Ok(args.cloud.or(context.profile()?.cloud) == Some(Cloud::Gcp))
+}
+
+/// The bucket of the profile. By its name alone it is one of the profile's own cloud: in another that name may be a stranger's.
+pub(crate) fn own_bucket<'a>(args: &ApiArgs, context: &'a Context) -> Result<Option<&'a Bucket>, Error> {
+    let own = context.profile()?;
+    let is_at_home = is_google(args, context)? == (own.cloud == Some(Cloud::Gcp));
+    Ok(own.bucket.as_ref().filter(|bucket| is_at_home || bucket.scheme.is_some()))
+}
+
+/// The images of the cloud that the command line, the environment and the profiles name, and the service by which its operations are
+/// noted.
+pub(crate) async fn connect(
+    args: &ApiArgs,
+    allow_http: bool,
+    context: &Context,
+) -> Result<(Images, String), Error> {
+    if is_google(args, context)? {
+        let google = Google::find(args, allow_http, context)?;
+        return Ok((google.images(context).await?, google.place()));
+    }
+    let service = find(args, allow_http, context).await?;
+    Ok((Images::Yandex(client(args, &service)?), service.services.compute.to_string()))
 }
 
 /// A client of a service.
@@ -51,8 +78,12 @@ pub(crate) fn client(args: &ApiArgs, service: &Service) -> Result<Client, Error>
     })
 }
 
-/// The service that the command line, the environment and the profiles name.
+/// The service that the command line, the environment and the profiles name, which is not Google's.
 pub(crate) async fn find(args: &ApiArgs, allow_http: bool, context: &Context) -> Result<Service, Error> {
+    // The other cloud's credentials are no business of Google's.
+    if is_google(args, context)? {
+        return Err(Error::OtherCloud { what: "image:ID", cloud: Error::COMPUTE_ENGINE });
+    }
     let yc = context.yc_profile(args)?;
     let choice = Choice { args, variable: &credentials::variable, own: context.profile()?, yc };
     let endpoint = choice.endpoint_url(allow_http)?;
@@ -125,36 +156,31 @@ pub(crate) fn check_token(source: &Told<Source>, got: Result<Token, ApiError>) -
 }
 
 /// Asks the service for something small, so that a wrong endpoint or token is told before an upload and not after it.
-pub(crate) async fn check(context: &Context, client: &Client, folder_id: &str) -> Result<(), Error> {
-    let request = ListImagesRequest { folder_id: folder_id.to_owned(), page_size: 1, ..Default::default() };
-    match client.list_images(&request, &context.cancel).await {
+pub(crate) async fn check(context: &Context, images: &Images, owner: &str) -> Result<(), Error> {
+    match images.list_one(owner, &context.cancel).await {
         // Who may create need not be allowed to list, and a service need not implement it.
         Err(error) if error.status().is_some() && error.code() != Code::Unauthenticated => Ok(()),
-        answer => Ok(answer.map(drop)?),
+        answer => Ok(answer?),
     }
 }
 
 /// Waits until an operation is done, and returns it whether it succeeded or failed.
-pub(crate) async fn wait(context: &Context, client: &Client, id: &str) -> Result<Operation, Error> {
+pub(crate) async fn wait(context: &Context, images: &Images, id: &str) -> Result<Operation, Error> {
     let shown = context.progress.waiting(format!("operation {id}"));
-    let on_progress = |operation: &Operation| {
-        if matches!(operation.outcome(), OperationOutcome::Running) && operation.result.is_some() {
-            shown.say(format!("operation {id}: failed, being rolled back"));
-        }
-    };
-    Ok(client.wait_operation(id, &WaitOptions::default(), on_progress, &context.cancel).await?)
+    let say = |how: String| shown.say(format!("operation {id}: {how}"));
+    images.wait(id, &WaitOptions::default(), say, &context.cancel).await
 }
 
 /// Asks an operation to stop and gives it a moment to do so: how it ended, also where it was too late to stop it. `None` if it may still be
-/// running.
-pub(crate) async fn cancel_now(context: &Context, client: &Client, id: &str) -> Option<Operation> {
+/// running, as it will where there is no way to stop it.
+pub(crate) async fn cancel_now(context: &Context, images: &Images, id: &str) -> Option<Operation> {
     let forever = CancellationToken::new();
     let stopped = async {
-        if let Err(error) = client.cancel_operation(id, &forever).await {
+        if let Err(error) = images.cancel(id, &forever).await {
             tracing::info!(%error, "the operation could not be cancelled");
         }
         let options = WaitOptions { first_interval: Duration::from_millis(50), ..WaitOptions::default() };
-        client.wait_operation(id, &options, |_| {}, &forever).await.ok()
+        images.wait(id, &options, |_| {}, &forever).await.ok()
     };
     tokio::time::timeout(context.grace.cancel_operation(), stopped).await.ok().flatten()
 }

@@ -10,18 +10,18 @@ use disk_convert::{
 };
 use object_io::limits::PART_LEN;
 use object_io::{
-    Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Store,
-    StoreConfig, UploadOf, UploadedObject,
+    Journal, MultipartOptions, MultipartSink, ObjectError, ObjectInfo, ObjectUri, PartPlan, Resumed, Scheme,
+    Store, StoreConfig, UploadOf, UploadedObject,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ApiArgs, Form, IfExists, LayoutArgs, StoreArgs};
-use crate::cloud::Cloud;
+use crate::cloud::{self, Cloud};
 use crate::context::Context;
-use crate::credentials::variable;
+use crate::credentials::{By, Told, variable};
 use crate::error::Error;
 use crate::product::{LAYOUT, Layout, Product, form_name, prepare};
-use crate::{folders, resume};
+use crate::{folders, resume, service};
 
 /// Metadata of an object: the guest digest of the disk in it.
 pub(crate) const GUEST_DIGEST: &str = "guest-digest";
@@ -30,6 +30,9 @@ pub(crate) const FORM: &str = "form";
 
 /// What the keys begin with that are made here.
 pub(crate) const KEY_PREFIX: &str = "image-prep/";
+
+/// The store that stands in for Google's.
+const EMULATOR_VARIABLE: &str = "STORAGE_EMULATOR_HOST";
 
 /// Key of an upload that is begun and aborted, and of a URL that is signed and thrown away.
 const PROBE: &str = "image-prep/probe";
@@ -45,9 +48,11 @@ pub(crate) struct Uploaded {
     pub(crate) ours: bool,
 }
 
-/// Connects to the store that the command line, the environment and the profile name. A cloud that was chosen has one of its own.
+/// Connects to the store that the command line, the environment and the profile name. A cloud that was chosen has one of its own, and so
+/// have names in Google Cloud Storage: what is set for other stores is not theirs.
 pub(crate) async fn connect(
     args: &StoreArgs,
+    scheme: Scheme,
     api: Option<&ApiArgs>,
     context: &Context,
 ) -> Result<Store, Error> {
@@ -61,17 +66,79 @@ pub(crate) async fn connect(
     let keys = ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "YC_STORAGE_ACCESS_KEY"];
     let cloud = api.and_then(|api| api.cloud).or(own.cloud);
     let typed = |value: &Option<String>, or: Option<String>| value.clone().or(or);
+    // Where there are keys nobody minds what is wrong with tokens.
+    let (endpoint_url, default_endpoint_url, tokens) = match scheme {
+        Scheme::Gs => {
+            let endpoint = google_endpoint(args);
+            let tokens = service::store_tokens(api, &endpoint, context);
+            (Some(endpoint.value), None, tokens)
+        }
+        Scheme::S3 => {
+            let cloud = cloud.filter(|cloud| *cloud != Cloud::Gcp);
+            let default = cloud.map(|cloud| Cloud::storage_url(cloud).to_owned());
+            (typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)), default, Ok(None))
+        }
+    };
+    // A profile is about the store of its own cloud, and its keys are no business of another's.
+    let is_at_home = (scheme == Scheme::Gs) == (own.cloud == Some(Cloud::Gcp));
+    let own_aws_profile = own.aws_profile.clone().filter(|_| is_at_home);
+    let (tokens, without) = match tokens {
+        Ok(tokens) => (tokens, Error::NoStorageCredentials { source: None }),
+        Err(error) => (None, error),
+    };
     let config = StoreConfig {
-        endpoint_url: typed(&args.endpoint_url, own_unless(&endpoints, &own.storage_endpoint_url)),
-        default_endpoint_url: cloud.map(|cloud| Cloud::storage_url(cloud).to_owned()),
+        scheme,
+        tokens,
+        endpoint_url,
+        default_endpoint_url,
         region: typed(&args.region, own_unless(&["AWS_REGION", "AWS_DEFAULT_REGION"], &own.region)),
-        profile: typed(&args.aws_profile, own_unless(&keys, &own.aws_profile)),
+        profile: typed(&args.aws_profile, own_unless(&keys, &own_aws_profile)),
         store_profile: args.store_profile.unwrap_or_default(),
         limit_rate: args.limit_rate.map(|size| size.0),
         memory: folders::of_user("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("stores")),
         ..StoreConfig::default()
     };
-    Ok(Store::connect(config).await?)
+    match Store::connect(config).await {
+        Err(ObjectError::NoCredentials) if scheme == Scheme::Gs => Err(without),
+        Err(ObjectError::Credentials { source }) if scheme == Scheme::Gs => {
+            Err(Error::NoStorageCredentials { source: Some(source) })
+        }
+        connected => Ok(connected?),
+    }
+}
+
+/// The store of what is known by an endpoint, or of the cloud that was chosen: Google's, or another.
+pub(crate) fn scheme_at(endpoint: &str, api: &ApiArgs, context: &Context) -> Result<Scheme, Error> {
+    match service::is_google(api, context)? {
+        true => Ok(Scheme::Gs),
+        false => Ok(Scheme::of_endpoint(endpoint)),
+    }
+}
+
+/// Google's store, or what was named in its place.
+fn google_endpoint(args: &StoreArgs) -> Told<String> {
+    match (&args.endpoint_url, emulator()) {
+        (Some(typed), _) => Told { value: typed.clone(), by: By::Option("--endpoint-url") },
+        (None, Some(url)) => Told { value: url, by: By::Variable(EMULATOR_VARIABLE) },
+        (None, None) => Told { value: Cloud::Gcp.storage_url().to_owned(), by: By::Default },
+    }
+}
+
+/// Fails where Google's own Compute Engine would be told of an object by its name, and the object would be in another store.
+pub(crate) fn check_store(args: &StoreArgs, api: &ApiArgs, context: &Context) -> Result<(), Error> {
+    let Told { value, by } = google_endpoint(args);
+    let is_its_own = cloud::parse(&value, "https", true).is_ok_and(|url| Cloud::Gcp.has(&url));
+    match is_its_own || !service::is_googles_own(api, context)? {
+        true => Ok(()),
+        false => Err(Error::StoreElsewhere { by: by.to_string() }),
+    }
+}
+
+/// The store that stands in for Google's, by the name that Google's own clients have for it: a URL, or host and port, which stand for plain
+/// http.
+fn emulator() -> Option<String> {
+    let host = variable(EMULATOR_VARIABLE)?;
+    Some(if host.contains("://") { host } else { format!("http://{host}") })
 }
 
 /// Finds out what can fail without reading the disk: whether the bucket is there, may be written, and URLs may live so long.
@@ -82,7 +149,9 @@ pub(crate) async fn check(
     lifetime: Duration,
 ) -> Result<(), Error> {
     let cancel = &context.cancel;
-    store.presign_get(bucket, PROBE, lifetime, cancel).await?;
+    if !store.is_bearer() {
+        store.presign_get(bucket, PROBE, lifetime, cancel).await?;
+    }
     match store.head_bucket(bucket, cancel).await {
         // Who may write objects need not be allowed to ask for the bucket: only an upload that begins shows it.
         Err(ObjectError::AccessDenied { .. }) => {

@@ -17,7 +17,7 @@ use image_server::{
     VolumeSources, Volumes,
 };
 use object_io::{BucketUri, StoreConfig};
-use values::{parse_duration, parse_size};
+use values::{parse_bucket, parse_duration, parse_size};
 
 /// Makes images from disk images behind pre-signed URLs.
 #[derive(Debug, Parser)]
@@ -63,7 +63,7 @@ pub(crate) struct Place {
     #[arg(long, value_name = "URL", env = "IMAGE_SERVER_DATABASE_URL", hide_env = true)]
     database_url: Option<String>,
     /// Bucket, or folder in one, for blocks and manifests; credentials as the AWS tools find them.
-    #[arg(long, value_name = "s3://B", env = "IMAGE_SERVER_BUCKET", hide_env = true)]
+    #[arg(long, value_name = "s3://B", value_parser = parse_bucket, env = "IMAGE_SERVER_BUCKET", hide_env = true)]
     bucket: Option<BucketUri>,
     /// The bucket's store; AWS where it is not given.
     #[arg(long, value_name = "URL", requires = "bucket", env = "IMAGE_SERVER_S3_ENDPOINT", hide_env = true)]

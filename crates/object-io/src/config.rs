@@ -5,7 +5,9 @@
 //!
 //! Order for credentials: [`StoreConfig::credentials`]; `AWS_ACCESS_KEY_ID`; a profile that is named (option or `AWS_PROFILE`);
 //! `YC_STORAGE_ACCESS_KEY`; the default profile; a web identity; a container's endpoint. So what was set for this command comes before what
-//! lies in a file. The endpoint follows the same order.
+//! lies in a file. The endpoint follows the same order. In Google Cloud Storage, after what is named: [`StoreConfig::tokens`], if there are
+//! any; what nobody named for it is of another store, and so are keys that cannot be Google's ([`HmacKeys`]). Tokens go over TLS, or stay on
+//! this machine.
 //!
 //! Refused: the instance metadata service. Where there is none, asking takes seconds, and the usual error is that nothing was configured.
 
@@ -27,22 +29,26 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, ecs::EcsCredentialsProvider
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_s3::config::{
-    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, SharedInterceptor,
+    IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+    SharedInterceptor,
 };
 use aws_smithy_http_client::tls;
 use aws_types::service_config::ServiceConfigKey;
 use url::{Host, Url};
 
 use crate::clock::StoreClock;
+use crate::google::{Bearer, Dialect, HmacKeys, Tokens};
 use crate::limits::CONNECT_TIMEOUT;
 use crate::link::RateLimit;
-use crate::profile::{Address, Known};
+use crate::profile::{Address, Known, StoreKind};
 use crate::store::{Inner, Store};
 use crate::trust;
-use crate::{ObjectError, RetryOptions, StoreProfile};
+use crate::{ObjectError, RetryOptions, Scheme, StoreProfile};
 
 /// Where a store's region is asked for and none is known: what AWS calls its default, and what other stores ignore.
 const DEFAULT_REGION: &str = "us-east-1";
+/// What Google Cloud Storage takes for a region: it has one name for all of them.
+const GOOGLE_REGION: &str = "auto";
 /// The stores of Yandex Cloud, and the region of each.
 const YANDEX: [(&str, &str); 2] =
     [("storage.yandexcloud.net", "ru-central1"), ("storage.yandexcloud.kz", "kz1")];
@@ -50,6 +56,8 @@ const YANDEX: [(&str, &str); 2] =
 /// What is known about a store; all of it may be left to the environment.
 #[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
+    /// What the names of the store's objects begin with, in messages.
+    pub scheme: Scheme,
     /// The store's URL; AWS where none is known.
     pub endpoint_url: Option<String>,
     /// The store where neither that, nor environment nor profile name one.
@@ -60,6 +68,8 @@ pub struct StoreConfig {
     pub profile: Option<String>,
     /// The key pair.
     pub credentials: Option<Credentials>,
+    /// Bearer tokens, where no key pair is found. Of use in Google Cloud Storage only.
+    pub tokens: Option<Arc<dyn Tokens>>,
     /// What is known of the store for sure; the rest is found out by use.
     ///
     /// The bucket goes into the path of URLs where nothing else is said and an endpoint is known: few stores but AWS have a host for
@@ -126,12 +136,25 @@ impl Store {
         let providers = providers.with_region(region.clone());
         let credentials = match config.credentials.clone() {
             Some(credentials) => SharedCredentialsProvider::new(credentials.for_sdk("options")),
+            None if config.scheme == Scheme::Gs => {
+                SharedCredentialsProvider::new(hmac_keys(&config, &providers, named))
+            }
             None => SharedCredentialsProvider::new(chain(&providers, profile, named)),
         };
         let sdk = Box::pin(load(http, &credentials, profile)).await;
         let endpoint = endpoint_of(&config, &sdk, named)?;
         let region = region.unwrap_or_else(|| Region::new(default_region(endpoint.as_ref())));
-        credentials.provide_credentials().await.map_err(no_credentials)?;
+        let found = credentials.provide_credentials().await.map(drop).map_err(no_credentials);
+        let guarded = endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url));
+        // Whoever reads a token on its way can use it.
+        let (credentials, is_bearer) = match (found, config.tokens.clone().filter(|_| guarded)) {
+            (Err(ObjectError::NoCredentials), Some(tokens)) => {
+                let tokens = SharedCredentialsProvider::new(Bearer(tokens));
+                tokens.provide_credentials().await.map_err(no_credentials)?;
+                (tokens, true)
+            }
+            (found, _) => found.map(|()| (credentials, false))?,
+        };
 
         let profile = Known::new(config.store_profile, endpoint.as_ref(), config.memory.as_deref());
         let path_style = profile.get().address.map_or(endpoint.is_some(), |address| address == Address::Path);
@@ -139,13 +162,24 @@ impl Store {
             aws_sdk_s3::config::Builder::from(&sdk).region(region.clone()).force_path_style(path_style);
         let clock = StoreClock::default();
         builder.push_interceptor(SharedInterceptor::new(clock.clone()));
+        if config.scheme == Scheme::Gs {
+            let tokens = config.tokens.clone().filter(|_| is_bearer);
+            builder.push_interceptor(SharedInterceptor::new(Dialect { tokens }));
+        }
+        if is_bearer {
+            // Whoever gives tokens keeps them, and knows which are refused.
+            let cache = IdentityCache::no_cache();
+            builder = builder.credentials_provider(credentials.clone()).identity_cache(cache);
+        }
         builder.set_endpoint_url(endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()));
         Ok(Self(Arc::new(Inner {
             client: aws_sdk_s3::Client::from_conf(builder.build()),
+            scheme: config.scheme,
+            is_bearer,
             credentials,
             clock,
             region: region.as_ref().into(),
-            guarded: endpoint.as_ref().is_none_or(|url| url.scheme() == "https" || is_loopback(url)),
+            guarded,
             endpoint,
             profile,
             retry: config.retry,
@@ -186,26 +220,47 @@ async fn load(
 }
 
 fn chain(providers: &ProviderConfig, profile: Option<&str>, named: bool) -> CredentialsProviderChain {
-    let file = || {
-        let builder = ProfileFileCredentialsProvider::builder().configure(providers);
-        match profile {
-            Some(name) => builder.profile_name(name).build(),
-            None => builder.build(),
-        }
-    };
-    let variables = EnvironmentVariableCredentialsProvider::new();
-    // A profile that an option names comes before variables that are about no command in particular.
-    let chain = if profile.is_some() {
-        CredentialsProviderChain::first_try("Profile", file())
-    } else {
-        let first = CredentialsProviderChain::first_try("Environment", variables);
-        if named { first.or_else("Profile", file()) } else { first }
-    };
+    let chain = named_keys(providers, profile, named);
     let chain = if profile.is_some() { return chain } else { chain.or_else("YandexCloud", YandexVariables) };
     let web = WebIdentityTokenCredentialsProvider::builder().configure(providers).build();
     let container = EcsCredentialsProvider::builder().configure(providers).build();
-    let chain = if named { chain } else { chain.or_else("Profile", file()) };
+    let chain = if named { chain } else { chain.or_else("Profile", file(providers, None)) };
     chain.or_else("WebIdentityToken", web).or_else("EcsContainer", container)
+}
+
+/// What an option or a variable names.
+fn named_keys(providers: &ProviderConfig, profile: Option<&str>, named: bool) -> CredentialsProviderChain {
+    // A profile that an option names comes before variables that are about no command in particular.
+    if profile.is_some() {
+        return CredentialsProviderChain::first_try("Profile", file(providers, profile));
+    }
+    let variables = EnvironmentVariableCredentialsProvider::new();
+    let first = CredentialsProviderChain::first_try("Environment", variables);
+    if named { first.or_else("Profile", file(providers, None)) } else { first }
+}
+
+/// The same for Google Cloud Storage, as far as they are keys of Google's.
+fn hmac_keys(config: &StoreConfig, providers: &ProviderConfig, named: bool) -> CredentialsProviderChain {
+    let profile = config.profile.as_deref();
+    let endpoint = config.endpoint_url.as_deref().and_then(|text| parse_endpoint(text).ok());
+    let at_google = endpoint.is_some_and(|url| StoreKind::of_endpoint(Some(&url)) == Some(StoreKind::Gcs));
+    let may_fail = config.tokens.is_some() && profile.is_none();
+    let of = |keys: ProfileFileCredentialsProvider| HmacKeys { keys, at_google, may_fail };
+    if profile.is_some() {
+        return CredentialsProviderChain::first_try("Profile", of(file(providers, profile)));
+    }
+    let keys = EnvironmentVariableCredentialsProvider::new();
+    let first = CredentialsProviderChain::first_try("Environment", HmacKeys { keys, at_google, may_fail });
+    if named { first.or_else("Profile", of(file(providers, None))) } else { first }
+}
+
+/// A profile; the one that `AWS_PROFILE` names, or the default, where `None`.
+fn file(providers: &ProviderConfig, profile: Option<&str>) -> ProfileFileCredentialsProvider {
+    let builder = ProfileFileCredentialsProvider::builder().configure(providers);
+    match profile {
+        Some(name) => builder.profile_name(name).build(),
+        None => builder.build(),
+    }
 }
 
 /// `YC_STORAGE_ACCESS_KEY` and `YC_STORAGE_SECRET_KEY`.
@@ -279,7 +334,10 @@ fn parse_endpoint(text: &str) -> Result<Url, ObjectError> {
 }
 
 fn default_region(endpoint: Option<&Url>) -> &'static str {
-    endpoint.and_then(yandex_region).unwrap_or(DEFAULT_REGION)
+    match StoreKind::of_endpoint(endpoint) {
+        Some(StoreKind::Gcs) => GOOGLE_REGION,
+        _ => endpoint.and_then(yandex_region).unwrap_or(DEFAULT_REGION),
+    }
 }
 
 /// True for Yandex Object Storage, by its host.
@@ -351,6 +409,9 @@ mod tests {
             assert!(is_loopback(&url(local)), "{local}");
         }
         assert!(!is_loopback(&url("http://10.0.0.1")));
+        assert_eq!(default_region(Some(&url("https://storage.googleapis.com"))), "auto");
+        assert_eq!(default_region(Some(&url("https://storage.yandexcloud.kz"))), "kz1");
+        assert_eq!(default_region(Some(&url("http://localhost:1"))), DEFAULT_REGION);
     }
 
     #[test]

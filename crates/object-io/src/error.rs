@@ -153,6 +153,12 @@ pub enum ObjectError {
         /// The limit.
         limit: Duration,
     },
+    /// A bearer token signs nothing.
+    #[error("no URL can be signed for `{place}` without a key pair")]
+    CannotSign {
+        /// The object.
+        place: Box<str>,
+    },
     /// The store refused for another reason.
     #[error("the store refused to {verb} `{place}`")]
     Refused {
@@ -246,6 +252,9 @@ impl ObjectError {
             Self::AccessDenied { .. } => {
                 Some("check the credentials, the bucket's policy and the system's clock")
             }
+            Self::CannotSign { .. } => {
+                Some("an HMAC key signs: put it into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            }
             Self::Clock { .. } => Some("set the clock; stores put up with a quarter of an hour"),
             Self::WrongRegion { .. } => Some("set the bucket's region, for instance with AWS_REGION"),
             Self::Unreachable { .. } => Some("check the endpoint and the network"),
@@ -300,6 +309,7 @@ impl ObjectError {
             | Self::TimedOut { place, .. }
             | Self::Unknown { place, .. }
             | Self::PartLost { place, .. }
+            | Self::CannotSign { place }
             | Self::Protocol { place, .. } => Some(place),
             Self::NoCredentials
             | Self::Credentials { .. }

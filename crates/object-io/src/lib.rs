@@ -12,6 +12,7 @@
 mod clock;
 mod config;
 mod error;
+mod google;
 mod http;
 pub mod limits;
 mod link;
@@ -25,6 +26,7 @@ mod uri;
 
 pub use config::{Credentials, StoreConfig};
 pub use error::{Answer, ObjectError, Verb};
+pub use google::{TokenFuture, Tokens};
 pub use http::{
     AddressPolicy, Bearer, HostRule, HostRuleError, HttpFault, HttpOptions, HttpSource, Resolver,
     SystemResolver, TimeLimits, Traffic,
@@ -37,4 +39,4 @@ pub use presign::{PresignedUrl, without_signature};
 pub use profile::{Address, Checksum, Etag, Payload, StoreKind, StoreProfile, StoreProfileError};
 pub use retry::RetryOptions;
 pub use store::{Listed, ObjectInfo, Page, PageToken, PutOptions, Store, Stored, Upload};
-pub use uri::{BucketUri, ObjectUri, UriError};
+pub use uri::{BucketUri, ObjectUri, Scheme, UriError};

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{ABORT_TIMEOUT, PARTS_IN_FLIGHT};
 use crate::link::Link;
-use crate::store::{Inner, NewUpload, PartSent, Store, UploadId, place, protocol};
+use crate::store::{Inner, NewUpload, PartSent, Store, UploadId, protocol};
 use crate::{ObjectError, Verb};
 
 use complete::etag_of_object;
@@ -116,7 +116,7 @@ impl MultipartSink {
         options: MultipartOptions,
         cancel: &CancellationToken,
     ) -> Result<Self, ObjectError> {
-        let name: Box<str> = place(bucket, key).into();
+        let name: Box<str> = store.place(bucket, key).into();
         let plan = store.plan(&name, len)?;
         if options.if_none_match {
             match store.head(bucket, key, cancel).await {
@@ -285,7 +285,7 @@ async fn begin(store: &Store, new: NewUpload, cancel: &CancellationToken) -> Res
     if cancel.is_cancelled() {
         return Err(ObjectError::Cancelled);
     }
-    let place = place(&new.bucket, &new.key);
+    let place = store.place(&new.bucket, &new.key);
     let (give, mut take) = oneshot::channel();
     let task_store = store.clone();
     let task = tokio::spawn(async move {

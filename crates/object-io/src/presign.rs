@@ -21,7 +21,7 @@ use url::Url;
 use crate::config::is_yandex;
 use crate::limits::{MAX_EXPIRY, MAX_EXPIRY_YANDEX};
 use crate::retry::{Question, ask_once};
-use crate::store::{Store, place};
+use crate::store::Store;
 use crate::{ObjectError, Verb};
 
 /// Permission to GET one object until it expires. A secret: prints without its query.
@@ -93,7 +93,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ObjectError::Expiry`] if `expires` is below a second or above the store's limit.
+    /// [`ObjectError::Expiry`] if `expires` is below a second or above the store's limit; [`ObjectError::CannotSign`] where a token takes
+    /// the place of a key pair.
     pub async fn presign_get(
         &self,
         bucket: &str,
@@ -107,7 +108,10 @@ impl Store {
             return Err(ObjectError::Expiry { asked: expires, limit });
         }
         let expires = Duration::from_secs(expires.as_secs());
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
+        if self.0.is_bearer {
+            return Err(ObjectError::CannotSign { place: place.into() });
+        }
         let mut url = self.address(bucket, key, &place, cancel).await?;
         let credentials = self.0.credentials.provide_credentials().await;
         let credentials =
@@ -146,6 +150,15 @@ impl Store {
         let signature_ends = now + expires;
         let expires_at = ends_with_credentials.map_or(signature_ends, |end| end.min(signature_ends));
         Ok(PresignedUrl { url, expires_at })
+    }
+
+    /// The object's URL without any signature.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint gives none.
+    pub async fn url(&self, bucket: &str, key: &str, cancel: &CancellationToken) -> Result<Url, ObjectError> {
+        self.address(bucket, key, &self.place(bucket, key), cancel).await
     }
 
     /// The object's URL, by the SDK's rules for endpoints.

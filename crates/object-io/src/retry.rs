@@ -3,7 +3,8 @@
 //! The SDK's own retries are off: they know neither `Retry-After` nor a budget for a whole upload. Pauses double and are drawn from
 //! their upper half, so that clients that failed together do not come back together. Tried again are throttling, failures of the
 //! store, broken or silent connections, and bytes that arrived damaged ([`ObjectError::is_retryable`]); no other 4xx, but for one that
-//! tells the store's time: the next request is signed by that ([`clock`](crate::clock)).
+//! tells the store's time, by which the next request is signed ([`clock`](crate::clock)), and once 401, after which another token may
+//! come ([`google`](crate::google)).
 //!
 //! A verb on its own gets a few attempts. Inside an upload [`Link`] decides: a minute without a network must not cost an upload of hours,
 //! and a store that is overloaded must not be asked for ever.
@@ -86,29 +87,45 @@ pub(crate) struct Patience<'a> {
     link: Option<&'a Link>,
     /// The store has told its time, and that was no help.
     knows_time: bool,
+    /// The store has refused who asks, and may know them by another token.
+    was_refused: bool,
 }
 
 impl<'a> Patience<'a> {
     /// Of a verb on its own.
     pub(crate) fn of_verb(options: &RetryOptions) -> Self {
-        Self { backoff: Backoff::of(options, options.attempts), link: None, knows_time: false }
+        Self {
+            backoff: Backoff::of(options, options.attempts),
+            link: None,
+            knows_time: false,
+            was_refused: false,
+        }
     }
 
     /// Of a verb that removes what would be left otherwise: more attempts, for whoever bounds their time.
     pub(crate) fn of_removal(options: &RetryOptions) -> Self {
         let backoff = Backoff::of(options, options.attempts.saturating_mul(3));
-        Self { backoff, link: None, knows_time: false }
+        Self { backoff, link: None, knows_time: false, was_refused: false }
     }
 
     /// Of a verb that an upload cannot do without.
     pub(crate) fn of_upload(link: &'a Link) -> Self {
         // The link counts for all of them together.
-        Self { backoff: Backoff::of(link.options(), u32::MAX), link: Some(link), knows_time: false }
+        Self {
+            backoff: Backoff::of(link.options(), u32::MAX),
+            link: Some(link),
+            knows_time: false,
+            was_refused: false,
+        }
     }
 
     /// How long to wait before another attempt, after `error`; `None` if that was the last.
     pub(crate) fn next_pause(&mut self, error: &ObjectError) -> Option<Duration> {
         if matches!(error, ObjectError::Clock { .. }) && !std::mem::replace(&mut self.knows_time, true) {
+            return Some(Duration::ZERO);
+        }
+        let is_refused = error.answer().is_some_and(|answer| answer.status == 401);
+        if is_refused && !std::mem::replace(&mut self.was_refused, true) {
             return Some(Duration::ZERO);
         }
         if !error.is_retryable() {

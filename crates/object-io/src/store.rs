@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
@@ -28,7 +28,7 @@ use crate::limits::{ATTEMPT_TIMEOUT, MAX_GET_LEN, MIN_RATE};
 use crate::link::RateLimit;
 use crate::profile::{Checksum, Known, Payload};
 use crate::retry::{Patience, Question, ask, ask_once, pause_after};
-use crate::{ObjectError, RetryOptions, StoreProfile, Verb};
+use crate::{Bearer, ObjectError, RetryOptions, Scheme, StoreProfile, Verb};
 
 pub(crate) use copy::Wanted;
 pub(crate) use parts::{ListedPart, PartSent, base64_crc32, etag_md5, md5_of, parse_crc32};
@@ -42,6 +42,10 @@ pub struct Store(pub(crate) Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) client: aws_sdk_s3::Client,
+    /// What the names of its objects begin with.
+    pub(crate) scheme: Scheme,
+    /// Tokens take the place of signatures.
+    pub(crate) is_bearer: bool,
     pub(crate) credentials: SharedCredentialsProvider,
     pub(crate) clock: StoreClock,
     pub(crate) region: Box<str>,
@@ -111,6 +115,31 @@ pub struct Listed {
 pub struct PageToken(String);
 
 impl Store {
+    /// The name of an object, or of a bucket where the key is empty: for messages.
+    pub fn place(&self, bucket: &str, key: &str) -> String {
+        self.0.scheme.place(bucket, key)
+    }
+
+    /// Whether tokens take the place of signatures: then no URL can be signed.
+    pub fn is_bearer(&self) -> bool {
+        self.0.is_bearer
+    }
+
+    /// The token that it is spoken to with; `None` where requests are signed.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::Credentials`] if none comes.
+    pub async fn bearer(&self) -> Result<Option<Bearer>, ObjectError> {
+        if !self.0.is_bearer {
+            return Ok(None);
+        }
+        let credentials = self.0.credentials.provide_credentials().await;
+        let credentials =
+            credentials.map_err(|error| ObjectError::Credentials { source: Box::new(error) })?;
+        Ok(credentials.session_token().and_then(Bearer::new))
+    }
+
     /// What is known of the store by now.
     pub fn profile(&self) -> StoreProfile {
         self.0.profile.get()
@@ -150,7 +179,7 @@ impl Store {
         options: &PutOptions,
         cancel: &CancellationToken,
     ) -> Result<Stored, ObjectError> {
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
         let question =
             Question { verb: Verb::Put, place: &place, timeout: body_timeout(body.len() as u64), cancel };
         let answer = ask(question, Patience::of_verb(&self.0.retry), || {
@@ -185,7 +214,7 @@ impl Store {
         if range.is_some_and(|span| span.is_empty()) {
             return Ok(Bytes::new());
         }
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
         let question =
             Question { verb: Verb::Get, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         let mut patience = Patience::of_verb(&self.0.retry);
@@ -262,7 +291,7 @@ impl Store {
         key: &str,
         cancel: &CancellationToken,
     ) -> Result<ObjectInfo, ObjectError> {
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
         let question =
             Question { verb: Verb::Head, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         // Some stores take it amiss to be asked for what they do not know.
@@ -294,7 +323,7 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<(), ObjectError> {
         let request = self.0.client.delete_object().bucket(bucket).key(key);
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
         let question =
             Question { verb: Verb::Delete, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         match ask(question, Patience::of_removal(&self.0.retry), || request.clone().send()).await {
@@ -315,7 +344,7 @@ impl Store {
         from: Option<&PageToken>,
         cancel: &CancellationToken,
     ) -> Result<Page, ObjectError> {
-        let place = place(bucket, prefix);
+        let place = self.place(bucket, prefix);
         let request = self.0.client.list_objects_v2().bucket(bucket).prefix(prefix);
         let request = request.set_continuation_token(from.map(|token| token.0.clone()));
         let answer = self.ask(Verb::List, &place, cancel, || request.clone().send()).await?;
@@ -336,11 +365,6 @@ impl Store {
         }
         Ok(Page { objects, next })
     }
-}
-
-/// `s3://BUCKET/KEY`, for errors.
-pub(crate) fn place(bucket: &str, key: &str) -> String {
-    if key.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{key}") }
 }
 
 pub(crate) fn protocol(verb: Verb, place: &str) -> ObjectError {

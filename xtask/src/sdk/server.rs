@@ -31,6 +31,8 @@ pub(super) struct Served {
     pub(super) good: String,
     /// How Compute Engine's API names an archive of the same disk.
     pub(super) archive: String,
+    /// The server's own store.
+    pub(super) store: Keys,
     pub(super) log: PathBuf,
 }
 
@@ -74,7 +76,7 @@ impl Server {
         let archive = "up/disk.tar.gz";
         self.upload(&store, archive, &["--to", "gce"])?;
         let archive = format!("https://storage.googleapis.com/{}/{archive}", store.bucket);
-        Ok(Served { process, endpoint, is_tls, good, archive, log })
+        Ok(Served { process, endpoint, is_tls, good, archive, store, log })
     }
 
     /// Uploads an image to the server's own store; gives its pre-signed URL.
@@ -99,7 +101,7 @@ fn start(serve: &mut Command, log: &Path) -> Result<Process> {
 /// What a server's `store.json` says.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Keys {
+pub(super) struct Keys {
     endpoint: String,
     region: String,
     bucket: String,
@@ -110,6 +112,13 @@ struct Keys {
 impl Keys {
     fn read(state: &Path) -> Result<Self> {
         Ok(serde_json::from_slice(&fs::read(state.join("store.json"))?)?)
+    }
+
+    /// Tells a script where it is, and what it is opened by.
+    pub(super) fn tell(&self, script: &mut Command) {
+        script.env("STORE_ENDPOINT", &self.endpoint).env("STORE_REGION", &self.region);
+        script.env("STORE_ACCESS_KEY", &self.access_key).env("STORE_SECRET_KEY", &self.secret_key);
+        script.env("STORE_BUCKET", &self.bucket);
     }
 
     fn host(&self) -> &str {

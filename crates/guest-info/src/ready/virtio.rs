@@ -5,6 +5,7 @@
 
 use super::{Finding, Parts, Point};
 use crate::source::{Trouble, printable};
+use crate::system::newest_kernel;
 use crate::tree::{Evidence, Text, Tree};
 
 /// Name of the module, name in the kernel's configuration, and whether the root file system needs it.
@@ -18,9 +19,6 @@ const MEND_KERNEL: &str = "install a kernel with virtio_blk, virtio_net and virt
 
 const MEND_INITRAMFS: &str = "put virtio_blk and virtio_pci into the initramfs: MODULES=most in /etc/initramfs-tools/initramfs.conf and \
     update-initramfs -u; or dracut --force --add-drivers 'virtio_blk virtio_pci'";
-
-/// Where modules lie: the second where /lib has not become a link.
-const MODULES: [&str; 2] = ["/usr/lib/modules", "/lib/modules"];
 
 pub(super) fn check(_: &Parts<'_>, tree: &Tree<'_>) -> Result<Finding, Trouble> {
     let Some((version, folder)) = newest_kernel(tree)? else {
@@ -78,24 +76,6 @@ fn names_module(line: &str, name: &str) -> bool {
     let path = line.split(':').next().unwrap_or_default();
     let file = path.rsplit('/').next().unwrap_or_default();
     file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
-}
-
-/// Its version, and the folder of its modules.
-fn newest_kernel(tree: &Tree<'_>) -> Result<Option<(String, String)>, Trouble> {
-    for folder in MODULES {
-        let names = tree.names(folder)?;
-        let newest = names.into_iter().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
-        if let Some(version) = newest.max_by_key(|name| version_key(name)) {
-            let folder = format!("{folder}/{version}");
-            return Ok(Some((version, folder)));
-        }
-    }
-    Ok(None)
-}
-
-/// Versions compare by their numbers.
-fn version_key(version: &str) -> Vec<u64> {
-    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// What the maker of the initramfs was told.

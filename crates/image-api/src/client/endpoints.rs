@@ -32,7 +32,7 @@ pub(super) fn is_of_operations(call: &Call) -> bool {
 }
 
 /// Host and port, for errors.
-pub(super) fn server_of(url: &Url) -> String {
+pub(crate) fn server_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -50,7 +50,7 @@ pub(super) fn parse_endpoint(endpoint: &str) -> Result<Url, ApiError> {
 }
 
 /// True if the URL leads to this machine. `localhost` is this machine by RFC 6761, section 6.3.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),

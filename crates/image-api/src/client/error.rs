@@ -121,10 +121,13 @@ impl ApiError {
         }
     }
 
-    /// Whether the same call may work later: 429, 5xx except 501, and every failure of a connection.
+    /// Whether the same call may work later: 429, 5xx except 501, and every failure of a connection. Google says too much with 403 as well.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Status(error) => matches!(error.http_status, 429 | 500 | 502..=504),
+            Self::Status(error) => {
+                let is_too_much = error.http_status == 403 && error.code == Code::ResourceExhausted;
+                is_too_much || matches!(error.http_status, 429 | 500 | 502..=504)
+            }
             Self::Transport { source: TransportError::Http(source), .. } => !source.is_builder(),
             Self::Transport { .. } => true,
             Self::NoToken { source, .. } => source.is_retryable(),

@@ -7,9 +7,10 @@ use reqwest::header;
 use url::Url;
 
 use super::{
-    ANSWER_MAX, ApiError, CREATE_IAM_TOKEN, Call, ClientOptions, IDEMPOTENCY_KEY, StatusError,
+    ANSWER_MAX, ApiError, CREATE_IAM_TOKEN, Call, ClientOptions, IDEMPOTENCY_KEY, LONG_CALL, StatusError,
     TransportError, USER_AGENT, Uuid,
     endpoints::{Endpoints, is_loopback, server_of},
+    google,
 };
 use crate::{Method, Token, from_json_lenient, rpc::Status};
 
@@ -54,8 +55,14 @@ impl Rest {
         if let Some(key) = key {
             http = http.header(IDEMPOTENCY_KEY, key.to_string());
         }
+        if call.is_long {
+            http = http.timeout(LONG_CALL);
+        }
         if let Some(body) = written.body {
             http = http.header(header::CONTENT_TYPE, "application/json").body(body);
+        } else if written.verb == "POST" {
+            // Google's front end wants a length even of nothing.
+            http = http.header(header::CONTENT_LENGTH, "0");
         }
         let mut response = http.send().await.map_err(unreachable)?;
         let mut body = Vec::new();
@@ -67,6 +74,13 @@ impl Rest {
         }
         read_answer(call, &response, &body)
     }
+}
+
+/// Connections to one address, which may have a path.
+pub(crate) fn http_client_of(url: &str, options: &ClientOptions) -> Result<(Url, reqwest::Client), ApiError> {
+    let endpoints = Endpoints::new(url, options)?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok((endpoints.base.clone(), http_client(&endpoints, options)?))
 }
 
 /// Connections to those endpoints.
@@ -106,6 +120,9 @@ fn read_answer<M: Name + Default>(
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    if google::is_of_google(call) {
+        return Err(ApiError::Status(Box::new(google::read_error(http_status, body, retry_after))));
+    }
     let is_status = || from_json_lenient::<Status>(body).is_ok_and(|status| status.code != 0);
     // A page may repeat what was sent, and that was a secret.
     let shown = if call.path == CREATE_IAM_TOKEN.path && !is_status() { &[] } else { body };

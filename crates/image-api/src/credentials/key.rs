@@ -13,13 +13,16 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ring::{
     rand::SystemRandom,
-    signature::{RSA_PSS_SHA256, RsaKeyPair},
+    signature::{RSA_PSS_SHA256, RsaEncoding, RsaKeyPair},
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde::Deserialize;
 
 /// How long a JWT is good: it is used at once, and the cloud allows an hour.
 const JWT_LIFE: Duration = Duration::from_secs(600);
+
+/// What a key file has of what is read.
+const FIELDS: &str = "`id`, `service_account_id` and `private_key`";
 
 /// The key of a service account. Prints no secret.
 #[derive(Clone)]
@@ -34,8 +37,10 @@ pub struct ServiceAccountKey {
 #[non_exhaustive]
 pub enum KeyError {
     /// It is not JSON with the fields of a key.
-    #[error("it is not JSON with `id`, `service_account_id` and `private_key`")]
+    #[error("it is not JSON with {fields}")]
     Json {
+        /// Which those are.
+        fields: &'static str,
         /// Line and column of what is wrong; 0 where the JSON is sound and something is missing.
         line: usize,
         /// Within the line.
@@ -47,6 +52,15 @@ pub enum KeyError {
     /// The key is of another kind, or not sound.
     #[error("its `private_key` is not an RSA key of 2048 to 4096 bits")]
     Rsa,
+    /// It is of a kind that is not read here.
+    #[error("it is of type `{}`, expected service_account or authorized_user", found.escape_debug())]
+    Kind {
+        /// As it calls itself.
+        found: String,
+    },
+    /// It names an address for tokens that is not one.
+    #[error("its `token_uri` is not an https URL")]
+    TokenUri,
     /// The system has no random numbers.
     #[error("the key could not sign")]
     Sign,
@@ -65,9 +79,7 @@ impl ServiceAccountKey {
     /// # Errors
     /// Where it is not what `yc iam key create` writes.
     pub fn from_json(text: &str) -> Result<Self, KeyError> {
-        // serde_json's own message may repeat a value.
-        let file: KeyFile = serde_json::from_str(text)
-            .map_err(|error| KeyError::Json { line: error.line(), column: error.column() })?;
+        let file: KeyFile = read(text, FIELDS)?;
         Self::new(file.id, file.service_account_id, &file.private_key)
     }
 
@@ -76,9 +88,7 @@ impl ServiceAccountKey {
     /// # Errors
     /// Where the PEM is not that of an RSA key.
     pub fn new(id: String, account_id: String, private_key: &str) -> Result<Self, KeyError> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(private_key.as_bytes()).map_err(|_| KeyError::Pem)?;
-        let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| KeyError::Rsa)?;
-        Ok(Self { id, account_id, pair: Arc::new(pair) })
+        Ok(Self { id, account_id, pair: Arc::new(pair_of(private_key)?) })
     }
 
     /// The identifier of the account.
@@ -101,13 +111,38 @@ impl ServiceAccountKey {
             "iat": now,
             "exp": now + JWT_LIFE.as_secs(),
         });
-        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
-        let mut signature = vec![0; self.pair.public().modulus_len()];
-        self.pair
-            .sign(&RSA_PSS_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
-            .map_err(|_| KeyError::Sign)?;
-        Ok(format!("{signed}.{}", BASE64.encode(signature)))
+        sign(&self.pair, &RSA_PSS_SHA256, &header, &claims)
     }
+}
+
+/// Reads a key file, whose `fields` an error names and not its values.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str, fields: &'static str) -> Result<T, KeyError> {
+    // serde_json's own message may repeat a value.
+    serde_json::from_str(text).map_err(|error| KeyError::Json {
+        fields,
+        line: error.line(),
+        column: error.column(),
+    })
+}
+
+/// An RSA key, from PKCS #8 in PEM.
+pub(super) fn pair_of(private_key: &str) -> Result<RsaKeyPair, KeyError> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(private_key.as_bytes()).map_err(|_| KeyError::Pem)?;
+    RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| KeyError::Rsa)
+}
+
+/// A JWT, compact: a secret for as long as it is good.
+pub(super) fn sign(
+    pair: &RsaKeyPair,
+    algorithm: &'static dyn RsaEncoding,
+    header: &serde_json::Value,
+    claims: &serde_json::Value,
+) -> Result<String, KeyError> {
+    let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    let mut signature = vec![0; pair.public().modulus_len()];
+    pair.sign(algorithm, &SystemRandom::new(), signed.as_bytes(), &mut signature)
+        .map_err(|_| KeyError::Sign)?;
+    Ok(format!("{signed}.{}", BASE64.encode(signature)))
 }
 
 impl fmt::Debug for ServiceAccountKey {

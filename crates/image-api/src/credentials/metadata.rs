@@ -6,10 +6,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::Fresh;
-use crate::{ApiError, StatusError, Token, TransportError};
+use super::{Fresh, oauth};
+use crate::{ApiError, TransportError};
 
 /// Where virtual machines find it.
 pub const METADATA_ADDRESS: &str = "169.254.169.254";
@@ -21,21 +19,11 @@ const CALL: &str = "get the machine's token";
 const CONNECT: Duration = Duration::from_secs(1);
 /// For all of it.
 const TOTAL: Duration = Duration::from_secs(3);
-/// Most bytes of an answer: tokens have some hundreds.
-const ANSWER_MAX: usize = 64 << 10;
 
 /// The service, by its address.
 pub(super) struct Metadata {
     address: String,
     http: reqwest::Client,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    access_token: String,
-    /// Seconds.
-    #[serde(default)]
-    expires_in: u64,
 }
 
 impl Metadata {
@@ -57,27 +45,8 @@ impl Metadata {
     }
 
     pub(super) async fn fetch(&self) -> Result<Fresh, ApiError> {
-        let unreachable = |source: reqwest::Error| ApiError::Transport {
-            call: CALL,
-            server: self.address.clone(),
-            source: TransportError::Http(source.without_url()),
-        };
         let url = format!("http://{}{TOKEN_PATH}", self.address);
         let request = self.http.get(url).header("Metadata-Flavor", "Google");
-        let mut response = request.send().await.map_err(unreachable)?;
-        let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await.map_err(unreachable)? {
-            body.extend_from_slice(&bytes);
-            if body.len() > ANSWER_MAX {
-                return Err(ApiError::AnswerTooLong { call: CALL, limit: ANSWER_MAX });
-            }
-        }
-        if !response.status().is_success() {
-            let error = StatusError::read(response.status().as_u16(), &body, None, None);
-            return Err(ApiError::Status(Box::new(error)));
-        }
-        let answer: Answer = serde_json::from_slice(&body).map_err(|_| ApiError::NotAToken)?;
-        let token = Token::new(&answer.access_token).ok_or(ApiError::NotAToken)?;
-        Ok(Fresh { token, life: Duration::from_secs(answer.expires_in) })
+        oauth::fetch(request, CALL, &self.address).await
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use object_io::BucketUri;
 
-use super::values::Age;
+use super::values::{Age, Bucket};
 use super::{ApiArgs, LocalArgs, StoreArgs};
 
 /// Remove what uploads that broke off left in a store.
@@ -19,12 +19,12 @@ use super::{ApiArgs, LocalArgs, StoreArgs};
 /// failed).
 #[derive(Debug, Args)]
 pub(crate) struct CleanupArgs {
-    /// Remove what is in this bucket, at keys that begin with PREFIX, also what no journal knows
+    /// Remove what is in this bucket, at keys that begin with PREFIX, also what no journal knows; gs://BUCKET in Google Cloud Storage
     #[arg(value_name = "s3://BUCKET[/PREFIX]", conflicts_with = "bucket")]
     pub(crate) place: Option<BucketUri>,
-    /// The same as s3://BUCKET
+    /// The same as s3://BUCKET, or gs://BUCKET with --cloud gcp
     #[arg(long, value_name = "BUCKET")]
-    pub(crate) bucket: Option<String>,
+    pub(crate) bucket: Option<Bucket>,
     /// Leave alone what is younger: a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1d")]
     pub(crate) older_than: Age,

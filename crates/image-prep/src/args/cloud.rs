@@ -24,6 +24,9 @@ pub(crate) struct LocalArgs {
 #[command(next_help_heading = "Image service")]
 pub(crate) struct ApiArgs {
     /// Cloud whose services are used, its object store too [default: ru]
+    ///
+    /// `gcp` is Google's: `create` makes Images of Compute Engine by `images.insert`, which reads the object with the rights of the caller.
+    /// It knows a call that is repeated for an hour at least: long after that, the same command fails at the Image that it has made.
     #[arg(long, value_name = "CLOUD", conflicts_with = "local")]
     pub(crate) cloud: Option<Cloud>,
     /// Image service, or the address of a cloud that knows where its services are [env: YC_ENDPOINT]
@@ -37,14 +40,21 @@ pub(crate) struct ApiArgs {
     /// Both give the same results and the same errors. gRPC goes to the endpoint directly, not by a proxy of the environment.
     #[arg(long, value_name = "TRANSPORT", default_value = "rest")]
     pub(crate) transport: TransportArg,
+    /// Project of Compute Engine, with --cloud gcp [env: GOOGLE_CLOUD_PROJECT, CLOUDSDK_CORE_PROJECT]
+    #[arg(long, value_name = "ID", conflicts_with = "local")]
+    pub(crate) project: Option<String>,
     /// Read the IAM or OAuth token from this file [default: from YC_TOKEN or YC_IAM_TOKEN]
     ///
     /// Without any of the options for credentials they are looked for in the environment, in the profile of image-prep, in the
     /// profile of `yc`, and on a virtual machine in its metadata. What was not named is used with the clouds that are built in and
     /// the endpoint of its own profile only. Tokens that are got are kept in memory, and renewed for as long as the command runs.
+    ///
+    /// With --cloud gcp tokens are those of Google: from GOOGLE_OAUTH_ACCESS_TOKEN or CLOUDSDK_AUTH_ACCESS_TOKEN, or by application default
+    /// credentials: the file in GOOGLE_APPLICATION_CREDENTIALS, the one that `gcloud auth application-default login` writes, the metadata
+    /// of the machine (GCE_METADATA_HOST). The latter two are used with Google's own endpoint only.
     #[arg(long, value_name = "FILE", conflicts_with = "local", group = "credentials")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Be the service account of this key, as `yc iam key create` writes it [env: YC_SERVICE_ACCOUNT_KEY_FILE]
+    /// Be the service account of this key, as `yc iam key create` writes it, or with --cloud gcp `gcloud` [env: YC_SERVICE_ACCOUNT_KEY_FILE]
     #[arg(long, value_name = "FILE", conflicts_with = "local", group = "credentials")]
     pub(crate) service_account_key_file: Option<PathBuf>,
     /// Be the service account of the virtual machine that this runs on

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Label, Size};
+use super::values::{Bucket, Label, Size};
 use super::{ApiArgs, IfExists, LayoutArgs, LocalArgs, OpenArgs, ResumeArgs, StoreArgs, UploadOptions};
 
 /// Upload an image and create a cloud Image from it.
@@ -30,8 +30,8 @@ pub(crate) struct CreateArgs {
     /// Create the Images that a file lists, in TOML or JSON; `-` is standard input
     ///
     /// Each of its `images` has a `path` (relative to the file) and may have `name`, `folder-id`, `description`, `family`, `labels`,
-    /// `min-disk-size`, `product-ids`, `os`, `nvidia-driver`, `pooled`, `hardware-generation`, `format`, `snapshot` and `member`, which mean
-    /// what the options of these names do. What an entry says wins over the option; labels are put together, key by key. In TOML an
+    /// `min-disk-size`, `product-ids`, `os`, `nvidia-driver`, `pooled`, `hardware-generation`, `licenses`, `guest-os-features`, `architecture`,
+    /// `storage-locations`, `format`, `snapshot` and `member`, which mean what the options of these names do. What an entry says wins over the option; labels are put together, key by key. In TOML an
     /// entry begins with `[[images]]`, in JSON `images` is an array of objects.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "uri", "name", "key", "snapshot", "member"])]
     pub(crate) manifest: Option<PathBuf>,
@@ -65,7 +65,9 @@ pub(crate) struct CreateArgs {
     /// the same name that is READY and has the same digest in its label `image-prep-digest`, which `reuse` and `replace` set.
     /// `replace` reuses that Image too; another of the name gets a new one, and is deleted when the Image is READY in its place; if that
     /// fails it has its name back. With --detach, or after a kill, nobody is there to do either: the other Image then stays, by the
-    /// name NAME-replaced-ID. An object that was there before is not deleted.
+    /// name NAME-replaced-ID. Compute Engine renames no Image: there the other one is deleted before the new one is made, when the object is
+    /// uploaded and the service has refused the new one for its name alone; if that fails the object is kept, and with --uri it is not
+    /// done. An object that was there before is not deleted.
     #[arg(long, value_name = "WHAT")]
     pub(crate) if_exists: Option<IfExists>,
     #[command(flatten)]
@@ -84,7 +86,7 @@ pub(crate) struct CreateArgs {
     // From here on each group has a heading of its own, and the last heading stays in force.
     #[command(flatten)]
     pub(crate) fields: ImageFields,
-    /// Bucket for the upload
+    /// Bucket for the upload: BUCKET, or gs://BUCKET in Google Cloud Storage, where --cloud gcp has it anyway
     #[arg(
         long,
         env = "IMAGE_PREP_BUCKET",
@@ -92,7 +94,7 @@ pub(crate) struct CreateArgs {
         value_name = "BUCKET",
         help_heading = "Object store"
     )]
-    pub(crate) bucket: Option<String>,
+    pub(crate) bucket: Option<Bucket>,
     /// Key of the object [default: made from the content and the request]
     #[arg(long, value_name = "KEY", help_heading = "Object store")]
     pub(crate) key: Option<String>,
@@ -119,7 +121,7 @@ impl CreateArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Image")]
 pub(crate) struct ImageFields {
-    /// Name, unique in the folder; of one image it has to be said
+    /// Name, unique in the folder or project; of one image it has to be said
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Folder of the Image
@@ -152,6 +154,21 @@ pub(crate) struct ImageFields {
     /// Virtual hardware that the image is made for
     #[arg(long, value_name = "GENERATION")]
     pub(crate) hardware_generation: Option<HardwareGeneration>,
+    /// With --cloud gcp: licence that comes with the image; may be repeated
+    #[arg(long = "license", value_name = "URL")]
+    pub(crate) licenses: Vec<String>,
+    /// With --cloud gcp: what the system in the image can do; may be repeated [default: what is known of the disk]
+    ///
+    /// UEFI_COMPATIBLE where a loader for UEFI was found, WINDOWS where Windows was, VIRTIO_SCSI_MULTIQUEUE where Linux has a kernel from 3.17
+    /// on. What is typed takes the place of all of these; `none` says nothing.
+    #[arg(long = "guest-os-feature", value_name = "FEATURE")]
+    pub(crate) guest_os_features: Vec<String>,
+    /// With --cloud gcp: X86_64 or ARM64 [default: what is known of the disk]
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub(crate) architecture: Option<String>,
+    /// With --cloud gcp: region or multi-region that the Image is stored in
+    #[arg(long = "storage-location", value_name = "LOCATION")]
+    pub(crate) storage_locations: Vec<String>,
 }
 
 /// The operating system of an Image.

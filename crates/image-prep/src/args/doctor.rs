@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::values::Bucket;
 use super::{ApiArgs, LocalArgs, StoreArgs};
 
 /// Check credentials, endpoint, clock and rights, step by step.
@@ -26,7 +27,7 @@ pub(crate) struct DoctorArgs {
     /// Folder in which Images are to be created
     #[arg(long, env = "YC_FOLDER_ID", hide_env_values = true, value_name = "ID", help_heading = "Image")]
     pub(crate) folder_id: Option<String>,
-    /// Bucket for uploads
+    /// Bucket for uploads: BUCKET, or gs://BUCKET in Google Cloud Storage
     #[arg(
         long,
         env = "IMAGE_PREP_BUCKET",
@@ -34,7 +35,7 @@ pub(crate) struct DoctorArgs {
         value_name = "BUCKET",
         help_heading = "Object store"
     )]
-    pub(crate) bucket: Option<String>,
+    pub(crate) bucket: Option<Bucket>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]

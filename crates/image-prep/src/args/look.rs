@@ -78,10 +78,10 @@ pub(crate) struct MapArgs {
 /// JSON: same, by (content, digest or size), virtualSizes, and firstDifference if content was read and differs.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Path, block device, https URL, s3://BUCKET/KEY, or image:ID for an Image of an image-server
+    /// Path, block device, https URL, s3://BUCKET/KEY, gs://BUCKET/KEY, or image:ID for an Image of an image-server
     #[arg(value_name = "A")]
     pub(crate) first: String,
-    /// Path, block device, https URL, s3://BUCKET/KEY, or image:ID for an Image of an image-server
+    /// Path, block device, https URL, s3://BUCKET/KEY, gs://BUCKET/KEY, or image:ID for an Image of an image-server
     #[arg(value_name = "B")]
     pub(crate) second: String,
     /// Read both disks, whatever digest is recorded with an object

@@ -9,10 +9,12 @@ use super::values::Size;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Object store")]
 pub(crate) struct StoreArgs {
-    /// S3 endpoint [env: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, YC_STORAGE_ENDPOINT_URL]
+    /// S3 endpoint [env: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, YC_STORAGE_ENDPOINT_URL; for gs:// STORAGE_EMULATOR_HOST]
     ///
     /// Credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or YC_STORAGE_ACCESS_KEY and
-    /// YC_STORAGE_SECRET_KEY) or from a profile of the AWS configuration files; never from the command line.
+    /// YC_STORAGE_SECRET_KEY) or from a profile of the AWS configuration files; never from the command line. In Google Cloud Storage
+    /// they are HMAC keys, in the same variables (those of AWS are passed over); without any, tokens are used as by --cloud gcp, with
+    /// https or on this machine, and with STORAGE_EMULATOR_HOST only what an option names.
     #[arg(long, value_name = "URL", conflicts_with = "local")]
     pub(crate) endpoint_url: Option<String>,
     /// Region of the store [env: AWS_REGION, AWS_DEFAULT_REGION]

@@ -6,7 +6,7 @@ use object_io::ObjectUri;
 use super::values::Lifetime;
 use super::{IfExists, LayoutArgs, LocalArgs, OpenArgs, ResumeArgs, StoreArgs};
 
-/// Upload an image to an S3-compatible store; print a pre-signed URL of it.
+/// Upload an image to an S3-compatible store or to Google Cloud Storage; print a pre-signed URL of it.
 ///
 /// The image is read twice: first to prove that all of it can be decoded and to compute its guest digest, which is recorded as
 /// the object's metadata, then to make the object, part by part as it is sent; with --no-digest, once. The URL gives anyone who
@@ -20,7 +20,7 @@ pub(crate) struct UploadArgs {
     /// Path, block device, or https URL
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
-    /// Where to put it
+    /// Where to put it: s3://BUCKET/KEY, or gs://BUCKET/KEY in Google Cloud Storage
     #[arg(value_name = "s3://BUCKET/KEY")]
     pub(crate) to_url: ObjectUri,
     #[command(flatten)]
@@ -51,12 +51,19 @@ pub(crate) struct UploadArgs {
 /// What is uploaded, and for how long its URL lives.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UploadOptions {
-    /// Form of the object
-    #[arg(long, value_name = "FORM", default_value = "qcow2")]
-    pub(crate) to: Form,
+    /// Form of the object [default: qcow2; gce for `create --cloud gcp`, which takes no other]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) to: Option<Form>,
     /// How long the URL is valid: a number with s, m, h or d, at most 30d (7d on AWS)
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(crate) expires: Lifetime,
+}
+
+impl UploadOptions {
+    /// The form of the object.
+    pub(crate) fn form(&self) -> Form {
+        self.to.unwrap_or(Form::Qcow2)
+    }
 }
 
 /// The form of an uploaded object.

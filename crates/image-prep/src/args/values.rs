@@ -1,8 +1,10 @@
-//! Values of the command line that have a grammar of their own: sizes, times, labels.
+//! Values of the command line that have a grammar of their own: sizes, times, labels, buckets.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use object_io::{BucketUri, Scheme, UriError};
 
 /// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +127,47 @@ impl FromStr for Label {
     }
 }
 
+/// A bucket, by its name alone or with the scheme of its store.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Bucket {
+    /// Its name. One without a scheme is checked where it is used, by the rules of its store.
+    pub(crate) name: String,
+    /// What was said of its store.
+    pub(crate) scheme: Option<Scheme>,
+}
+
+impl Bucket {
+    /// Where it is; in the store of `default` where nothing was said.
+    pub(crate) fn uri(&self, default: Scheme) -> Result<BucketUri, UriError> {
+        self.scheme.unwrap_or(default).place(&self.name, "").parse()
+    }
+}
+
+impl TryFrom<String> for Bucket {
+    type Error = UriError;
+
+    fn try_from(text: String) -> Result<Self, UriError> {
+        text.parse()
+    }
+}
+
+impl FromStr for Bucket {
+    type Err = UriError;
+
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        if !text.contains("://") {
+            return Ok(Self { name: text.to_owned(), scheme: None });
+        }
+        let uri: BucketUri = text.parse()?;
+        // A folder has no place here: keys are made, or typed with --key.
+        match uri.prefix() {
+            "" => Ok(Self { name: uri.bucket().to_owned(), scheme: Some(uri.scheme()) }),
+            _ => Err(UriError::Bucket),
+        }
+    }
+}
+
 /// Text that is no label.
 #[derive(Debug, thiserror::Error)]
 #[error("expected KEY=VALUE")]
@@ -164,6 +207,17 @@ mod tests {
             ((2 << 30) + 12345, "2.00 GiB"),
         ] {
             assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn buckets() {
+        let of = |text: &str| text.parse::<Bucket>().map(|bucket| (bucket.name, bucket.scheme));
+        assert_eq!(of("images"), Ok(("images".to_owned(), None)));
+        assert_eq!(of("gs://my_images"), Ok(("my_images".to_owned(), Some(Scheme::Gs))));
+        assert_eq!(of("s3://images/"), Ok(("images".to_owned(), Some(Scheme::S3))));
+        for wrong in ["gs://images/folder", "s3://my_images", "https://images", "gs://"] {
+            assert!(of(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use image_api::Transport;
 use object_io::limits::ZEROES_PREFIX;
-use object_io::{Begun, Journal, ObjectError, Store, zeroes_key};
+use object_io::{Begun, Journal, ObjectError, Scheme, Store, zeroes_key};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -45,7 +45,12 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
             Ok(Exit::Done)
         }
         None => {
-            let store = transfer::connect(&args.store, Some(&args.api), context).await?;
+            let scheme = match (&args.place, args.bucket.as_ref().and_then(|bucket| bucket.scheme)) {
+                (Some(place), _) => place.scheme(),
+                (None, Some(scheme)) => scheme,
+                (None, None) => transfer::scheme_at("", &args.api, context)?,
+            };
+            let store = transfer::connect(&args.store, scheme, Some(&args.api), context).await?;
             let service = match notes::given_up().is_empty() {
                 true => None,
                 false => Service::find(args, context).await,
@@ -58,7 +63,7 @@ pub(crate) async fn run(args: &CleanupArgs, context: &Context) -> Result<Exit, E
 /// The bucket that was named, and what keys begin with there; nothing, if that was not said.
 fn place(args: &CleanupArgs) -> Option<(&str, &str)> {
     let typed = args.place.as_ref().map(|place| (place.bucket(), place.prefix()));
-    typed.or_else(|| args.bucket.as_deref().map(|bucket| (bucket, "")))
+    typed.or_else(|| args.bucket.as_ref().map(|bucket| (bucket.name.as_str(), "")))
 }
 
 fn journals(folder: Option<&PathBuf>) -> Result<Vec<Arc<Journal>>, Error> {
@@ -171,17 +176,22 @@ impl Cleanup<'_> {
             }
             if begun.endpoint != self.store.endpoint() {
                 let at = &begun.endpoint;
-                self.context.warn(&format!(
-                    "s3://{bucket}/{key} is of another store, {at}: name it with --endpoint-url"
-                ));
+                let scheme = Scheme::of_endpoint(at);
+                let place = scheme.place(&bucket, &key);
+                let how = match scheme {
+                    Scheme::S3 => "--endpoint-url".to_owned(),
+                    Scheme::Gs => scheme.place(&bucket, ""),
+                };
+                self.context.warn(&format!("{place} is of another store, {at}: name it with {how}"));
                 continue;
             }
             let is_read = begun.of.temporary.then(|| notes::reader(&begun.endpoint, &bucket, &key)).flatten();
             // One that was given up is ended first, unless it is too young.
             let is_ended = |note: &Note| ending.iter().any(|(one, _)| one.id == note.id);
             if let Some(Note { id, .. }) = is_read.filter(|note| !is_ended(note)) {
+                let place = self.store.place(&bucket, &key);
                 self.context.warn(&format!(
-                    "s3://{bucket}/{key} is kept: operation {id} may still read it; `image-prep operation wait` removes it"
+                    "{place} is kept: operation {id} may still read it; `image-prep operation wait` removes it"
                 ));
                 continue;
             }
@@ -288,8 +298,8 @@ impl Cleanup<'_> {
                 let is_read =
                     begun.of.temporary.then(|| notes::reader(&begun.endpoint, &item.bucket, &item.key));
                 if let Some(Note { id, .. }) = is_read.flatten() {
-                    let (bucket, key) = (&item.bucket, &item.key);
-                    let kept = format!("s3://{bucket}/{key} is kept: operation {id} may still read it");
+                    let place = self.store.place(&item.bucket, &item.key);
+                    let kept = format!("{place} is kept: operation {id} may still read it");
                     self.context.warn(&kept);
                     return false;
                 }
@@ -318,7 +328,7 @@ impl Cleanup<'_> {
                 true
             }
             Err(error) => {
-                self.context.warn(&format!("s3://{}/{}: {error}", item.bucket, item.key));
+                self.context.warn(&format!("{}: {error}", self.store.place(&item.bucket, &item.key)));
                 false
             }
         }
@@ -366,7 +376,8 @@ impl Cleanup<'_> {
             return format!("operation {}{since}: {done}", note.id);
         }
         // Keys of others are read before it is agreed to remove them.
-        one_line(&format!("{}{since} at s3://{}/{}: {done}", kind(item), item.bucket, item.key))
+        let place = self.store.place(&item.bucket, &item.key);
+        one_line(&format!("{}{since} at {place}: {done}", kind(item)))
     }
 }
 

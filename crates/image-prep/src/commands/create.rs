@@ -5,6 +5,9 @@
 //! the upload is aborted, the operation cancelled, the object deleted. After a kill the same command finds the upload by its
 //! journal, the object by its metadata and the operation by its idempotency key, and goes on from there; after a success it finds
 //! the operation, and sends nothing.
+//!
+//! It is the same way for both clouds; where they differ asks [`Images`](crate::service::Images). Compute Engine reads the object with the
+//! rights of the caller, so no URL is signed for it, and it cancels nothing: after Ctrl-C its operation goes on, and is noted.
 
 mod entries;
 pub(super) mod forecast;
@@ -14,14 +17,13 @@ pub(super) mod many;
 mod place;
 mod preflight;
 mod request;
+mod source;
 
-use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use disk_convert::{Disk, GuestDigest};
-use image_api::{
-    ApiError, Code, CreateImageRequest, Image, Operation, OperationOutcome, TransportError, unpack,
-};
-use object_io::{ObjectUri, Store, without_signature};
+use image_api::{ApiError, Code, Operation, OperationOutcome, TransportError};
+use object_io::{BucketUri, ObjectError, ObjectUri, Store, without_signature};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -29,40 +31,33 @@ use crate::args::{CreateArgs, Form};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::open::open;
-use crate::product::{check_form, form_name};
-use crate::sizes::min_disk_size;
+use crate::product::form_name;
+use crate::service::{Found, Request, id_of_image};
 use crate::transfer::{Existing, KEY_PREFIX, Put};
-use crate::{guest, notes, resume, service, show, transfer, url_policy};
+use crate::{notes, resume, service, show, transfer};
 use images::Standing;
 pub(crate) use manifest::ManifestError;
 use place::{Cloud, Place};
-
-/// Where `--local` puts objects.
-const LOCAL_BUCKET: &str = "uploads";
-
-/// Folder of what `--local` makes, unless told otherwise.
-const LOCAL_FOLDER: &str = "local";
+use source::{Source, bucket, for_cloud, is_google, owner};
 
 /// Idempotency keys that are tried until one stands for an operation that has not failed long ago.
 const ATTEMPTS: u32 = 8;
 
-/// Longest URL that is read from a file: S3 signatures with a session token reach 3 KiB.
-const URI_MAX: u64 = 64 << 10;
-
 /// Creates an Image, or several, and prints what came of it.
 pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Error> {
+    let args = &for_cloud(args, context)?;
     if args.manifest.is_some() || args.images.len() > 1 {
         return many::run(args, context).await;
     }
-    let fields = request::fields(&args.fields, folder_id(args, context)?)?;
+    let mut fields = request::of(&args.fields, owner(args, context)?, is_google(args, context)?)?;
     let bucket = bucket(args, context)?;
     let source = Source::of(args, context).await?;
+    source.fit(&mut fields, args);
     if args.resume.dry_run {
-        return forecast::run(args, context, &fields, bucket, &source).await;
+        return forecast::run(args, context, &fields, &bucket, &source).await;
     }
-    let place = Place::open(args, context, [fields.folder_id.as_str()], bucket).await?;
-    let create = Create { args, context, fields, cloud: &place.cloud };
+    let place = Place::open(args, context, [fields.owner()], bucket).await?;
+    let create = Create { args, context, fields, cloud: &place.cloud, is_bereft: AtomicBool::new(false) };
     let operation = create.of(&source).await;
     place.close(context).await;
     let operation = operation?;
@@ -73,67 +68,6 @@ pub(crate) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
     failure.map_or(Ok(Exit::Done), Err)
 }
 
-/// The folder of the Image.
-fn folder_id(args: &CreateArgs, context: &Context) -> Result<String, Error> {
-    match (&args.fields.folder_id, &args.local.local) {
-        (None, Some(_)) => Ok(LOCAL_FOLDER.to_owned()),
-        (typed, _) => service::folder_id(&args.api, typed.as_deref(), context),
-    }
-}
-
-/// What the Image is made from.
-enum Source {
-    /// A disk image to upload.
-    Disk(Disk),
-    /// A URL that the service reads for itself.
-    Uri(Url),
-}
-
-impl Source {
-    /// Opens the image, or checks the URL.
-    async fn of(args: &CreateArgs, context: &Context) -> Result<Self, Error> {
-        if let Some(typed) = &args.uri {
-            return Ok(Self::Uri(source_uri(typed, args.open.allow_http)?));
-        }
-        let image = args.image();
-        let disk = open(context, image, &args.open).await?;
-        check_form(&disk, args.upload.to, &args.open, &args.layout)?;
-        if let Some(found) = guest::look(context, &disk).await? {
-            guest::advise(context, image, &found, args)?;
-        }
-        let needed = min_disk_size(disk.image().virtual_size());
-        match args.fields.min_disk_size.filter(|size| size.0 < needed) {
-            Some(found) => Err(Error::MinDiskSize { found: found.0, needed }),
-            None => Ok(Self::Disk(disk)),
-        }
-    }
-}
-
-/// Where to upload; of no meaning for a URL, of which nothing is uploaded.
-fn bucket<'a>(args: &'a CreateArgs, context: &'a Context) -> Result<&'a str, Error> {
-    match &args.bucket {
-        Some(bucket) => Ok(bucket),
-        None if args.local.local.is_some() || args.uri.is_some() => Ok(LOCAL_BUCKET),
-        None => context.profile()?.bucket.as_deref().ok_or(Error::NoBucket),
-    }
-}
-
-/// The URL of `--uri`: as typed, or read from `@FILE` or `@-`.
-fn source_uri(typed: &str, allow_http: bool) -> Result<Url, Error> {
-    let Some(path) = typed.strip_prefix('@') else { return url_policy::check(typed, allow_http) };
-    let mut text = String::new();
-    let read = match path {
-        "-" => std::io::stdin().lock().take(URI_MAX).read_to_string(&mut text),
-        path => std::fs::File::open(path).and_then(|file| file.take(URI_MAX).read_to_string(&mut text)),
-    };
-    read.map_err(|source| Error::File { action: "read the URL in", path: path.into(), source })?;
-    url_policy::check(text.trim(), allow_http).map_err(|error| match error {
-        // Any file can be named here by mistake, and most hold no URL.
-        Error::Scheme { .. } => Error::NoUrl { path: path.into() },
-        error => error,
-    })
-}
-
 /// What an idempotency key stands for, beside the fields: the disk, and the form that it is given in.
 fn content(digest: GuestDigest, form: Form) -> String {
     format!("{digest} {}", form.name())
@@ -142,8 +76,8 @@ fn content(digest: GuestDigest, form: Form) -> String {
 /// The object, by what it is for: the same command again finds it, and no other command deletes it.
 fn object(
     args: &CreateArgs,
-    bucket: &str,
-    fields: &CreateImageRequest,
+    bucket: &BucketUri,
+    fields: &Request,
     content: &str,
     disk: &Disk,
 ) -> Result<ObjectUri, Error> {
@@ -151,9 +85,9 @@ fn object(
         Some(key) => key.clone(),
         None => {
             // Clusters and compression too: an operation may still read what an earlier command made with others.
-            let made = format!("{content} {}", form_name(disk, args.upload.to, &args.layout));
+            let made = format!("{content} {}", form_name(disk, args.upload.form(), &args.layout));
             let (digest, request) = (&content[..16], request::key(fields, &made, 0)?.simple().to_string());
-            let suffix = match args.upload.to {
+            let suffix = match args.upload.form() {
                 Form::Qcow2 => "qcow2".to_owned(),
                 Form::Raw => "raw".to_owned(),
                 Form::Vmdk => "vmdk".to_owned(),
@@ -163,24 +97,26 @@ fn object(
             format!("{KEY_PREFIX}{digest}-{}.{suffix}", &request[..8])
         }
     };
-    Ok(ObjectUri::new(bucket, key).map_err(object_io::ObjectError::from)?)
+    Ok(ObjectUri::new(bucket.scheme(), bucket.bucket(), key).map_err(ObjectError::from)?)
 }
 
 /// One run of the command.
 struct Create<'a> {
     args: &'a CreateArgs,
     context: &'a Context,
-    fields: CreateImageRequest,
+    fields: Request,
     cloud: &'a Cloud,
+    /// The Image that had the name is deleted, and there is none in its place.
+    is_bereft: AtomicBool,
 }
 
 impl Create<'_> {
     async fn of(mut self, source: &Source) -> Result<Operation, Error> {
         match (source, &self.cloud.store) {
             (Source::Uri(uri), _) => self.of_url(uri).await,
-            (Source::Disk(disk), Some(store)) => self.of_disk(store, disk).await,
+            (Source::Disk(disk, _), Some(store)) => self.of_disk(store, disk).await,
             // A cloud is opened with a store unless the command names a URL.
-            (Source::Disk(_), None) => Err(Error::NoBucket),
+            (Source::Disk(..), None) => Err(Error::NoBucket),
         }
     }
 
@@ -190,17 +126,48 @@ impl Create<'_> {
             Standing::InTheWay(image) => Some(image),
             Standing::Free => None,
         };
-        preflight::check(self.context, uri.as_str(), preflight::Url::Typed).await?;
+        // What Compute Engine reads with the caller's rights cannot be read here without them.
+        if !self.is_google() {
+            preflight::check(self.context, uri.as_str(), preflight::Url::Typed).await?;
+        }
         // A new signature is the same object.
         let content = without_signature(uri);
-        self.make(content.as_str(), uri.as_str(), None, replaced.as_deref()).await
+        self.make(content.as_str(), uri.as_str(), None, replaced).await
+    }
+
+    fn is_google(&self) -> bool {
+        matches!(self.fields, Request::Google(_))
+    }
+
+    /// How the service is told of an object: by a URL that is signed for it; or by name, where it reads with the rights of the caller.
+    async fn location(&self, store: &Store, object: &ObjectUri) -> Result<String, Error> {
+        if self.is_google() {
+            return Ok(request::location(object));
+        }
+        let (lifetime, cancel) = (self.args.upload.expires.0, &self.context.cancel);
+        let url = store.presign_get(object.bucket(), object.key(), lifetime, cancel).await?;
+        Ok(url.expose().to_owned())
+    }
+
+    /// The same of an object that is there; a URL is read first.
+    async fn readable(&self, store: &Store, object: &ObjectUri) -> Result<String, Error> {
+        let uri = self.location(store, object).await?;
+        if !self.is_google() {
+            preflight::check(self.context, &uri, preflight::Url::Ours).await?;
+        }
+        Ok(uri)
     }
 
     async fn of_disk(&mut self, store: &Store, disk: &Disk) -> Result<Operation, Error> {
         let Self { args, context, cloud: Cloud { bucket, .. }, .. } = *self;
-        let (form, lifetime) = (args.upload.to, args.upload.expires.0);
-        transfer::check(context, store, bucket, lifetime).await?;
-        let prepared = transfer::lay_out(context, Some(store), disk, bucket, form, &args.layout).await?;
+        let form = args.upload.form();
+        // The service reads by a URL, and a token signs none.
+        if !self.is_google() && store.is_bearer() {
+            return Err(ObjectError::CannotSign { place: bucket.to_string().into() }.into());
+        }
+        transfer::check(context, store, bucket.bucket(), args.upload.expires.0).await?;
+        let prepared =
+            transfer::lay_out(context, Some(store), disk, bucket.bucket(), form, &args.layout).await?;
         let digest = transfer::read(context, disk).await?.guest_digest;
         let replaced = match self.existing_image(Some(digest)).await? {
             Standing::WillDo(operation) => return Ok(*operation),
@@ -233,25 +200,23 @@ impl Create<'_> {
         let uploaded = transfer::put(context, store, prepared, put).await?;
         // A key that was not typed is of this command alone, and so is what has it.
         let ours = uploaded.ours || args.key.is_none();
-        let result = match store.presign_get(object.bucket(), object.key(), lifetime, &context.cancel).await {
-            Ok(url) => match preflight::check(context, url.expose(), preflight::Url::Ours).await {
-                Ok(()) => {
-                    let object = (ours && !args.keep_object).then(|| notes::Object {
-                        store: store.endpoint(),
-                        bucket: object.bucket().to_owned(),
-                        key: object.key().to_owned(),
-                        etag: uploaded.etag.clone(),
-                    });
-                    self.make(&content, url.expose(), object, replaced.as_deref()).await
-                }
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error.into()),
+        let result = match self.readable(store, &object).await {
+            Ok(uri) => {
+                let object = (ours && !args.keep_object).then(|| notes::Object {
+                    store: store.endpoint(),
+                    bucket: object.bucket().to_owned(),
+                    key: object.key().to_owned(),
+                    etag: uploaded.etag.clone(),
+                });
+                self.make(&content, &uri, object, replaced).await
+            }
+            Err(error) => Err(error),
         };
         let is_needed = match &result {
             Ok(operation) => !operation.done,
-            Err(error) => error.may_go_on(),
+            Err(error) => error.may_go_on() || self.is_read_by_another(error).await,
         };
+        let is_bereft = self.is_bereft.load(Ordering::Relaxed);
         // Another operation, of an earlier run.
         let reader = || notes::reader(&store.endpoint(), object.bucket(), object.key());
         let is_gone = if is_needed {
@@ -261,6 +226,9 @@ impl Create<'_> {
             false
         } else if args.keep_object || !ours {
             true
+        } else if is_bereft {
+            context.warn(&format!("{object} is kept: the Image can be made of it"));
+            false
         } else if let Some(notes::Note { id, .. }) = reader() {
             context.warn(&format!("{object} is kept: operation {id} may still read it"));
             false
@@ -281,9 +249,9 @@ impl Create<'_> {
         content: &str,
         uri: &str,
         object: Option<notes::Object>,
-        replaced: Option<&Image>,
+        replaced: Option<&Found>,
     ) -> Result<Operation, Error> {
-        let request = request::with_uri(&self.fields, uri);
+        let request = self.fields.with_uri(uri);
         let mut attempt = 0;
         let operation = loop {
             if attempt == ATTEMPTS {
@@ -297,6 +265,11 @@ impl Create<'_> {
             self.forget(&operation.id);
             attempt += 1;
         };
+        self.follow(operation, object).await
+    }
+
+    /// Notes an operation that makes the Image and, unless that was declined, waits for it.
+    async fn follow(&self, operation: Operation, object: Option<notes::Object>) -> Result<Operation, Error> {
         tracing::info!("operation {}", operation.id);
         if operation.done {
             // An earlier run may have noted it, and would keep the object for it.
@@ -305,14 +278,14 @@ impl Create<'_> {
         }
         let id = operation.id.clone();
         if let Some(endpoint) = &self.cloud.endpoint {
-            let (endpoint, name) = (endpoint.clone(), self.fields.name.clone());
+            let (endpoint, name) = (endpoint.clone(), self.fields.name().to_owned());
             let note = notes::Note { id: id.clone(), endpoint, name, object, given_up: false };
             notes::write(self.context, &note);
         }
         if self.args.detach {
             return Ok(operation);
         }
-        let result = match service::wait(self.context, &self.cloud.client, &id).await {
+        let result = match service::wait(self.context, &self.cloud.images, &id).await {
             Err(_) if self.context.cancel.is_cancelled() => self.stop(&id).await,
             Err(Error::Api(source)) => Err(Error::LostOperation { id: id.clone(), source }),
             result => result,
@@ -325,12 +298,18 @@ impl Create<'_> {
 
     /// After Ctrl-C: an operation that is as good as done is done.
     async fn stop(&self, id: &str) -> Result<Operation, Error> {
-        match service::cancel_now(self.context, &self.cloud.client, id).await {
+        match service::cancel_now(self.context, &self.cloud.images, id).await {
             Some(operation) if matches!(operation.outcome(), OperationOutcome::Succeeded(_)) => Ok(operation),
             Some(_) => Err(Error::Interrupted),
             None => {
                 let note = self.cloud.endpoint.as_ref().and_then(|endpoint| notes::of(id, endpoint));
-                let helps = if note.is_some() { "; `image-prep cleanup` ends it" } else { "" };
+                let helps = match (&note, self.is_google()) {
+                    (None, _) => "",
+                    (Some(_), false) => "; `image-prep cleanup` ends it",
+                    (Some(_), true) => {
+                        ", as Compute Engine cancels nothing, and make the Image; `image-prep cleanup --cloud gcp` removes what it reads"
+                    }
+                };
                 self.context.warn(&format!("operation {id} may still be running{helps}"));
                 if let Some(note) = note {
                     notes::write(self.context, &notes::Note { given_up: true, ..note });
@@ -348,16 +327,16 @@ impl Create<'_> {
     }
 
     /// The Create call. Ctrl-C does not stop it at once.
-    async fn ask(&self, request: &CreateImageRequest, key: image_api::Uuid) -> Result<Operation, Error> {
+    async fn ask(&self, request: &Request, key: image_api::Uuid) -> Result<Operation, Error> {
         let forever = CancellationToken::new();
         if self.context.cancel.is_cancelled() {
             return Err(Error::Interrupted);
         }
         let grace = self.context.grace.create_call();
         tokio::select! {
-            answer = self.cloud.client.create_image(request, key, &forever) => Ok(answer?),
+            answer = self.cloud.images.create(request, key, &forever) => answer,
             () = self.context.interrupted_for(grace) => {
-                let name = &request.name;
+                let name = request.name();
                 self.context.warn(&format!(
                     "the service has not answered: there may come to be an Image `{name}`, and the same command again finds it"
                 ));
@@ -370,18 +349,46 @@ impl Create<'_> {
 
     /// True if the operation belongs to an earlier run and is of no use to this one: it failed, or its Image has been
     /// deleted or given another name since.
-    async fn is_over(&self, operation: &Operation, replaced: Option<&Image>) -> Result<bool, Error> {
-        let response = match operation.outcome() {
+    async fn is_over(&self, operation: &Operation, replaced: Option<&Found>) -> Result<bool, Error> {
+        match operation.outcome() {
             OperationOutcome::Running => return Ok(false),
             OperationOutcome::Failed(_) => return Ok(true),
-            OperationOutcome::Succeeded(response) => response,
+            OperationOutcome::Succeeded(_) => {}
+        }
+        let Some(image) = Found::made_by(operation) else {
+            return match self.is_google() {
+                true => self.has_gone(operation).await,
+                false => Ok(false),
+            };
         };
-        let Some(Ok(image)) = response.as_ref().map(unpack::<Image>) else { return Ok(false) };
-        match self.cloud.client.get_image(&image.id, &self.context.cancel).await {
+        match self.cloud.images.again(&image, &self.context.cancel).await? {
             // Under another name it is not what was asked for; the one that was set aside just now is itself.
-            Ok(found) => Ok(found.name != self.fields.name && replaced.is_none_or(|old| old.id != found.id)),
-            Err(error) if error.code() == Code::NotFound => Ok(true),
-            Err(error) => Err(error.into()),
+            Some(found) => {
+                Ok(found.name != self.fields.name() && replaced.is_none_or(|old| old.id != found.id))
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// True if the name is taken by an Image of Compute Engine that is being made: maybe by this command on another machine, or long
+    /// ago, from the same object.
+    async fn is_read_by_another(&self, error: &Error) -> bool {
+        let is_taken = matches!(error, Error::Api(error) if error.code() == Code::AlreadyExists);
+        if !self.is_google() || !is_taken {
+            return false;
+        }
+        let found = self.cloud.images.find(&self.fields, &self.context.cancel).await;
+        matches!(found, Ok(Some(image)) if image.is_being_made())
+    }
+
+    /// True if what an operation of Compute Engine has made is not there any more. Who may make Images need not be allowed to look.
+    async fn has_gone(&self, operation: &Operation) -> Result<bool, Error> {
+        match self.cloud.images.find(&self.fields, &self.context.cancel).await {
+            Ok(found) => {
+                Ok(found.is_none_or(|found| id_of_image(operation).is_some_and(|id| id != found.id)))
+            }
+            Err(Error::Api(error)) if service::is_refused(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

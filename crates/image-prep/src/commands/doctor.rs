@@ -3,11 +3,13 @@
 //! A step that fails does not end the command: those that do not need it are still made. Nothing is left anywhere, see
 //! [`service`] and [`store`].
 
+mod google;
 mod service;
 mod store;
 
 use std::error::Error as StdError;
 
+use object_io::Scheme;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -32,11 +34,18 @@ pub(crate) async fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, Er
             done?;
         }
         None => {
-            service::check(args, &mut findings).await?;
-            // A profile that cannot be read was told as a step, and ends no other.
-            let own = context.profile().ok().and_then(|own| own.bucket.as_deref());
-            let bucket = args.bucket.as_deref().or(own);
-            match transfer::connect(&args.store, Some(&args.api), context).await {
+            // A profile that cannot be read is told as a step, and ends no other.
+            let is_google = crate::service::is_google(&args.api, context).unwrap_or_default();
+            match is_google {
+                true => google::check(args, &mut findings).await?,
+                false => service::check(args, &mut findings).await?,
+            }
+            let own = crate::service::own_bucket(&args.api, context).ok().flatten();
+            let bucket = args.bucket.as_ref().or(own);
+            let at_home = if is_google { Scheme::Gs } else { Scheme::S3 };
+            let scheme = bucket.and_then(|bucket| bucket.scheme).unwrap_or(at_home);
+            let bucket = bucket.map(|bucket| bucket.name.as_str());
+            match transfer::connect(&args.store, scheme, Some(&args.api), context).await {
                 Ok(store) => store::check(&mut findings, &store, bucket).await?,
                 Err(error) => findings.failed_with("store", &error, None)?,
             }
@@ -53,7 +62,7 @@ async fn locally(args: &DoctorArgs, findings: &mut Findings<'_>, local: &Local) 
     let (folder, bucket) = LOCAL;
     let folder = args.folder_id.as_deref().unwrap_or(folder);
     service::rights(findings, local.client(), Some(folder)).await?;
-    let bucket = args.bucket.as_deref().unwrap_or(bucket);
+    let bucket = args.bucket.as_ref().map_or(bucket, |bucket| bucket.name.as_str());
     local.bucket(bucket, findings.context).await?;
     store::check(findings, local.store(), Some(bucket)).await
 }

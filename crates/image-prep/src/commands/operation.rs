@@ -1,14 +1,15 @@
 //! `operation get|wait|cancel`: what became of a Create.
 
-use image_api::{Client, Code, Operation};
-use object_io::{Journal, Store};
+use image_api::{Code, Operation};
+use object_io::{Journal, Scheme, Store};
 
 use crate::args::{ApiArgs, OperationArgs, OperationTarget, OperationVerb, StoreArgs, WaitTarget};
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::local::Local;
-use crate::{notes, resume, service, show, transfer};
+use crate::service::{self, Images};
+use crate::{notes, resume, show, transfer};
 
 /// Shows, waits for, or cancels operations.
 pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit, Error> {
@@ -19,10 +20,10 @@ pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit,
     };
     let OperationTarget { local, api, allow_http, id } = target;
     let operation = match &local.local {
-        None => ask(id, is_cancel, &service::connect(api, *allow_http, context).await?, context).await,
+        None => ask(id, is_cancel, &service::connect(api, *allow_http, context).await?.0, context).await,
         Some(dir) => {
             let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
-            let result = ask(id, is_cancel, local.client(), context).await;
+            let result = ask(id, is_cancel, &Images::Yandex(local.client().clone()), context).await;
             local.stop(context).await;
             result
         }
@@ -32,11 +33,11 @@ pub(crate) async fn run(args: &OperationArgs, context: &Context) -> Result<Exit,
 }
 
 /// Asks for an operation, or for its end.
-async fn ask(id: &str, is_cancel: bool, client: &Client, context: &Context) -> Result<Operation, Error> {
-    Ok(match is_cancel {
-        true => client.cancel_operation(id, &context.cancel).await?,
-        false => client.get_operation(id, &context.cancel).await?,
-    })
+async fn ask(id: &str, is_cancel: bool, images: &Images, context: &Context) -> Result<Operation, Error> {
+    match is_cancel {
+        true => images.cancel(id, &context.cancel).await,
+        false => images.operation(id, &context.cancel).await,
+    }
 }
 
 async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
@@ -44,13 +45,15 @@ async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
     if let Some(dir) = &local.local {
         let id = id.as_deref().ok_or(Error::NoOperation)?;
         let local = Local::start(dir.as_deref(), api.transport.into(), context).await?;
-        let result = service::wait(context, local.client(), id).await;
+        let images = Images::Yandex(local.client().clone());
+        let result = service::wait(context, &images, id).await;
+        // Its idle connections would be waited for.
+        drop(images);
         local.stop(context).await;
         return end(&result?, context);
     }
-    let service = service::find(api, *allow_http, context).await?;
-    let client = service::client(api, &service)?;
-    let endpoint = service.services.compute.as_str();
+    let (images, endpoint) = service::connect(api, *allow_http, context).await?;
+    let endpoint = endpoint.as_str();
     let ids = match id {
         Some(id) => vec![id.clone()],
         None => notes::at(endpoint).into_iter().map(|note| note.id).collect(),
@@ -60,7 +63,7 @@ async fn wait(target: &WaitTarget, context: &Context) -> Result<Exit, Error> {
     }
     let mut worst = Ok(Exit::Done);
     for id in ids {
-        let ended = match service::wait(context, &client, &id).await {
+        let ended = match service::wait(context, &images, &id).await {
             Ok(operation) => {
                 settle(&id, endpoint, store, api, context).await;
                 end(&operation, context)
@@ -100,11 +103,13 @@ async fn settle(id: &str, endpoint: &str, store: &StoreArgs, api: &ApiArgs, cont
     let notes::Object { store: at, bucket, key, .. } = &object;
     if let Some(other) = notes::reader(at, bucket, key) {
         let id = other.id;
-        context.warn(&format!("s3://{bucket}/{key} is kept: operation {id} may still read it"));
+        let place = Scheme::of_endpoint(at).place(bucket, key);
+        context.warn(&format!("{place} is kept: operation {id} may still read it"));
         return;
     }
     if let Err(error) = remove(&object, store, api, context).await {
-        context.warn(&format!("s3://{bucket}/{key} is left for `image-prep cleanup`: {error}"));
+        let place = Scheme::of_endpoint(at).place(bucket, key);
+        context.warn(&format!("{place} is left for `image-prep cleanup`: {error}"));
     }
 }
 
@@ -116,13 +121,15 @@ async fn remove(
 ) -> Result<(), Error> {
     let Some(folder) = resume::folder() else { return Ok(()) };
     let notes::Object { store: at, bucket, key, etag } = object;
-    let store: Store = transfer::connect(args, Some(api), context).await?;
+    let scheme = transfer::scheme_at(at, api, context)?;
+    let store: Store = transfer::connect(args, scheme, Some(api), context).await?;
     if store.endpoint() != *at {
         return Err(Error::OtherStore { found: store.endpoint(), expected: at.clone() });
     }
     let journal = Journal::open(&folder, at, bucket, key).map_err(Error::Journal)?;
     if !transfer::delete_if(&store, bucket, key, Some(etag), &context.cancel).await? {
-        context.warn(&format!("s3://{bucket}/{key} is left in the store: it is another one by now"));
+        let place = store.place(bucket, key);
+        context.warn(&format!("{place} is left in the store: it is another one by now"));
     }
     journal.remove();
     Ok(())

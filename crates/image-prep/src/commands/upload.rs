@@ -29,11 +29,12 @@ pub(super) struct Uploaded<'a> {
     etag: &'a str,
     /// Of the disk in it, unless none was wanted.
     guest_digest: Option<String>,
-    /// Pre-signed, for GET: a secret.
+    /// Pre-signed, for GET: a secret. Where a token takes the place of keys that sign, without a signature.
     url: &'a str,
-    /// When the URL ends.
+    /// When the URL ends, if it is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
-    expires_at: String,
+    expires_at: Option<String>,
     /// How much work that was, pass by pass.
     counters: Counted,
 }
@@ -41,7 +42,7 @@ pub(super) struct Uploaded<'a> {
 /// Uploads, and prints the URL: the secret is the result here.
 pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Error> {
     let disk = open(context, &args.image, &args.open).await?;
-    check_form(&disk, args.upload.to, &args.open, &args.layout)?;
+    check_form(&disk, args.upload.form(), &args.open, &args.layout)?;
     if args.no_digest && args.if_exists == Some(IfExists::Reuse) {
         return Err(Error::ReuseWithoutDigest);
     }
@@ -49,7 +50,10 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
         return forecast(args, &disk, context).await;
     }
     match &args.local.local {
-        None => upload(args, &disk, &transfer::connect(&args.store, None, context).await?, context).await,
+        None => {
+            let store = transfer::connect(&args.store, args.to_url.scheme(), None, context).await?;
+            upload(args, &disk, &store, context).await
+        }
         Some(dir) => {
             let local = Local::start(dir.as_deref(), Transport::default(), context).await?;
             let result = match local.bucket(args.to_url.bucket(), context).await {
@@ -63,7 +67,7 @@ pub(crate) async fn run(args: &UploadArgs, context: &Context) -> Result<Exit, Er
 }
 
 async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context) -> Result<Exit, Error> {
-    let (to, form, lifetime) = (&args.to_url, args.upload.to, args.upload.expires.0);
+    let (to, form, lifetime) = (&args.to_url, args.upload.form(), args.upload.expires.0);
     transfer::check(context, store, to.bucket(), lifetime).await?;
     let journal = match args.resume.no_resume {
         true => None,
@@ -76,7 +80,16 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
     let metadata = transfer::metadata(disk, digest, form, &args.layout);
     let put = Put { to, metadata, existing, journal: journal.as_ref(), temporary: false };
     let uploaded = transfer::put(context, store, prepared, put).await?;
-    let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
+    let (url, expires_at) = match store.is_bearer() {
+        true => {
+            context.note("the URL is not signed: only HMAC keys sign");
+            (store.url(to.bucket(), to.key(), &context.cancel).await?.to_string(), None)
+        }
+        false => {
+            let url = store.presign_get(to.bucket(), to.key(), lifetime, &context.cancel).await?;
+            (url.expose().to_owned(), Some(times::rfc3339(url.expires_at())))
+        }
+    };
     if let Some(journal) = &journal {
         journal.remove();
     }
@@ -87,19 +100,19 @@ async fn upload(args: &UploadArgs, disk: &Disk, store: &Store, context: &Context
             size: uploaded.size,
             etag: &uploaded.etag,
             guest_digest: digest.map(|digest| digest.to_string()),
-            url: url.expose(),
-            expires_at: times::rfc3339(url.expires_at()),
+            url: &url,
+            expires_at,
             counters: context.counters(),
         })?;
     } else {
-        context.output.line(url.expose())?;
+        context.output.line(&url)?;
     }
     Ok(Exit::Done)
 }
 
 /// What would be uploaded.
 async fn forecast(args: &UploadArgs, disk: &Disk, context: &Context) -> Result<Exit, Error> {
-    let (to, form) = (args.to_url.to_string(), args.upload.to);
+    let (to, form) = (args.to_url.to_string(), args.upload.form());
     let prepared = transfer::lay_out(context, None, disk, &to, form, &args.layout).await?;
     let digest = digest(args, disk, context).await?;
     let form = form_name(disk, form, &args.layout);

@@ -1,7 +1,7 @@
 //! What is said beside an error: what would help, and which fields a service minds.
 
 use disk_convert::SourceFault;
-use image_api::{ApiError, Code};
+use image_api::{ApiError, Code, KeyError};
 use image_server::ServerError;
 
 use super::Error;
@@ -35,9 +35,9 @@ impl Error {
                 Some("`image-prep doctor` checks the credentials step by step")
             }
             Self::Api(error) => match error.code() {
-                Code::Unauthenticated => {
-                    Some("the token may have expired; `yc iam create-token` makes a new one")
-                }
+                Code::Unauthenticated => Some(
+                    "the token may have expired; `yc iam create-token` makes a new one, `gcloud auth print-access-token` one of Google's",
+                ),
                 Code::AlreadyExists => Some("choose another --name, or delete the Image that has it"),
                 _ => None,
             },
@@ -49,9 +49,34 @@ impl Error {
             Self::NoToken { .. } => Some(
                 "put an IAM token into YC_TOKEN, or name a file with --token-file or --service-account-key-file",
             ),
-            Self::Key { .. } => Some("`yc iam key create --output FILE` makes a key"),
+            Self::Key { source: KeyError::Kind { .. }, .. } => Some(
+                "`gcloud auth print-access-token` makes a token for --token-file or GOOGLE_OAUTH_ACCESS_TOKEN",
+            ),
+            Self::Key { .. } => Some(
+                "`yc iam key create --output FILE` makes a key, `gcloud iam service-accounts keys create FILE` one of Google's",
+            ),
+            Self::NoGoogleCredentials { .. } => Some(
+                "`gcloud auth application-default login` makes some, or name a key file in GOOGLE_APPLICATION_CREDENTIALS or a token in \
+                 GOOGLE_OAUTH_ACCESS_TOKEN",
+            ),
+            Self::NoStorageCredentials { .. } => Some(
+                "`gcloud auth application-default login` makes some; or an HMAC key, which is an access id and a secret of an account that \
+                 may write the bucket: `gcloud storage hmac create ACCOUNT` makes one, put it into AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY",
+            ),
+            Self::ReplaceByUri => Some(
+                "an Image there has to be deleted before another can have its name: delete it first, or choose another --name",
+            ),
+            Self::StoreElsewhere { .. } => {
+                Some("leave that out, or name an --endpoint that reads from that store")
+            }
+            Self::TwoStores => Some(
+                "name the store of s3:// in AWS_ENDPOINT_URL_S3; one that stands in for Google's in STORAGE_EMULATOR_HOST",
+            ),
+            Self::NoCancel => Some("delete the Image when the operation is done"),
+            Self::NoProject => Some("say --project, or put it into GOOGLE_CLOUD_PROJECT or a profile"),
             Self::Config { .. } => Some(
-                "a profile has cloud, endpoint, folder-id, token-file, service-account-key-file, \
+                "a profile has cloud, endpoint, folder-id, project, token-file, service-account-key-file, \
                  instance-service-account, yc-profile, bucket, storage-endpoint-url, region, aws-profile",
             ),
             Self::NoName => Some("say --name"),
@@ -64,7 +89,9 @@ impl Error {
             Self::Manifest { .. } => Some("`image-prep create --help` says what --manifest takes"),
             Self::Entry { source, .. } | Self::NotMade { source, .. } => source.hint(),
             Self::NoFolder => Some("say --folder-id, or put it into YC_FOLDER_ID or a profile"),
-            Self::NoBucket => Some("say --bucket, or put it into IMAGE_PREP_BUCKET or a profile"),
+            Self::NoBucket => Some(
+                "say --bucket, or put it into IMAGE_PREP_BUCKET or a profile; with its scheme into a profile of another cloud",
+            ),
             Self::Token { .. } => Some("a token is one line of visible ASCII"),
             Self::Scheme { .. } => Some("IMAGE is a path, a block device, or an https URL"),
             Self::PlainHttp { .. } => Some("use https, or allow it with --allow-http"),

@@ -20,7 +20,7 @@ macro_rules! classes {
 classes! {
     Convert, Layout, Stream, Archive, Object, Journal, Kept, Exists, ExistsOther, ImageExists, ImageOther, NotConfirmed,
     CleanupLeft, Local, NoDataHome, Api, Request, Operation, Preflight, NoOperation, OtherStore, LostOperation, Json, NoToken,
-    Key, NoProfile, Config, Yc, NoService, NoName, NoNameIn, SameName, ForOne, Manifest, Entry, NotMade, NoFolder, NoBucket, Token, Scheme, NoUrl, PlainHttp, SameFile, ImageId,
+    NoCancel, OtherCloud, ReplaceByUri, StoreElsewhere, TwoStores, NoStorageCredentials, NoGoogleCredentials, NoProject, Key, NoProfile, Config, Yc, NoService, NoName, NoNameIn, SameName, ForOne, Manifest, Entry, NotMade, NoFolder, NoBucket, Token, Scheme, NoUrl, PlainHttp, SameFile, ImageId,
     RemoteReferences, NotWhole, SnapshotOfSource, ReuseWithoutDigest, OptionUnused, MinDiskSize, NotReady, File, Output, Threads,
     Panicked, Interrupted,
 }

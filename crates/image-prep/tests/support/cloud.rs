@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use image_api::compute::ListImagesRequest;
 use image_api::{Client, Image, Token, Uuid};
 use image_server::{Config, Running, Server};
-use object_io::{Credentials, PutOptions, Store, StoreConfig};
+use object_io::{Credentials, PutOptions, Store, StoreConfig, TimeLimits};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,23 @@ impl Cloud {
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
         config.limits.max_virtual_size = max_virtual_size;
         Self::start_as(config, None)
+    }
+
+    /// The same, with a server that reads the objects of the bucket by their names, as Compute Engine does, and what it is told; one at a
+    /// time, and it has patience. With a token, for whoever has it; with a limit, for disks up to that.
+    pub(crate) fn start_for_google(dir: &Path, token: Option<&str>, max_virtual_size: Option<u64>) -> Self {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), dir);
+        if let Some(limit) = max_virtual_size {
+            config.limits.max_virtual_size = limit;
+        }
+        config.source_buckets.push(BUCKET.parse().unwrap());
+        config.any_uri_host = true;
+        config.limits.running_ingests = 1;
+        let hour = Duration::from_secs(3600);
+        config.limits.http = TimeLimits { first_byte: hour, idle: hour, ..TimeLimits::default() };
+        let token = token.map(|token| Token::new(token).unwrap());
+        config.tokens.extend(token.clone());
+        Self::start_as(config, token)
     }
 
     /// The same, open to whoever has a token.
@@ -140,6 +157,14 @@ impl Cloud {
         command.env("YC_ENDPOINT", &self.running.as_ref().unwrap().endpoint).env("YC_FOLDER_ID", FOLDER);
     }
 
+    /// Tells a command where this cloud is, as if it were Google's.
+    pub(crate) fn tell_google(&self, command: &mut Command) {
+        self.tell_keys(command);
+        let (endpoint, region) = self.store_settings();
+        command.env("STORAGE_EMULATOR_HOST", endpoint).env("AWS_REGION", region);
+        command.env("GOOGLE_CLOUD_PROJECT", FOLDER);
+    }
+
     /// Tells a command where the store is, and nothing of the image server.
     pub(crate) fn tell_store(&self, command: &mut Command) {
         let key = |name: &str| self.keys[name].as_str().unwrap();
@@ -218,6 +243,15 @@ impl Cloud {
         let never = CancellationToken::new();
         self.runtime.block_on(self.client.delete_image(&image.id, Uuid::new_v4(), &never)).unwrap();
         until("the Image is gone", || self.images(folder).iter().all(|found| found.id != image.id));
+    }
+
+    /// Asks an operation to stop, and waits until it has.
+    pub(crate) fn cancel_operation(&self, id: &str) {
+        let never = CancellationToken::new();
+        self.runtime.block_on(self.client.cancel_operation(id, &never)).unwrap();
+        until("the operation has stopped", || {
+            self.runtime.block_on(self.client.get_operation(id, &never)).unwrap().done
+        });
     }
 
     /// Images of a folder, whatever their status.

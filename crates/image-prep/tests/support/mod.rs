@@ -39,7 +39,12 @@ impl Bench {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-prep"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if ["AWS_", "YC_", "IMAGE_PREP_", "RUST_"].iter().any(|prefix| name.starts_with(prefix)) {
+            let others = ["GOOGLE_", "CLOUDSDK_", "GCE_", "STORAGE_EMULATOR_"];
+            if ["AWS_", "YC_", "IMAGE_PREP_", "RUST_"]
+                .iter()
+                .chain(&others)
+                .any(|prefix| name.starts_with(prefix))
+            {
                 command.env_remove(name);
             }
         }
@@ -53,6 +58,7 @@ impl Bench {
             .env("XDG_CONFIG_HOME", self.path("config"))
             // Port 1 of this machine: nobody listens, and no machine's metadata are asked for.
             .env("YC_METADATA_ADDR", "127.0.0.1:1")
+            .env("GCE_METADATA_HOST", "127.0.0.1:1")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_CONFIG_FILE", "/nonexistent")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")

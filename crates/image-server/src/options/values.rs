@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use object_io::{BucketUri, Scheme};
+
 /// Bytes, or a number with a power of 1024.
 pub(crate) fn parse_size(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = split(text);
@@ -15,6 +17,15 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, &'static str> {
     };
     let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     size.filter(|size| *size > 0).ok_or("expected a number above zero")
+}
+
+/// `s3://BUCKET` or `s3://BUCKET/PREFIX`. Google's store is none for blocks: it honours no condition on what is put.
+pub(crate) fn parse_bucket(text: &str) -> Result<BucketUri, String> {
+    let uri: BucketUri = text.parse().map_err(|error: object_io::UriError| error.to_string())?;
+    match uri.scheme() {
+        Scheme::S3 => Ok(uri),
+        Scheme::Gs => Err("expected s3://BUCKET or s3://BUCKET/PREFIX".to_owned()),
+    }
 }
 
 /// A number with a unit.

@@ -22,6 +22,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::Scheme;
 use crate::limits::MAX_JOURNAL_LEN;
 use crate::store::PartSent;
 use record::{PartRecord, Record, VERSION, decode, encode};
@@ -87,7 +88,8 @@ impl Journal {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
         let path = dir.join(name(endpoint, bucket, key));
-        let locked = || JournalError::Locked { place: crate::store::place(bucket, key).into() };
+        let locked =
+            || JournalError::Locked { place: Scheme::of_endpoint(endpoint).place(bucket, key).into() };
         loop {
             let file = OpenOptions::new()
                 .read(true)

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::holes::remove_zeroes;
 use super::journal::{Begun, Journal, UploadOf};
 use super::{MultipartOptions, MultipartSink, OpenUpload, PartPlan, UploadedObject, abort_now, crc};
-use crate::ObjectError;
 use crate::retry::Patience;
-use crate::store::{ListedPart, PartSent, Store, UploadId, place};
+use crate::store::{ListedPart, PartSent, Store, UploadId};
+use crate::{ObjectError, Scheme};
 
 /// How an upload stands that has a journal.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl MultipartSink {
         of: UploadOf,
         cancel: &CancellationToken,
     ) -> Result<Resumed, ObjectError> {
-        let plan = store.plan(&place(bucket, key), len)?;
+        let plan = store.plan(&store.place(bucket, key), len)?;
         let known = journal.known();
         let mut progress = Progress::Begun;
         if let Some(begun) = known.begun.as_ref() {
@@ -163,6 +163,7 @@ impl Journal {
 impl Begun {
     fn id(&self) -> UploadId {
         UploadId {
+            scheme: Scheme::of_endpoint(&self.endpoint),
             bucket: self.bucket.as_str().into(),
             key: self.key.as_str().into(),
             id: self.upload_id.as_str().into(),

@@ -3,7 +3,7 @@
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, place};
+use super::Store;
 use crate::{ObjectError, Verb};
 
 /// The region that buckets of AWS are in unless another one is named, and that must not be named.
@@ -17,7 +17,7 @@ impl Store {
     /// [`ObjectError::NoSuchBucket`] if it is not there.
     pub async fn head_bucket(&self, bucket: &str, cancel: &CancellationToken) -> Result<(), ObjectError> {
         let request = self.0.client.head_bucket().bucket(bucket);
-        self.ask(Verb::HeadBucket, &place(bucket, ""), cancel, || request.clone().send()).await.map(drop)
+        self.ask(Verb::HeadBucket, &self.place(bucket, ""), cancel, || request.clone().send()).await.map(drop)
     }
 
     /// Creates a bucket. That it is ours already is no error.
@@ -34,7 +34,7 @@ impl Store {
             CreateBucketConfiguration::builder().location_constraint(region).build()
         });
         let request = request.set_create_bucket_configuration(location);
-        match self.ask(Verb::CreateBucket, &place(bucket, ""), cancel, || request.clone().send()).await {
+        match self.ask(Verb::CreateBucket, &self.place(bucket, ""), cancel, || request.clone().send()).await {
             Err(ObjectError::Refused { source, .. })
                 if source.code.as_deref() == Some("BucketAlreadyOwnedByYou") =>
             {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use tokio_util::sync::CancellationToken;
 
-use super::{PartSent, Store, base64_crc32, place, protocol, system_time};
+use super::{PartSent, Store, base64_crc32, protocol, system_time};
 use crate::limits::{ABORT_TIMEOUT, COMPLETE_TIMEOUT};
 use crate::link::Link;
 use crate::profile::Checksum;
 use crate::retry::{Patience, Question, ask};
-use crate::{ObjectError, Verb};
+use crate::{ObjectError, Scheme, Verb};
 
 /// An upload that was begun and neither completed nor aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct Upload {
 /// Names an upload.
 #[derive(Debug, Clone)]
 pub(crate) struct UploadId {
+    pub(crate) scheme: Scheme,
     pub(crate) bucket: Box<str>,
     pub(crate) key: Box<str>,
     pub(crate) id: Box<str>,
@@ -34,7 +35,7 @@ pub(crate) struct UploadId {
 
 impl UploadId {
     pub(crate) fn place(&self) -> String {
-        place(&self.bucket, &self.key)
+        self.scheme.place(&self.bucket, &self.key)
     }
 }
 
@@ -78,7 +79,7 @@ impl Store {
         prefix: &str,
         cancel: &CancellationToken,
     ) -> Result<Vec<Upload>, ObjectError> {
-        let place = place(bucket, prefix);
+        let place = self.place(bucket, prefix);
         let question =
             Question { verb: Verb::List, place: &place, timeout: self.0.retry.attempt_timeout, cancel };
         let mut uploads = Vec::new();
@@ -130,7 +131,7 @@ impl Store {
         cancel: &CancellationToken,
     ) -> Result<bool, ObjectError> {
         let request = self.0.client.abort_multipart_upload().bucket(bucket).key(key).upload_id(upload_id);
-        let place = place(bucket, key);
+        let place = self.place(bucket, key);
         let timeout = self.0.retry.attempt_timeout;
         let question = Question { verb: Verb::AbortUpload, place: &place, timeout, cancel };
         match ask(question, Patience::of_removal(&self.0.retry), || request.clone().send()).await {
@@ -165,7 +166,7 @@ impl Store {
         checksum: Checksum,
         cancel: &CancellationToken,
     ) -> Result<UploadId, ObjectError> {
-        let place = place(&new.bucket, &new.key);
+        let place = self.place(&new.bucket, &new.key);
         let crc32 = checksum == Checksum::Crc32;
         let request = self.0.client.create_multipart_upload().bucket(&*new.bucket).key(&*new.key);
         let request = request
@@ -183,7 +184,8 @@ impl Store {
             self.abort_lost(new, ours, began.elapsed(), cancel).await;
         }
         let id = answer?.upload_id.ok_or_else(|| protocol(Verb::Upload, &place))?;
-        Ok(UploadId { bucket: new.bucket.clone(), key: new.key.clone(), id: id.into() })
+        let (bucket, key) = (new.bucket.clone(), new.key.clone());
+        Ok(UploadId { scheme: self.0.scheme, bucket, key, id: id.into() })
     }
 
     /// Aborts uploads to this key that an attempt began whose answer was lost: begun in the `time` before `ours`, by the store's clock.
@@ -217,7 +219,7 @@ impl Store {
             }
             Ok::<(), ObjectError>(())
         };
-        let object = place(&new.bucket, &new.key);
+        let object = self.place(&new.bucket, &new.key);
         match tokio::time::timeout(ABORT_TIMEOUT, aborted).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%object, %error, "an upload that was begun twice may be left"),

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod environment;
+mod google;
 mod hostile;
 mod local;
 mod multipart;

@@ -1,23 +1,23 @@
 //! Operations that `create` gave up and could not cancel: they are ended first, so that nothing reads any more what was uploaded
-//! for them.
+//! for them. Those of Compute Engine, which cancels nothing, are waited for.
 
 use std::time::{Duration, SystemTime};
 
-use image_api::{Client, Code, OperationOutcome};
+use image_api::{Code, OperationOutcome};
 
 use super::Cleanup;
 use crate::args::CleanupArgs;
 use crate::context::Context;
 use crate::error::Error;
 use crate::notes::{self, Note};
-use crate::service;
+use crate::service::{self, Images};
 
 /// How long an operation may take to end once it is asked to. The journals of all that is to be removed are held meanwhile.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The image service, and what notes call it.
 pub(super) struct Service {
-    client: Client,
+    images: Images,
     endpoint: String,
 }
 
@@ -34,9 +34,8 @@ impl Service {
     }
 
     async fn try_find(args: &CleanupArgs, context: &Context) -> Result<Self, Error> {
-        let service = service::find(&args.api, args.allow_http, context).await?;
-        let client = service::client(&args.api, &service)?;
-        Ok(Self { client, endpoint: service.services.compute.to_string() })
+        let (images, endpoint) = service::connect(&args.api, args.allow_http, context).await?;
+        Ok(Self { images, endpoint })
     }
 }
 
@@ -59,7 +58,9 @@ impl Cleanup<'_> {
     pub(super) async fn end(&self, note: &Note) -> bool {
         let Note { id, endpoint, .. } = note;
         let Some(service) = self.service.filter(|service| service.endpoint == *endpoint) else {
-            self.context.warn(&format!("operation {id} is of {endpoint}: name it with --endpoint"));
+            let how =
+                if endpoint.contains("/projects/") { "--cloud gcp and --project" } else { "--endpoint" };
+            self.context.warn(&format!("operation {id} is of {endpoint}: name it with {how}"));
             return false;
         };
         // What was taken up again meanwhile is somebody's.
@@ -67,19 +68,21 @@ impl Cleanup<'_> {
             self.context.warn(&format!("operation {id} is left: it is waited for again"));
             return false;
         }
-        let ended = match service.client.cancel_operation(id, &self.context.cancel).await {
+        let answer = service.images.cancel(id, &self.context.cancel).await;
+        let how = if answer.is_ok() { "is asked to end, and has not yet" } else { "has not ended yet" };
+        let ended = match answer {
             // It may have ended meanwhile, and not all can be cancelled.
             Ok(_) | Err(_) if !self.context.cancel.is_cancelled() => {
-                let ended = service::wait(self.context, &service.client, id);
+                let ended = service::wait(self.context, &service.images, id);
                 match tokio::time::timeout(ENDS_WITHIN, ended).await {
                     Ok(ended) => ended,
                     Err(_) => {
-                        self.context.warn(&format!("operation {id} is asked to end, and has not yet"));
+                        self.context.warn(&format!("operation {id} {how}"));
                         return false;
                     }
                 }
             }
-            answer => answer.map_err(Error::from),
+            answer => answer,
         };
         match ended {
             Ok(operation) if !operation.done => return false,

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use guest_info::image_name;
-use image_api::CreateImageRequest;
 use url::Url;
 
-use super::{folder_id, manifest, request};
+use super::{is_google, manifest, owner, request};
 use crate::args::CreateArgs;
 use crate::context::Context;
 use crate::error::Error;
 use crate::open;
 use crate::product::check_layout;
 use crate::report::Failure;
+use crate::service::Request;
 use crate::url_policy::{self, is_url};
 
 /// What the names of disk images end with, and the names of Images do not.
@@ -27,7 +27,7 @@ pub(super) struct Entry {
     /// The command that would make it alone.
     pub(super) args: CreateArgs,
     /// Its request, but for the source.
-    pub(super) fields: CreateImageRequest,
+    pub(super) fields: Request,
 }
 
 impl Entry {
@@ -48,16 +48,16 @@ pub(super) fn read(
         Some((path, text)) => manifest::entries(path, &text, args)?,
         None => args.images.iter().map(|image| args.of_image(image)).collect(),
     };
-    check_layout(args.upload.to, &args.layout)?;
+    check_layout(args.upload.form(), &args.layout)?;
     let (mut entries, mut wrong) = (Vec::with_capacity(list.len()), Vec::new());
     let mut names = BTreeMap::new();
     for (at, args) in list.into_iter().enumerate() {
         let place = format!("entry {}, `{}`", at + 1, url_policy::name_of(args.image()));
         match checked(args, context) {
             Ok(entry) => {
-                let key = (entry.fields.folder_id.clone(), entry.fields.name.clone());
+                let key = (entry.fields.owner().to_owned(), entry.fields.name().to_owned());
                 if let Some(first) = names.insert(key, at + 1) {
-                    let name = entry.fields.name.clone();
+                    let name = entry.fields.name().to_owned();
                     wrong.push(Error::Entry { place, source: Error::SameName { name, first }.into() });
                 }
                 entries.push(entry);
@@ -76,7 +76,7 @@ fn checked(mut args: CreateArgs, context: &Context) -> Result<Entry, Error> {
     if args.fields.name.is_none() {
         args.fields.name = Some(name_of(args.image())?);
     }
-    let fields = request::fields(&args.fields, folder_id(&args, context)?)?;
+    let fields = request::of(&args.fields, owner(&args, context)?, is_google(&args, context)?)?;
     open::check(args.image(), &args.open)?;
     Ok(Entry { args, fields })
 }

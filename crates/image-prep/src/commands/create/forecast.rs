@@ -1,8 +1,7 @@
 //! `create --dry-run`: the object and the request, and nothing sent.
 
 use disk_convert::Disk;
-use image_api::{CreateImageRequest, to_json_value};
-use object_io::without_signature;
+use object_io::{BucketUri, ObjectUri, without_signature};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,6 +13,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::forecast::Forecast;
 use crate::product::form_name;
+use crate::service::Request;
 use crate::transfer;
 
 /// The Create call of an image that is not uploaded.
@@ -28,8 +28,8 @@ pub(in crate::commands) struct Requested {
 pub(super) async fn run(
     args: &CreateArgs,
     context: &Context,
-    fields: &CreateImageRequest,
-    bucket: &str,
+    fields: &Request,
+    bucket: &BucketUri,
     source: &Source,
 ) -> Result<Exit, Error> {
     match source {
@@ -43,7 +43,7 @@ pub(super) async fn run(
                 false => context.output.fields(&[("request", request.to_string())])?,
             }
         }
-        Source::Disk(disk) => of_disk(args, context, fields, bucket, disk).await?.print(context)?,
+        Source::Disk(disk, _) => of_disk(args, context, fields, bucket, disk).await?.print(context)?,
     }
     Ok(Exit::Done)
 }
@@ -52,19 +52,27 @@ pub(super) async fn run(
 pub(super) async fn of_disk(
     args: &CreateArgs,
     context: &Context,
-    fields: &CreateImageRequest,
-    bucket: &str,
+    fields: &Request,
+    bucket: &BucketUri,
     disk: &Disk,
 ) -> Result<Forecast, Error> {
-    let (form, layout) = (args.upload.to, &args.layout);
-    let prepared = transfer::lay_out(context, None, disk, bucket, form, layout).await?;
+    let (form, layout) = (args.upload.form(), &args.layout);
+    let prepared = transfer::lay_out(context, None, disk, bucket.bucket(), form, layout).await?;
     let digest = transfer::read(context, disk).await?.guest_digest;
-    let object = object(args, bucket, fields, &content(digest, form), disk)?.to_string();
-    let request = json(fields, &object)?;
+    let object = object(args, bucket, fields, &content(digest, form), disk)?;
+    let request = json(fields, &named(fields, &object))?;
     let form = form_name(disk, form, layout);
-    Ok(Forecast::new(object, &form, Some(digest), &prepared).with_request(request))
+    Ok(Forecast::new(object.to_string(), &form, Some(digest), &prepared).with_request(request))
 }
 
-fn json(fields: &CreateImageRequest, uri: &str) -> Result<Value, Error> {
-    to_json_value(&request::with_uri(fields, uri)).map_err(|source| Error::Json { source })
+/// Where the object would be, as the request says it: its name stands for a URL that is not signed yet.
+fn named(fields: &Request, object: &ObjectUri) -> String {
+    match fields {
+        Request::Yandex(_) => object.to_string(),
+        Request::Google(_) => request::location(object),
+    }
+}
+
+fn json(fields: &Request, uri: &str) -> Result<Value, Error> {
+    fields.with_uri(uri).to_json().map_err(|source| Error::Json { source })
 }

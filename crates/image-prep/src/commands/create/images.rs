@@ -3,13 +3,12 @@
 //! The contract has no place for a guest digest, so it is kept in a label. A label has 63 characters, a digest 64: the last
 //! one is left out, which leaves 252 bits of it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use disk_convert::GuestDigest;
-use image_api::compute::image::Status;
-use image_api::compute::{CreateImageMetadata, ListImagesRequest, UpdateImageRequest};
-use image_api::operation::operation::Result as Ending;
-use image_api::{ApiError, FieldMask, Image, Operation, Uuid, WaitOptions, any_of};
+use image_api::compute::UpdateImageRequest;
+use image_api::{ApiError, Client, Code, FieldMask, Operation, Uuid, WaitOptions};
 use object_io::{ObjectUri, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +16,7 @@ use super::{ATTEMPTS, Create, request};
 use crate::args::IfExists;
 use crate::error::Error;
 use crate::notes::Object;
+use crate::service::{Found, id_of_image};
 use crate::{service, transfer};
 
 /// For a name to be given back after a failure: longer than a service takes to restart.
@@ -38,11 +38,11 @@ pub(super) enum Standing {
     /// An Image that is what is wanted, as the operation that would have made it.
     WillDo(Box<Operation>),
     /// Another one, which is to be replaced.
-    InTheWay(Box<Image>),
+    InTheWay(Box<Found>),
 }
 
 /// What an Image is called while another takes its place: by its identifier, so that two never meet.
-fn aside(image: &Image) -> String {
+fn aside(image: &Found) -> String {
     let suffix = format!("-replaced-{}", image.id);
     let kept = NAME_LEN.saturating_sub(suffix.len());
     format!("{}{suffix}", image.name.chars().take(kept).collect::<String>())
@@ -63,7 +63,7 @@ impl Create<'_> {
         if what == IfExists::Fail {
             return Err(Error::ImageExists { name, id });
         }
-        if image.status() == Status::Creating {
+        if image.is_being_made() {
             // Being made by an earlier run, which the idempotency key finds; or by somebody else, which the service says.
             return Ok(Standing::Free);
         }
@@ -72,13 +72,7 @@ impl Create<'_> {
             Some(why) => Err(Error::ImageOther { name, id, why }),
             None => {
                 self.context.note(&format!("the Image `{name}` holds this disk already"));
-                Ok(Standing::WillDo(Box::new(Operation {
-                    done: true,
-                    created_at: image.created_at,
-                    metadata: Some(any_of(&CreateImageMetadata { image_id: id })),
-                    result: Some(Ending::Response(any_of(&image))),
-                    ..Operation::default()
-                })))
+                Ok(Standing::WillDo(Box::new(image.into_operation())))
             }
         }
     }
@@ -94,17 +88,15 @@ impl Create<'_> {
         content: &str,
     ) -> Result<Option<Operation>, Error> {
         let (context, args) = (self.context, self.args);
-        if args.keep_object || self.fields.name.is_empty() {
+        if args.keep_object || self.fields.name().is_empty() {
             return Ok(None);
         }
         // Who may create need not be allowed to list.
         let Ok(Some(image)) = self.find_image().await else { return Ok(None) };
-        if image.status() != Status::Ready || transfer::find(context, store, object).await?.is_some() {
+        if !image.is_ready() || transfer::find(context, store, object).await?.is_some() {
             return Ok(None);
         }
-        let (lifetime, cancel) = (args.upload.expires.0, &context.cancel);
-        let url = store.presign_get(object.bucket(), object.key(), lifetime, cancel).await?;
-        let request = request::with_uri(&self.fields, url.expose());
+        let request = self.fields.with_uri(&self.location(store, object).await?);
         for attempt in 0..ATTEMPTS {
             let operation = self.ask(&request, request::key(&self.fields, content, attempt)?).await?;
             if is_of(&operation, &image) {
@@ -117,7 +109,7 @@ impl Create<'_> {
             }
             if !self.is_over(&operation, None).await? {
                 // The Image has gone since it was looked for, and this operation has nothing to read.
-                service::cancel_now(self.context, &self.cloud.client, &operation.id).await;
+                service::cancel_now(self.context, &self.cloud.images, &operation.id).await;
                 return Ok(None);
             }
             self.forget(&operation.id);
@@ -126,27 +118,28 @@ impl Create<'_> {
     }
 
     /// Makes the Image, in the place of another where there is one: that one gives its name away, is deleted when the new
-    /// Image is READY, and gets the name back if there is none.
+    /// Image is READY, and gets the name back if there is none. Where no Image can be renamed see `supplant`.
     pub(super) async fn make(
         &self,
         content: &str,
         uri: &str,
         object: Option<Object>,
-        replaced: Option<&Image>,
+        replaced: Option<Box<Found>>,
     ) -> Result<Operation, Error> {
-        let Some(old) = replaced else { return self.create(content, uri, object, None).await };
+        let Some(old) = replaced.as_deref() else { return self.create(content, uri, object, None).await };
+        let Some(client) = self.cloud.images.yandex() else {
+            return self.supplant(content, uri, object, old).await;
+        };
         let aside = aside(old);
-        if let Err(error) = self.rename(old, &aside, &self.context.cancel).await {
+        if let Err(error) = self.rename(client, old, &aside, &self.context.cancel).await {
             // Without an answer nobody knows whether it was done.
             if !is_refusal(&error) {
-                self.give_back(old, &aside).await;
+                self.give_back(client, old, &aside).await;
             }
             return Err(error);
         }
-        let result = self.create(content, uri, object, replaced).await;
-        let is_new = |operation: &Operation| {
-            operation.metadata_as().is_some_and(|CreateImageMetadata { image_id }| image_id != old.id)
-        };
+        let result = self.create(content, uri, object, Some(old)).await;
+        let is_new = |operation: &Operation| id_of_image(operation).is_some_and(|id| id != old.id);
         match &result {
             Ok(operation) if !operation.done && is_new(operation) => {
                 self.context
@@ -158,15 +151,84 @@ impl Create<'_> {
             Ok(operation) if service::failure(operation).is_none() && is_new(operation) => {
                 self.delete(old).await;
             }
-            _ => self.give_back(old, &aside).await,
+            _ => self.give_back(client, old, &aside).await,
         }
         result
     }
 
+    /// The same where no Image can be renamed: the old one is deleted before. But not before the service was asked for the new one
+    /// and had nothing against it but the name; and not if that is another Image's by now.
+    async fn supplant(
+        &self,
+        content: &str,
+        uri: &str,
+        object: Option<Object>,
+        old: &Found,
+    ) -> Result<Operation, Error> {
+        // A key of its own: nothing comes of this call, unless the name is free.
+        match self.ask(&self.fields.with_uri(uri), Uuid::new_v4()).await {
+            Ok(operation) => return self.follow(operation, object).await,
+            Err(Error::Api(error)) if error.code() == Code::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match self.find_image().await? {
+            None => return self.create(content, uri, object, None).await,
+            Some(found) if found.id != old.id => {
+                let why = format!("it has taken the place of {} since", old.id);
+                return Err(Error::ImageOther { name: found.name, id: found.id, why });
+            }
+            Some(_) => {}
+        }
+        self.remove(old).await?;
+        self.context.note(&format!("the Image `{}` that had the name, {}, is deleted", old.name, old.id));
+        let result = self.create(content, uri, object, None).await;
+        if result.as_ref().map_or(true, |operation| service::failure(operation).is_some()) {
+            self.without_image(old);
+        }
+        result
+    }
+
+    /// Deletes an Image, and waits until it has gone. Where that is not known it is told.
+    async fn remove(&self, image: &Found) -> Result<(), Error> {
+        let cancel = &self.context.cancel;
+        if cancel.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let deleted = match self.cloud.images.delete(image, cancel).await {
+            // Here a refusal is one to look at the operation, which goes on.
+            Ok(operation) => match self.end(operation, cancel).await {
+                Err(error @ Error::Operation { .. }) => Err((error, true)),
+                Err(error) => Err((error, false)),
+                Ok(()) => return Ok(()),
+            },
+            Err(Error::Api(error)) if error.code() == Code::NotFound => return Ok(()),
+            Err(error) => {
+                let is_there = is_refusal(&error);
+                Err((error, is_there))
+            }
+        };
+        deleted.map_err(|(error, is_there)| {
+            if !is_there {
+                self.without_image(image);
+            }
+            error
+        })
+    }
+
+    /// Tells that an Image has gone and nothing has come in its place. What was uploaded for that stays.
+    fn without_image(&self, old: &Found) {
+        self.is_bereft.store(true, Ordering::Relaxed);
+        self.context.warn(&format!(
+            "the Image `{}`, {}, is deleted or may be, and no other is known to have its place; the same command again makes one",
+            old.name, old.id
+        ));
+    }
+
     /// Gives an Image that was set aside its name back. Not to succeed is told.
-    async fn give_back(&self, old: &Image, aside: &str) {
+    async fn give_back(&self, client: &Client, old: &Found, aside: &str) {
         let forever = CancellationToken::new();
-        let back = tokio::time::timeout(self.back_grace(), self.rename(old, &old.name, &forever)).await;
+        let renamed = self.rename(client, old, &old.name, &forever);
+        let back = tokio::time::timeout(self.back_grace(), renamed).await;
         if !matches!(back, Ok(Ok(()))) {
             self.context.warn(&format!("the Image that had the name may still be called `{aside}`"));
         }
@@ -177,22 +239,28 @@ impl Create<'_> {
         if self.context.cancel.is_cancelled() { self.context.grace.rename() } else { RENAME_TIME }
     }
 
-    async fn rename(&self, image: &Image, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
+    async fn rename(
+        &self,
+        client: &Client,
+        image: &Found,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
         let request = UpdateImageRequest {
             image_id: image.id.clone(),
             update_mask: Some(FieldMask { paths: vec!["name".to_owned()] }),
             name: name.to_owned(),
             ..UpdateImageRequest::default()
         };
-        let operation = self.cloud.client.update_image(&request, Uuid::new_v4(), cancel).await?;
+        let operation = client.update_image(&request, Uuid::new_v4(), cancel).await?;
         self.end(operation, cancel).await
     }
 
     /// The new Image is there: whatever becomes of the old one is told, and is no failure.
-    async fn delete(&self, image: &Image) {
+    async fn delete(&self, image: &Found) {
         let forever = CancellationToken::new();
         let deleted = async {
-            let operation = self.cloud.client.delete_image(&image.id, Uuid::new_v4(), &forever).await?;
+            let operation = self.cloud.images.delete(image, &forever).await?;
             self.end(operation, &self.context.cancel).await
         };
         let late = self.context.interrupted_for(self.context.grace.rename());
@@ -213,7 +281,7 @@ impl Create<'_> {
             true => operation,
             false => {
                 let options = WaitOptions::default();
-                self.cloud.client.wait_operation(&operation.id, &options, |_| {}, cancel).await?
+                self.cloud.images.wait(&operation.id, &options, |_| {}, cancel).await?
             }
         };
         service::failure(&done).map_or(Ok(()), Err)
@@ -222,41 +290,34 @@ impl Create<'_> {
     /// Has the Image say what it holds, so that the next run can reuse it.
     pub(super) fn label(&mut self, digest: GuestDigest) {
         if matches!(self.args.if_exists, Some(IfExists::Reuse | IfExists::Replace)) {
-            self.fields.labels.insert(LABEL.to_owned(), label_of(digest));
+            self.fields.set_label(LABEL, label_of(digest));
         }
     }
 
-    async fn find_image(&self) -> Result<Option<Image>, Error> {
-        let request = ListImagesRequest {
-            folder_id: self.fields.folder_id.clone(),
-            // Names have no quotes; the request was checked.
-            filter: format!("name = \"{}\"", self.fields.name),
-            ..ListImagesRequest::default()
-        };
-        let found = self.cloud.client.list_images(&request, &self.context.cancel).await?;
-        Ok(found.images.into_iter().find(|image| image.name == self.fields.name))
+    async fn find_image(&self) -> Result<Option<Found>, Error> {
+        self.cloud.images.find(&self.fields, &self.context.cancel).await
     }
 }
 
 /// True if the operation is the one that makes this Image.
-fn is_of(operation: &Operation, image: &Image) -> bool {
-    operation.metadata_as().is_some_and(|CreateImageMetadata { image_id }| image_id == image.id)
+fn is_of(operation: &Operation, image: &Found) -> bool {
+    id_of_image(operation).is_some_and(|id| id == image.id)
 }
 
 /// True if the service said that it does not do it. A busy server, or a gateway before it, says nothing of the kind.
 fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Operation { .. } => true,
-        Error::Api(error) => error.status().is_some() && !error.is_retryable(),
+        Error::Api(error) => service::is_refused(error),
         _ => false,
     }
 }
 
 /// What speaks against taking an Image for one of this disk.
-fn objection(image: &Image, digest: Option<GuestDigest>) -> Option<String> {
+fn objection(image: &Found, digest: Option<GuestDigest>) -> Option<String> {
     let Some(digest) = digest else { return Some("what a URL holds is not known here".to_owned()) };
     match image.labels.get(LABEL) {
-        _ if image.status() != Status::Ready => Some(format!("it is {}", image.status().as_str_name())),
+        _ if !image.is_ready() => Some(format!("it is {}", image.status)),
         None => Some(format!("it has no label {LABEL} to tell what it holds")),
         Some(label) if *label != label_of(digest) => {
             Some(format!("by its label {LABEL} it holds another disk"))

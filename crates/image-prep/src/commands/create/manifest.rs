@@ -83,6 +83,10 @@ struct Entry {
     pooled: Option<bool>,
     #[serde(default, deserialize_with = "choice")]
     hardware_generation: Option<HardwareGeneration>,
+    licenses: Option<Vec<String>>,
+    guest_os_features: Option<Vec<String>>,
+    architecture: Option<String>,
+    storage_locations: Option<Vec<String>>,
     #[serde(default, deserialize_with = "choice")]
     format: Option<FormatName>,
     snapshot: Option<String>,
@@ -164,6 +168,10 @@ impl Entry {
         or_typed(&mut fields.nvidia_driver, self.nvidia_driver.map(Some));
         or_typed(&mut fields.pooled, self.pooled);
         or_typed(&mut fields.hardware_generation, self.hardware_generation.map(Some));
+        or_typed(&mut fields.licenses, self.licenses);
+        or_typed(&mut fields.guest_os_features, self.guest_os_features);
+        or_typed(&mut fields.architecture, self.architecture.map(Some));
+        or_typed(&mut fields.storage_locations, self.storage_locations);
         or_typed(&mut args.open.format, self.format.map(Some));
         args.open.snapshot = self.snapshot;
         args.open.member = self.member;

@@ -10,8 +10,10 @@ pub(in crate::commands) mod outcome;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use disk_convert::ConvertError;
+use object_io::BucketUri;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -43,11 +45,11 @@ pub(super) async fn run(args: &CreateArgs, context: &Context) -> Result<Exit, Er
     let bucket = bucket(args, context)?;
     let entries = entries::read(args, read_manifest(args, context).await?, context)?;
     if args.resume.dry_run {
-        return all(args, context, bucket, entries, None).await;
+        return all(args, context, &bucket, entries, None).await;
     }
-    let folders: BTreeSet<_> = entries.iter().map(|entry| entry.fields.folder_id.clone()).collect();
-    let place = Place::open(args, context, folders.iter().map(String::as_str), bucket).await?;
-    let result = all(args, context, bucket, entries, Some(&place.cloud)).await;
+    let owners: BTreeSet<_> = entries.iter().map(|entry| entry.fields.owner().to_owned()).collect();
+    let place = Place::open(args, context, owners.iter().map(String::as_str), bucket.clone()).await?;
+    let result = all(args, context, &bucket, entries, Some(&place.cloud)).await;
     place.close(context).await;
     result
 }
@@ -72,7 +74,7 @@ async fn read_manifest<'a>(
 async fn all(
     args: &CreateArgs,
     context: &Context,
-    bucket: &str,
+    bucket: &BucketUri,
     entries: Vec<Entry>,
     cloud: Option<&Cloud>,
 ) -> Result<Exit, Error> {
@@ -85,7 +87,7 @@ async fn all(
         while tasks.len() >= parallel {
             tasks.join_next().await;
         }
-        let (name, image) = (entry.fields.name.clone(), entry.image());
+        let (name, image) = (entry.fields.name().to_owned(), entry.image());
         let share = memory.take(memory.share, &context.cancel).await;
         let progress = context.progress.row(&name, outcomes.width());
         let context = context.of_image(&name, &progress, memory.share);
@@ -94,7 +96,7 @@ async fn all(
         let one = share.map(|share| One {
             context: context.of_image(&name, &progress, memory.share),
             entry,
-            bucket: bucket.to_owned(),
+            bucket: bucket.clone(),
             cloud: cloud.cloned(),
             memory: memory.clone(),
             share,
@@ -124,7 +126,7 @@ async fn all(
 struct One {
     context: Context,
     entry: Entry,
-    bucket: String,
+    bucket: BucketUri,
     cloud: Option<Cloud>,
     memory: Arc<Memory>,
     share: OwnedSemaphorePermit,
@@ -133,6 +135,7 @@ struct One {
 impl One {
     async fn make(mut self) -> Result<Made, Error> {
         let source = Source::of(&self.entry.args, &self.context).await?;
+        source.fit(&mut self.entry.fields, &self.entry.args);
         loop {
             match self.make_of(&source).await {
                 // Nothing was sent: memory is looked at first.
@@ -148,10 +151,16 @@ impl One {
         let (context, Entry { args, fields }) = (&self.context, &self.entry);
         match (&self.cloud, source) {
             (Some(cloud), source) => {
-                let create = Create { args, context, fields: fields.clone(), cloud };
+                let create = Create {
+                    args,
+                    context,
+                    fields: fields.clone(),
+                    cloud,
+                    is_bereft: AtomicBool::new(false),
+                };
                 Ok(Made::Operation(create.of(source).await?.into()))
             }
-            (None, Source::Disk(disk)) => {
+            (None, Source::Disk(disk, _)) => {
                 Ok(Made::Forecast(forecast::of_disk(args, context, fields, &self.bucket, disk).await?))
             }
             // The command line has --uri for one Image only.
@@ -165,7 +174,7 @@ impl One {
         // Two that waited for more, each with what it has, would wait for ever.
         drop(share);
         let share = memory.take(bytes, &context.cancel).await?;
-        let context = context.of_image(&entry.fields.name, &context.progress, bytes.min(memory.all));
+        let context = context.of_image(entry.fields.name(), &context.progress, bytes.min(memory.all));
         Ok(Self { context, entry, bucket, cloud, memory, share })
     }
 }

@@ -1,4 +1,6 @@
-//! The Create call, from what was typed; pure.
+//! The Create call, from what was typed; pure. That of Compute Engine is made in [`google`].
+
+mod google;
 
 use image_api::compute::create_image_request::Source;
 use image_api::compute::hardware_generation::Features;
@@ -6,10 +8,12 @@ use image_api::compute::os::Type;
 use image_api::compute::{
     Generation2HardwareFeatures, HardwareGeneration, LegacyHardwareFeatures, Nvidia, Os, PciTopology,
 };
-use image_api::{CreateImageRequest, Uuid, Validate, to_json};
+use image_api::{CreateImageRequest, Uuid, Validate};
 
 use crate::args::{self, ImageFields, OsType};
 use crate::error::Error;
+use crate::service::Request;
+pub(super) use google::{fit, location};
 
 /// Under which idempotency keys are made; a random number, drawn once.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_5b0e_3c55_4d0b_9f5e_5a3c_8a17_42d9);
@@ -17,8 +21,17 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_5b0e_3c55_4d0b_9f5e_5a3c_8a17_42d
 /// Stands in for the URL while the rest is checked. As long as a short one, so that no rule can mind it.
 const ANY_URI: &str = "https://storage.invalid/bucket/key";
 
-/// The request but for its source, checked by the service's own rules: what is wrong is said before anything is read.
-pub(super) fn fields(typed: &ImageFields, folder_id: String) -> Result<CreateImageRequest, Error> {
+/// The request but for its source, checked by the service's own rules: what is wrong is said before anything is read. `owner` is the
+/// folder; the project, where it is for Compute Engine.
+pub(super) fn of(typed: &ImageFields, owner: String, is_google: bool) -> Result<Request, Error> {
+    match is_google {
+        true => google::request(typed, owner).map(Request::Google),
+        false => fields(typed, owner).map(Request::Yandex),
+    }
+}
+
+fn fields(typed: &ImageFields, folder_id: String) -> Result<CreateImageRequest, Error> {
+    google::refuse_its_own(typed)?;
     let min_disk_size = match typed.min_disk_size {
         // Anything above is above the service's maximum too, and said to be so.
         Some(size) => i64::try_from(size.0).unwrap_or(i64::MAX),
@@ -64,15 +77,9 @@ fn hardware(generation: args::HardwareGeneration) -> HardwareGeneration {
 
 /// The idempotency key of a request: the same for the same fields and the same content, whatever its URL is this time, so
 /// that a command repeated after a crash finds its operation. `attempt` counts operations that have ended meanwhile.
-pub(super) fn key(request: &CreateImageRequest, content: &str, attempt: u32) -> Result<Uuid, Error> {
-    let fields = CreateImageRequest { source: None, ..request.clone() };
-    let fields = to_json(&fields).map_err(|source| Error::Json { source })?;
+pub(super) fn key(request: &Request, content: &str, attempt: u32) -> Result<Uuid, Error> {
+    let fields = request.without_source().to_json().map_err(|source| Error::Json { source })?;
     Ok(Uuid::new_v5(&NAMESPACE, format!("{fields}\n{content}\n{attempt}").as_bytes()))
-}
-
-/// The request for one URL.
-pub(super) fn with_uri(fields: &CreateImageRequest, uri: &str) -> CreateImageRequest {
-    CreateImageRequest { source: Some(Source::Uri(uri.to_owned())), ..fields.clone() }
 }
 
 #[cfg(test)]
@@ -130,10 +137,12 @@ mod tests {
 
     #[test]
     fn keys_follow_fields_and_content() {
-        let request = typed(&[]).unwrap();
-        let other = typed(&["--description=other"]).unwrap();
+        let request = Request::Yandex(typed(&[]).unwrap());
+        let other = Request::Yandex(typed(&["--description=other"]).unwrap());
         let base = key(&request, "digest", 0).unwrap();
-        assert_eq!(key(&with_uri(&request, "https://h/?signature"), "digest", 0).unwrap(), base);
+        // As the versions before had it: what they began is found.
+        assert_eq!(base.to_string(), "6523863c-969b-593d-8841-d2669cb95a5e");
+        assert_eq!(key(&request.with_uri("https://h/?signature"), "digest", 0).unwrap(), base);
         for different in [key(&other, "digest", 0), key(&request, "d", 0), key(&request, "digest", 1)] {
             assert_ne!(different.unwrap(), base);
         }

@@ -120,7 +120,7 @@ fn told_of(
 }
 
 /// Whether the service answers, and what time it has.
-async fn reached(
+pub(super) async fn reached(
     findings: &mut Findings<'_>,
     services: &Services,
     by: &str,

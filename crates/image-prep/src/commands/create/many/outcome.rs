@@ -3,19 +3,18 @@
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use image_api::{Image, Operation, OperationOutcome, message_schema, to_json_value, unpack};
+use image_api::{Operation, message_schema, to_json_value};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Entry;
-use crate::args::values::Size;
 use crate::context::Context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::forecast::Forecast;
 use crate::report::{Failure, one_line};
-use crate::service;
+use crate::{service, show};
 
 /// What a command that makes one Image would have printed.
 pub(super) enum Made {
@@ -72,7 +71,7 @@ struct State {
 impl Outcomes {
     /// Of none yet.
     pub(super) fn new(entries: &[Entry]) -> Self {
-        let width = entries.iter().map(|entry| entry.fields.name.len()).max().unwrap_or_default();
+        let width = entries.iter().map(|entry| entry.fields.name().len()).max().unwrap_or_default();
         let state = State { done: 0, failed: 0, worst: Exit::Done, unwritten: None };
         Self { all: entries.len(), width, state: Mutex::new(state) }
     }
@@ -168,7 +167,7 @@ impl Outcomes {
             }
             (_, Some(Error::Interrupted)) => "interrupted".to_owned(),
             (_, Some(_)) | (None, None) => "failed".to_owned(),
-            (Some(Made::Operation(operation)), None) => of_operation(operation),
+            (Some(Made::Operation(operation)), None) => show::line(operation),
         };
         context.output.line(&format!("{name:<width$}  {text}", width = self.width))
     }
@@ -176,19 +175,6 @@ impl Outcomes {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The Image; the operation, as long as there is none.
-fn of_operation(operation: &Operation) -> String {
-    let image = match operation.outcome() {
-        OperationOutcome::Succeeded(Some(response)) => unpack::<Image>(&response).ok(),
-        _ => None,
-    };
-    let Some(image) = image else { return format!("operation {}", operation.id) };
-    // Sizes are never negative; one that is shows as zero.
-    let size = |bytes: i64| Size(u64::try_from(bytes).unwrap_or_default());
-    let (stored, least) = (size(image.storage_size), size(image.min_disk_size));
-    format!("{}  {}  {stored} stored, minimum disk {least}", image.status().as_str_name(), image.id)
 }
 
 /// For programs: one object.
