@@ -29,8 +29,7 @@ fn an_image_that_came_meanwhile_stays() {
     google.bench.raw("other", 9 * MIB, &[]);
     google.made(&google.create("sample.raw", "web", &[]));
     let proxy = Proxy::start(google.cloud.store_address());
-    // An upload is three requests at least: time enough to stop the command in the midst of it.
-    proxy.set_delay(Duration::from_secs(2));
+    proxy.hold("POST");
     let args = ["create", "other", "--name", "web", "--bucket", BUCKET, REPLACE[0], REPLACE[1]];
     let child =
         google.command(&google.args(&args)).env("STORAGE_EMULATOR_HOST", proxy.url()).spawn().unwrap();
@@ -38,7 +37,7 @@ fn an_image_that_came_meanwhile_stays() {
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
     google.cloud.delete_image(FOLDER, "web");
     let others = google.made(&google.create("sample.raw", "web", &["--description=another's"]));
-    proxy.set_delay(Duration::ZERO);
+    proxy.release();
     kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
     let run = finish(child);
     assert!(run.code == 1 && run.stderr.contains("has taken the place of"), "{run:?}");
@@ -68,7 +67,7 @@ fn an_interrupted_deletion_is_told() {
     google.bench.raw("other", 9 * MIB, &[]);
     google.made(&google.create("sample.raw", "web", &[]));
     let proxy = Proxy::start(google.cloud.server_address());
-    proxy.set_delay(Duration::from_secs(2));
+    proxy.hold("DELETE");
     let url = proxy.url();
     let args = [&["create", "other", "--name", "web", "--bucket", BUCKET], &REPLACE[..]].concat();
     let through = [&args[..], &["--cloud", "gcp", "--endpoint", &url]].concat();

@@ -39,6 +39,10 @@ struct State {
     connections: Mutex<Vec<TcpStream>>,
     /// How late an answer is, in milliseconds.
     delay: AtomicU64,
+    /// The method whose first request is the last one to be answered.
+    held: Mutex<Option<&'static str>>,
+    /// That request has come: answers wait.
+    holding: AtomicBool,
 }
 
 impl Proxy {
@@ -58,6 +62,8 @@ impl Proxy {
             resets: AtomicU64::new(0),
             connections: Mutex::default(),
             delay: AtomicU64::new(0),
+            held: Mutex::default(),
+            holding: AtomicBool::new(false),
         });
         let shared = state.clone();
         std::thread::spawn(move || {
@@ -124,6 +130,17 @@ impl Proxy {
     /// From now on answers come so much later.
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.state.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// From the next request of this method on no answer gets through, until [`Self::release`].
+    pub(crate) fn hold(&self, method: &'static str) {
+        *self.state.held.lock().unwrap() = Some(method);
+    }
+
+    /// Answers get through again.
+    pub(crate) fn release(&self) {
+        *self.state.held.lock().unwrap() = None;
+        self.state.holding.store(false, Ordering::SeqCst);
     }
 
     /// From now on nobody gets through, and who was getting through is cut off; or everybody does again.
@@ -195,6 +212,9 @@ fn pass_back(
         if buffer[..len].starts_with(b"HTTP/1.1 ") {
             std::thread::sleep(Duration::from_millis(state.delay.load(Ordering::Relaxed)));
         }
+        while state.holding.load(Ordering::SeqCst) && !state.stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         client.write_all(&buffer[..len])?;
     }
 }
@@ -230,6 +250,9 @@ fn pass(
                 body = text.split_once("content-length: ").and_then(number).unwrap_or_default();
                 let part = text.starts_with("put ").then(|| text.split_once("partnumber=").and_then(number));
                 let method = text.split(' ').next().unwrap_or_default().to_uppercase();
+                if *state.held.lock().unwrap() == Some(method.as_str()) {
+                    state.holding.store(true, Ordering::SeqCst);
+                }
                 state.methods.lock().unwrap().push(method);
                 let part = part.flatten().map(|part| u32::try_from(part).unwrap());
                 if let Some(part) = part {
